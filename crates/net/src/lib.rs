@@ -1,0 +1,1 @@
+//! Carriers, and the link driver that keeps a session on one. Shell.

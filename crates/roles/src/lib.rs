@@ -1,0 +1,1 @@
+//! The three machines of Sheaf: router, worker and client. Pure.

@@ -1,0 +1,1 @@
+//! The router process: core loop, journal writer, restore, listeners. Shell.

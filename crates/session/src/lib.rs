@@ -1,0 +1,1 @@
+//! A conversation between two peers that outlives connections, processes and disks. Pure.

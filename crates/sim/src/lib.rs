@@ -1,0 +1,1 @@
+//! A whole cluster in one thread: seeded clock, network and disks, and the checkers that watch it. Pure.

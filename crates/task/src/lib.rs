@@ -1,0 +1,1 @@
+//! What travels and is stored: keys, tasks, outcomes, the messages between roles, and their codec. Pure.

@@ -1,0 +1,1 @@
+//! The worker process: executors, spool, announcements. Shell.
