@@ -1,0 +1,179 @@
+//! The router's data directory: its lock, its identity and secret, the address it can be reached at.
+//!
+//!     DIR/lock        held (flock) while a router runs: one process per directory
+//!     DIR/identity    16 bytes router id, 32 bytes key secret; made once, readable by the owner only
+//!     DIR/addr        where the running router listens; stale once the lock is free
+//!     DIR/journal/    segments and index files
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use sheaf_task::{KeySecret, RouterId};
+
+/// Why a data directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DataDirError {
+    /// Another process holds the lock.
+    #[error("{path} is in use by another sheaf process; stop it, or choose another directory with --data")]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// `identity` is not what this program writes.
+    #[error("{path} is {len} bytes long instead of 48: it is damaged; restore it, without it no earlier result can be found")]
+    Identity {
+        /// The file.
+        path: PathBuf,
+        /// Its length.
+        len: usize,
+    },
+    /// The file system said no.
+    #[error("cannot {act} {path}: {error}")]
+    Io {
+        /// What was tried.
+        act: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What it said.
+        error: io::Error,
+    },
+}
+
+/// A locked data directory. The lock is freed when this is dropped, or the process dies.
+#[derive(Debug)]
+pub struct DataDir {
+    path: PathBuf,
+    _lock: File,
+    /// Who this router is.
+    pub router: RouterId,
+    /// What its keys are hashed with.
+    pub secret: KeySecret,
+}
+
+impl DataDir {
+    /// Opens the directory, making it where it is missing, and locks it.
+    pub fn open(path: &Path) -> Result<Self, DataDirError> {
+        let journal = path.join("journal");
+        DirBuilder::new().recursive(true).mode(0o700).create(&journal).map_err(io_error("create", &journal))?;
+        let lock = lock(path)?;
+        let (router, secret) = identity(path)?;
+        Ok(Self { path: path.to_owned(), _lock: lock, router, secret })
+    }
+
+    /// True while some process has the directory open.
+    pub fn is_running(path: &Path) -> bool {
+        let Ok(file) = OpenOptions::new().read(true).open(path.join("lock")) else { return false };
+        matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
+    }
+
+    /// Where the router of this directory listens, if one runs.
+    pub fn running_addr(path: &Path) -> Option<String> {
+        if !Self::is_running(path) {
+            return None;
+        }
+        fs::read_to_string(path.join("addr")).map(|addr| addr.trim().to_owned()).ok().filter(|addr| !addr.is_empty())
+    }
+
+    /// Says where this router listens, for commands that are given the directory.
+    pub fn publish_addr(&self, addr: &str) -> Result<(), DataDirError> {
+        let path = self.path.join("addr");
+        let aside = self.path.join("addr.new");
+        fs::write(&aside, addr).map_err(io_error("write", &aside))?;
+        fs::rename(&aside, &path).map_err(io_error("rename to", &path))
+    }
+
+    /// The directory of segments and indexes.
+    pub fn journal(&self) -> PathBuf {
+        self.path.join("journal")
+    }
+
+    /// The directory itself.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+fn lock(dir: &Path) -> Result<File, DataDirError> {
+    let path = dir.join("lock");
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(&path)
+        .map_err(io_error("open", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(DataDirError::InUse { path: dir.to_owned() }),
+        Err(TryLockError::Error(error)) => Err(DataDirError::Io { act: "lock", path, error }),
+    }
+}
+
+/// Reads the identity, or makes one: written aside, synced and renamed, so that it is there whole or not at all.
+fn identity(dir: &Path) -> Result<(RouterId, KeySecret), DataDirError> {
+    let path = dir.join("identity");
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => make_identity(dir, &path)?,
+        Err(error) => return Err(DataDirError::Io { act: "read", path, error }),
+    };
+    let Ok(bytes) = <[u8; 48]>::try_from(bytes.as_slice()) else {
+        return Err(DataDirError::Identity { path, len: bytes.len() });
+    };
+    let (mut router, mut secret) = ([0; 16], [0; 32]);
+    router.copy_from_slice(&bytes[..16]);
+    secret.copy_from_slice(&bytes[16..]);
+    Ok((RouterId(router), KeySecret(secret)))
+}
+
+fn make_identity(dir: &Path, path: &Path) -> Result<Vec<u8>, DataDirError> {
+    let mut bytes = vec![0; 48];
+    random(&mut bytes).map_err(io_error("read", Path::new("/dev/urandom")))?;
+    let aside = dir.join("identity.new");
+    let write = || -> io::Result<()> {
+        let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&aside)?;
+        file.write_all(&bytes)?;
+        file.sync_all()?;
+        fs::rename(&aside, path)?;
+        File::open(dir)?.sync_all()
+    };
+    write().map_err(io_error("write", path))?;
+    Ok(bytes)
+}
+
+/// Fills `out` with the operating system's random bytes.
+pub fn random(out: &mut [u8]) -> io::Result<()> {
+    File::open("/dev/urandom")?.read_exact(out)
+}
+
+fn io_error(act: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DataDirError {
+    let path = path.to_owned();
+    move |error| DataDirError::Io { act, path, error }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_process_a_directory_and_one_identity_for_life() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = DataDir::open(dir.path()).unwrap();
+        assert!(DataDir::is_running(dir.path()));
+        assert!(matches!(DataDir::open(dir.path()), Err(DataDirError::InUse { .. })));
+        let router = first.router;
+        drop(first);
+        assert!(!DataDir::is_running(dir.path()));
+        assert_eq!(DataDir::open(dir.path()).unwrap().router, router);
+    }
+
+    #[test]
+    fn a_damaged_identity_is_named_not_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(DataDir::open(dir.path()).unwrap());
+        fs::write(dir.path().join("identity"), b"short").unwrap();
+        assert!(matches!(DataDir::open(dir.path()), Err(DataDirError::Identity { len: 5, .. })));
+    }
+}

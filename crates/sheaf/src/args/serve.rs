@@ -1,0 +1,75 @@
+//! `sheaf up` and `sheaf worker`, and the program that a worker offers.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::{Chaos, LISTEN_DEFAULT};
+use crate::units;
+
+/// Starts a router.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  sheaf up --listen 127.0.0.1:4477 --data /var/lib/sheaf")]
+pub(crate) struct UpArgs {
+    /// Where to listen; plain TCP is for loopback only.
+    #[arg(long, value_name = "ADDR", default_value = LISTEN_DEFAULT)]
+    pub listen: String,
+    /// Where the journal lives.
+    #[arg(long, value_name = "DIR", env = "SHEAF_DATA", default_value = ".sheaf")]
+    pub data: PathBuf,
+    /// Silence of a worker that never re-runs anything.
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = units::duration)]
+    pub grace: Duration,
+    #[command(flatten)]
+    pub chaos: Chaos,
+}
+
+/// Starts a worker.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  sheaf worker --join 127.0.0.1:4477 --batch 8 --depth 8 -- ./annotate {}\n  \
+    sheaf worker --join 127.0.0.1:4477 --service embed --serve --batch 32 -- python3 embed.py")]
+pub(crate) struct WorkerArgs {
+    /// Address of the router.
+    #[arg(long, value_name = "ADDR", env = "SHEAF_JOIN", default_value = LISTEN_DEFAULT)]
+    pub join: String,
+    /// What this worker offers; the program's base name by default.
+    #[arg(long)]
+    pub service: Option<String>,
+    /// Its name, for people.
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Where it keeps its identity and the results that the router has not acknowledged.
+    #[arg(long, value_name = "DIR", env = "SHEAF_WORKER_DATA", default_value = ".sheaf-worker")]
+    pub data: PathBuf,
+    #[command(flatten)]
+    pub chaos: Chaos,
+    #[command(flatten)]
+    pub program: ProgramArgs,
+}
+
+/// The program and how it is run.
+#[derive(Debug, Args)]
+pub(crate) struct ProgramArgs {
+    /// Executions at once; the number of processors by default.
+    #[arg(long, value_name = "N")]
+    pub batch: Option<u32>,
+    /// Tasks waiting behind them; as many as the batch by default.
+    #[arg(long, value_name = "N")]
+    pub depth: Option<u32>,
+    /// Give the program its row on standard input.
+    #[arg(long, conflicts_with = "serve")]
+    pub stdin: bool,
+    /// The program lives long: it reads lines {"id","body"} and writes lines {"id","output"} or {"id","error"}.
+    #[arg(long)]
+    pub serve: bool,
+    /// Memory that one program may have, as in 2GiB.
+    #[arg(long, value_name = "SIZE", value_parser = units::size)]
+    pub memory: Option<u64>,
+    /// Exit codes that mean "try again".
+    #[arg(long, value_name = "CODES", value_delimiter = ',', default_value = "75")]
+    pub retry_exit: Vec<i32>,
+    /// The program and its arguments, {} for the row; or builtin:echo.
+    #[arg(last = true, value_name = "PROGRAM")]
+    pub argv: Vec<std::ffi::OsString>,
+}
