@@ -1,1 +1,3 @@
 //! Sources, sinks and the job driver. Shell.
+
+pub mod source;
