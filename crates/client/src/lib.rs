@@ -1,3 +1,4 @@
 //! Sources, sinks and the job driver. Shell.
 
+pub mod sink;
 pub mod source;

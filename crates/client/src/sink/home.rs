@@ -1,0 +1,128 @@
+//! The place of a sink, claimed: its lock, and the job's record beside it. It knows nothing of what the record says.
+//!
+//!     OUT.sheaf/lock       held (flock) while a process writes to OUT
+//!     OUT.sheaf/job.json   the record (for a table: column `record` of table `_sheaf`)
+//!     OUT.sheaf/state      see `state`
+//!     OUT.sheaf/spool      `--ordered`: lines in the order in which they finished
+//!     OUT.sheaf/stdin      a copy of standard input, where that is the source
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use sheaf_task::JobId;
+
+use super::files::{Files, io_error};
+use super::lines::{LineSink, Places};
+use super::sqlite::{self, TableSink};
+use super::{Sink, SinkError, SinkSpec, is_database, state_dir};
+
+/// A sink that this process alone writes to. Freed when this is dropped, or the process dies.
+#[derive(Debug)]
+pub struct Claim {
+    path: PathBuf,
+    dir: PathBuf,
+    kind: Kind,
+    _lock: File,
+}
+
+#[derive(Debug)]
+enum Kind {
+    File { ordered: bool },
+    Table { db: rusqlite::Connection, table: String },
+}
+
+impl Claim {
+    /// Claims the sink, making its state directory (not the sink itself) where it is missing.
+    pub fn take(spec: &SinkSpec) -> Result<Self, SinkError> {
+        let path = crate::source::absolute(&spec.path);
+        if spec.path.as_os_str() == "-" {
+            return Err(SinkError::Stdout);
+        }
+        if path.is_dir() {
+            let error = std::io::Error::from(ErrorKind::IsADirectory);
+            return Err(SinkError::Io { act: "write", path, error });
+        }
+        let table = match (is_database(spec), &spec.table) {
+            (false, _) => None,
+            (true, None) => return Err(SinkError::NeedsTable { path }),
+            (true, Some(_)) if spec.ordered => return Err(SinkError::OrderedTable),
+            (true, Some(table)) => Some(table.clone()),
+        };
+        let dir = state_dir(&path, table.as_deref());
+        fs::create_dir_all(&dir).map_err(io_error("create", &dir))?;
+        let lock = lock(&dir, &path)?;
+        let kind = match table {
+            Some(table) => Kind::Table { db: sqlite::connect(&path)?, table },
+            None => Kind::File { ordered: spec.ordered },
+        };
+        Ok(Self { path, dir, kind, _lock: lock })
+    }
+
+    /// The directory for whatever else belongs to the job.
+    pub fn state_dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The sink's file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The record of the job that writes here, if there is one. A file with content that no job wrote is refused.
+    pub fn load(&self) -> Result<Option<String>, SinkError> {
+        if let Kind::Table { db, table } = &self.kind {
+            return sqlite::load(db, &self.path, table);
+        }
+        let path = self.dir.join("job.json");
+        match fs::read_to_string(&path) {
+            Ok(record) => Ok(Some(record)),
+            Err(error) if error.kind() == ErrorKind::InvalidData => Err(SinkError::State { path }),
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(io_error("read", &path)(error)),
+            Err(_) if fs::metadata(&self.path).is_ok_and(|meta| meta.len() > 0) => {
+                Err(SinkError::Foreign { path: self.path.clone() })
+            }
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// Puts the record in place, durably.
+    pub fn store(&self, record: &str) -> Result<(), SinkError> {
+        if let Kind::Table { db, table } = &self.kind {
+            return sqlite::store(db, &self.path, table, record);
+        }
+        let (path, aside) = (self.dir.join("job.json"), self.dir.join("job.new"));
+        let write = || -> std::io::Result<()> {
+            let mut file = File::create(&aside)?;
+            file.write_all(record.as_bytes())?;
+            file.sync_all()
+        };
+        write().map_err(io_error("write", &aside))?;
+        let files = Files::default();
+        files.rename(&aside, &path)?;
+        files.sync_dir_of(&self.dir)
+    }
+
+    /// Opens the sink for `job`, whose record has been stored. Rows of an earlier job are no rows of this one: a file is
+    /// emptied, a table keeps them until they are answered anew.
+    pub fn open(&self, job: JobId) -> Result<Box<dyn Sink>, SinkError> {
+        Ok(match &self.kind {
+            Kind::Table { table, .. } => Box::new(TableSink::open(&self.path, table, job)?),
+            Kind::File { ordered } => {
+                let places = Places { out: self.path.clone(), dir: self.dir.clone(), ordered: *ordered };
+                Box::new(LineSink::open(Files::default(), places, job)?)
+            }
+        })
+    }
+}
+
+fn lock(dir: &Path, sink: &Path) -> Result<File, SinkError> {
+    let path = dir.join("lock");
+    let open = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
+    let file = open.map_err(io_error("write", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(SinkError::InUse { path: sink.to_owned() }),
+        Err(TryLockError::Error(error)) => Err(io_error("lock", &path)(error)),
+    }
+}
