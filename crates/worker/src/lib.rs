@@ -1,1 +1,9 @@
-//! The worker process: executors, spool, announcements. Shell.
+//! The worker process: executors, the keeper of programs, the spool of results, and the loop. Shell: it decides nothing
+//! that the worker machine of `sheaf-roles` can decide.
+
+mod config;
+mod exec;
+pub mod keeper;
+
+pub use config::{ConfigError, Mode, PLACEHOLDER, ProgramConfig, RETRY_EXIT_DEFAULT, Work, find_program};
+pub use exec::{Ended, Executor};

@@ -1,0 +1,342 @@
+//! The keeper process itself: three threads around one table of living programs.
+//!
+//! *Requests* come in on the main thread, which spawns and kills; the *reaper* waits for children and reports how they
+//! ended; the *sweeper* kills what programs left behind. Children are reaped, and signalled, under the table's lock
+//! only, so no signal can reach a process that merely inherited a number.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use rustix::process::{Pid, Resource, Rlimit, Signal, WaitIdOptions, WaitOptions, WaitStatus};
+
+use super::COOKIE;
+use super::wire::{self, End, HEADER, Header, PIPES_MAX};
+
+/// Between two looks at what ended programs left behind, and how long the last sweep goes on.
+const SWEEP_EVERY: Duration = Duration::from_millis(50);
+const SWEEP_LAST: Duration = Duration::from_secs(1);
+
+/// The keeper's whole life. Its standard input is the socket to the worker; call this before anything else in `main`.
+pub fn main() -> ExitCode {
+    match keep() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("sheaf: the keeper of programs stops: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn keep() -> io::Result<()> {
+    let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    restrict()?;
+    // The threads live as long as the process: the table is theirs for good.
+    let keeper: &'static Keeper = Box::leak(Box::new(Keeper::new(socket.try_clone()?)));
+    thread::Builder::new().name("reaper".into()).spawn(|| keeper.reap_forever())?;
+    thread::Builder::new().name("sweeper".into()).spawn(|| keeper.sweep_forever())?;
+    let heard = keeper.serve(&socket);
+    keeper.end_everything();
+    match heard {
+        // The worker is gone: its socket ends, or is reset with requests unread.
+        Err(error) if !matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) => {
+            Err(error)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What every program inherits.
+fn restrict() -> io::Result<()> {
+    rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    #[cfg(target_os = "linux")]
+    {
+        rustix::thread::set_no_new_privs(true)?;
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+    }
+    Ok(())
+}
+
+struct Keeper {
+    replies: UnixStream,
+    table: Mutex<Table>,
+    /// Signalled when a program starts: the reaper has something to wait for.
+    started: Condvar,
+    /// Signalled when a program ends: the sweeper has something to look for.
+    ended: Condvar,
+}
+
+#[derive(Default)]
+struct Table {
+    ids: HashMap<Pid, u64>,
+    pids: HashMap<u64, Pid>,
+    /// Children may be there that nobody waited for.
+    children: bool,
+    /// Something ended, or was left behind, since the last sweep.
+    swept: bool,
+}
+
+impl Keeper {
+    fn new(replies: UnixStream) -> Self {
+        let table = Table { swept: true, ..Table::default() };
+        Self { replies, table: Mutex::new(table), started: Condvar::new(), ended: Condvar::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Requests until the worker is gone.
+    fn serve(&self, socket: &UnixStream) -> io::Result<()> {
+        loop {
+            let (header, pipes) = read_header(socket)?;
+            match header {
+                Header::Kill { id } => self.kill(id),
+                Header::Spawn { id, stdin, len } => {
+                    let mut payload = vec![0; len];
+                    (&*socket).read_exact(&mut payload)?;
+                    let (memory, argv) = wire::decode_spawn(&payload)?;
+                    let spawned = command(id, &argv, stdin, pipes).and_then(|command| self.spawn(id, command, memory));
+                    if let Err(error) = spawned {
+                        self.reply(id, End::Failed(error.raw_os_error().unwrap_or(0)));
+                    }
+                }
+            }
+        }
+    }
+
+    fn spawn(&self, id: u64, mut command: Command, memory: u64) -> io::Result<()> {
+        let mut table = self.lock();
+        // The `Child` is let go: the reaper waits for every child there is.
+        let pid = Pid::from_child(&command.spawn()?);
+        table.ids.insert(pid, id);
+        table.pids.insert(id, pid);
+        table.children = true;
+        if memory > 0 {
+            limit_memory(pid, memory);
+        }
+        self.started.notify_one();
+        Ok(())
+    }
+
+    fn kill(&self, id: u64) {
+        let table = self.lock();
+        if let Some(pid) = table.pids.get(&id) {
+            kill_group(*pid);
+        }
+    }
+
+    fn reply(&self, id: u64, end: End) {
+        if let Err(error) = (&self.replies).write_all(&wire::encode_reply(id, end)) {
+            // The worker is gone; the main thread sees that too and ends everything.
+            debug_assert!(error.kind() != io::ErrorKind::InvalidInput);
+        }
+    }
+
+    fn reap_forever(&self) {
+        loop {
+            let mut table = self.lock();
+            while !table.children {
+                table = self.started.wait(table).unwrap_or_else(PoisonError::into_inner);
+            }
+            drop(table);
+            // Waits without reaping; an error means that there are no children any more, or a stray signal.
+            let waited =
+                rustix::process::waitid(rustix::process::WaitId::All, WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
+            if !matches!(waited, Err(rustix::io::Errno::INTR)) {
+                self.reap();
+            }
+        }
+    }
+
+    fn reap(&self) {
+        let mut reports = Vec::new();
+        let mut table = self.lock();
+        loop {
+            match rustix::process::wait(WaitOptions::NOHANG) {
+                Ok(Some((pid, status))) => reports.extend(table.on_end(pid, status)),
+                Ok(None) => break,
+                Err(_) => {
+                    table.children = false;
+                    break;
+                }
+            }
+        }
+        table.swept = false;
+        drop(table);
+        self.ended.notify_one();
+        for (id, end) in reports {
+            self.reply(id, end);
+        }
+    }
+
+    fn sweep_forever(&self) {
+        loop {
+            let mut table = self.lock();
+            while table.swept {
+                table = self.ended.wait(table).unwrap_or_else(PoisonError::into_inner);
+            }
+            table.swept = true;
+            drop(table);
+            thread::sleep(SWEEP_EVERY);
+            self.sweep();
+        }
+    }
+
+    /// Kills adopted processes of attempts that are over.
+    fn sweep(&self) {
+        let mut table = self.lock();
+        for pid in children() {
+            if !table.is_wanted(pid) {
+                // It was seen as our child under the lock that reaping needs: the number is still its own.
+                let killed = rustix::process::kill_process(pid, Signal::KILL);
+                debug_assert!(killed.is_ok() || killed == Err(rustix::io::Errno::SRCH));
+                table.swept = false;
+            }
+        }
+    }
+
+    /// The worker is gone: nothing may outlive it.
+    fn end_everything(&self) {
+        let until = Instant::now() + SWEEP_LAST;
+        let mut table = self.lock();
+        for pid in std::mem::take(&mut table.pids).into_values() {
+            kill_group(pid);
+        }
+        table.ids.clear();
+        drop(table);
+        while Instant::now() < until {
+            self.sweep();
+            if !self.lock().children {
+                return;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Table {
+    /// A child was reaped. What is left of its group goes with it: the group's number stays taken while it has members.
+    fn on_end(&mut self, pid: Pid, status: WaitStatus) -> Option<(u64, End)> {
+        let id = self.ids.remove(&pid)?;
+        self.pids.remove(&id);
+        kill_group(pid);
+        let end = match (status.exit_status(), status.terminating_signal()) {
+            (Some(code), _) => End::Exited(code),
+            (None, Some(signal)) => End::Signaled(signal),
+            (None, None) => End::Failed(0),
+        };
+        Some((id, end))
+    }
+
+    /// True for a program, and for what belongs to one that runs.
+    fn is_wanted(&self, pid: Pid) -> bool {
+        if self.ids.contains_key(&pid) {
+            return true;
+        }
+        if rustix::process::getpgid(Some(pid)).is_ok_and(|group| self.ids.contains_key(&group)) {
+            return true;
+        }
+        cookie_of(pid, std::process::id()).is_some_and(|id| self.pids.contains_key(&id))
+    }
+}
+
+fn kill_group(leader: Pid) {
+    let killed = rustix::process::kill_process_group(leader, Signal::KILL);
+    debug_assert!(killed != Err(rustix::io::Errno::INVAL));
+}
+
+fn command(id: u64, argv: &[OsString], stdin: bool, pipes: Vec<OwnedFd>) -> io::Result<Command> {
+    let mut pipes = pipes.into_iter();
+    let mut pipe = || pipes.next().ok_or(io::ErrorKind::InvalidData).map(Stdio::from);
+    let (program, args) = argv.split_first().ok_or(io::ErrorKind::InvalidData)?;
+    let mut command = Command::new(program);
+    command.args(args).env(COOKIE, format!("{}.{id}", std::process::id())).process_group(0);
+    command.stdin(if stdin { pipe()? } else { Stdio::null() }).stdout(pipe()?).stderr(pipe()?);
+    Ok(command)
+}
+
+/// In force within microseconds of the program's start; only what it forked before that escapes it.
+fn limit_memory(pid: Pid, bytes: u64) {
+    #[cfg(target_os = "linux")]
+    if let Err(error) =
+        rustix::process::prlimit(Some(pid), Resource::As, Rlimit { current: Some(bytes), maximum: Some(bytes) })
+    {
+        // It has ended already, or it is not ours to limit: then it must not run.
+        debug_assert!(error != rustix::io::Errno::INVAL);
+        kill_group(pid);
+    }
+    #[cfg(not(target_os = "linux"))]
+    debug_assert!(bytes == 0 || pid.as_raw_nonzero().get() == 0, "the worker refuses a memory limit here");
+}
+
+/// Our children now, the adopted ones among them. Without `/proc` (not Linux) nothing is adopted either.
+fn children() -> Vec<Pid> {
+    let Ok(threads) = fs::read_dir("/proc/self/task") else { return Vec::new() };
+    let lists = threads.flatten().filter_map(|entry| fs::read_to_string(entry.path().join("children")).ok());
+    lists
+        .flat_map(|list| list.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect::<Vec<_>>())
+        .collect()
+}
+
+/// What a keeper that died left running, known by its cookie. Called by the worker, which survives it.
+pub(super) fn end_orphans_of(keeper: u32) {
+    let Ok(entries) = fs::read_dir("/proc") else { return };
+    let pids = entries.flatten().filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?));
+    for pid in pids.filter(|pid| cookie_of(*pid, keeper).is_some()) {
+        match rustix::process::kill_process(pid, Signal::KILL) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+            Err(error) => tracing::error!(%error, pid = pid.as_raw_pid(), "cannot end what a dead keeper left behind"),
+        }
+    }
+}
+
+/// The attempt of that keeper which a process was started for, by its environment.
+fn cookie_of(pid: Pid, keeper: u32) -> Option<u64> {
+    let environ = fs::read(format!("/proc/{}/environ", pid.as_raw_nonzero())).ok()?;
+    let prefix = format!("{COOKIE}={keeper}.");
+    let value = environ.split(|byte| *byte == 0).find_map(|entry| entry.strip_prefix(prefix.as_bytes()))?;
+    std::str::from_utf8(value).ok()?.parse().ok()
+}
+
+/// One header, with the pipes that came on it. Headers are written whole, so their pipes are on their first byte.
+fn read_header(socket: &UnixStream) -> io::Result<(Header, Vec<OwnedFd>)> {
+    let mut header = [0; HEADER];
+    let mut pipes = Vec::with_capacity(PIPES_MAX);
+    let mut have = 0;
+    while have < HEADER {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(PIPES_MAX))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let got = match recvmsg(socket, &mut [IoSliceMut::new(&mut header[have..])], &mut control, RECEIVE) {
+            Ok(got) => got.bytes,
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        if got == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        have += got;
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(fds) = message {
+                pipes.extend(fds);
+            }
+        }
+    }
+    Ok((Header::decode(&header)?, pipes))
+}
+
+#[cfg(target_os = "linux")]
+const RECEIVE: RecvFlags = RecvFlags::CMSG_CLOEXEC;
+/// Elsewhere the flag does not exist: a pipe can reach a program that is started at that moment, which only delays its end.
+#[cfg(not(target_os = "linux"))]
+const RECEIVE: RecvFlags = RecvFlags::empty();
