@@ -34,7 +34,11 @@ impl Files {
 
     fn act<T>(&self, act: &'static str, path: &Path, run: impl FnOnce() -> io::Result<T>) -> Result<T, SinkError> {
         if !self.step() {
-            return Err(SinkError::Io { act, path: path.to_owned(), error: io::Error::from(io::ErrorKind::Interrupted) });
+            return Err(SinkError::Io {
+                act,
+                path: path.to_owned(),
+                error: io::Error::from(io::ErrorKind::Interrupted),
+            });
         }
         run().map_err(io_error(act, path))
     }

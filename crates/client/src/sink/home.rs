@@ -1,10 +1,12 @@
 //! The place of a sink, claimed: its lock, and the job's record beside it. It knows nothing of what the record says.
 //!
+//! ```text
 //!     OUT.sheaf/lock       held (flock) while a process writes to OUT
 //!     OUT.sheaf/job.json   the record (for a table: column `record` of table `_sheaf`)
 //!     OUT.sheaf/state      see `state`
 //!     OUT.sheaf/spool      `--ordered`: lines in the order in which they finished
 //!     OUT.sheaf/stdin      a copy of standard input, where that is the source
+//! ```
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Write};

@@ -20,8 +20,20 @@ pub(super) enum Format {
 }
 
 const COLUMNS: [&str; 14] = [
-    "row", "id", "status", "output", "output_base64", "error_class", "error_message", "exit_code", "signal", "stderr",
-    "key", "attempts", "worker", "ms",
+    "row",
+    "id",
+    "status",
+    "output",
+    "output_base64",
+    "error_class",
+    "error_message",
+    "exit_code",
+    "signal",
+    "stderr",
+    "key",
+    "attempts",
+    "worker",
+    "ms",
 ];
 
 impl Format {

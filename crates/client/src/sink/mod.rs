@@ -175,7 +175,9 @@ pub enum SinkError {
         path: PathBuf,
     },
     /// The state beside the sink cannot be read.
-    #[error("{path} is damaged; start over by removing it together with the results (finished rows are answered from the journal)")]
+    #[error(
+        "{path} is damaged; start over by removing it together with the results (finished rows are answered from the journal)"
+    )]
     State {
         /// The file.
         path: PathBuf,

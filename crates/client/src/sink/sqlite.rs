@@ -1,9 +1,11 @@
 //! Results in a table of a SQLite database, committed in its own transactions. The same database may be the source.
 //!
+//! ```text
 //!     LABELS    id primary key (the source's id, else the row's identity in hex), row, status, output (a blob where the
 //!               answer is not UTF-8), error_class, error_message, exit_code, signal, stderr, key, attempts, worker, ms,
 //!               row_id (the identity of the row that was answered; NULL for answers of an earlier job)
 //!     _sheaf    tbl primary key, record (the job), job (whose cursor and row_ids these are), router, number
+//! ```
 //!
 //! A row that the query no longer returns keeps its answer; a row that changed has its answer replaced when the new one
 //! comes.
@@ -22,8 +24,20 @@ use crate::source::SourceId;
 const BUSY: Duration = Duration::from_secs(30);
 
 const COLUMNS: [&str; 14] = [
-    "id", "row", "status", "output", "error_class", "error_message", "exit_code", "signal", "stderr", "key", "attempts",
-    "worker", "ms", "row_id",
+    "id",
+    "row",
+    "status",
+    "output",
+    "error_class",
+    "error_message",
+    "exit_code",
+    "signal",
+    "stderr",
+    "key",
+    "attempts",
+    "worker",
+    "ms",
+    "row_id",
 ];
 
 /// Opens the database for results, with its state table.
@@ -53,7 +67,8 @@ pub(super) fn load(db: &Connection, path: &Path, table: &str) -> Result<Option<S
 
 /// Puts the job's record beside the table, durably.
 pub(super) fn store(db: &Connection, path: &Path, table: &str, record: &str) -> Result<(), SinkError> {
-    let sql = "INSERT INTO _sheaf (tbl, record) VALUES (?1, ?2) ON CONFLICT (tbl) DO UPDATE SET record = excluded.record";
+    let sql =
+        "INSERT INTO _sheaf (tbl, record) VALUES (?1, ?2) ON CONFLICT (tbl) DO UPDATE SET record = excluded.record";
     db.execute(sql, [table, record]).map(|_| ()).map_err(sql_error(path))
 }
 
@@ -151,7 +166,8 @@ impl Sink for TableSink {
 
     fn finished(&mut self) -> Result<Vec<Finished>, SinkError> {
         self.with(|tx, _, quoted| {
-            let sql = format!("SELECT rowid, row_id, row, status FROM {quoted} WHERE row_id IS NOT NULL ORDER BY rowid");
+            let sql =
+                format!("SELECT rowid, row_id, row, status FROM {quoted} WHERE row_id IS NOT NULL ORDER BY rowid");
             let mut statement = tx.prepare(&sql)?;
             let mut found = statement.query([])?;
             let mut rows = Vec::new();

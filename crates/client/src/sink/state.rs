@@ -1,10 +1,12 @@
 //! What a file sink remembers of its data file: which rows stand where in it, and the cursor that they came with.
 //!
+//! ```text
 //!     header    "SHEAFST1" | job 16 | generation u64le | crc32c u32le of the 32 bytes before
 //!     record*   length u32le | crc32c u32le of kind and payload | kind u8 | payload
 //!     commit    offset u64le after these rows | cursor given u8 | router 16 | number u64le | count u32le | row*
 //!     row       row id 16 | number u64le | length u32le | ok u8
 //!     closed, reopened   offset u64le
+//! ```
 //!
 //! Format version: the digit in the magic. A record counts once it is whole; what follows the last whole record is the
 //! torn tail of a crash and is cut off. Rows are named before the next commit begins, so `offset` is where the data file
@@ -249,7 +251,8 @@ fn read_rows(payload: &[u8], out: &mut Vec<Finished>) {
     let from = out.len();
     let mut total = 0;
     for row in payload.get(37..).unwrap_or_default().chunks_exact(ROW_LEN) {
-        let (Some(id), Some(number), Some(len)) = (RowId::from_slice(&row[..16]), u64_at(row, 16), u32_at(row, 24)) else {
+        let (Some(id), Some(number), Some(len)) = (RowId::from_slice(&row[..16]), u64_at(row, 16), u32_at(row, 24))
+        else {
             continue;
         };
         out.push(Finished { row: id, number, place: total, len, ok: row[28] == 1 });

@@ -67,11 +67,14 @@ fn lines(dir: &Path, name: &str) -> Vec<String> {
     let text = fs::read_to_string(dir.join(name)).unwrap();
     if Format::of(Path::new(name)) == Format::Csv {
         let mut reader = csv::Reader::from_reader(text.as_bytes());
-        return reader.records().map(|record| {
-            let record = record.unwrap();
-            let answer = if &record[2] == "ok" { &record[3] } else { &record[6] };
-            format!("{} {}", &record[0], answer.trim_start_matches("answer,\n").trim_matches('"'))
-        }).collect();
+        return reader
+            .records()
+            .map(|record| {
+                let record = record.unwrap();
+                let answer = if &record[2] == "ok" { &record[3] } else { &record[6] };
+                format!("{} {}", &record[0], answer.trim_start_matches("answer,\n").trim_matches('"'))
+            })
+            .collect();
     }
     text.lines()
         .map(|line| {
@@ -148,7 +151,8 @@ fn a_crash_in_the_second_run_at_any_step_too() {
 #[test]
 fn nothing_changed_writes_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let again = || run(&mut open_lines(dir.path(), "o.jsonl", false, Files::default()).unwrap(), &BEFORE, &BEFORE).unwrap();
+    let again =
+        || run(&mut open_lines(dir.path(), "o.jsonl", false, Files::default()).unwrap(), &BEFORE, &BEFORE).unwrap();
     again();
     let before = fs::metadata(dir.path().join("o.jsonl")).unwrap();
     again();
@@ -211,10 +215,13 @@ fn a_line_says_everything_in_json() {
     out.clear();
     Format::Jsonl.push(&mut out, &failed);
     let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
-    assert_eq!(value["error"], serde_json::json!({
-        "class": "rejected", "message": "bad",
-        "evidence": {"exit_code": 3, "signal": null, "stderr": "no\u{fffd}", "worker": "", "deaths": 0}
-    }));
+    assert_eq!(
+        value["error"],
+        serde_json::json!({
+            "class": "rejected", "message": "bad",
+            "evidence": {"exit_code": 3, "signal": null, "stderr": "no\u{fffd}", "worker": "", "deaths": 0}
+        })
+    );
 }
 
 fn names_in_table(path: &Path) -> Vec<String> {
@@ -270,7 +277,9 @@ fn a_table_of_another_shape_is_refused_and_a_dropped_one_is_told() {
     for table in ["mine", "labels"] {
         sqlite::store(&db, &path, table, "{}").unwrap();
     }
-    assert!(matches!(TableSink::open(&path, "mine", JOB), Err(SinkError::Columns { missing, .. }) if missing.len() == 13));
+    assert!(
+        matches!(TableSink::open(&path, "mine", JOB), Err(SinkError::Columns { missing, .. }) if missing.len() == 13)
+    );
     drop(TableSink::open(&path, "labels", JOB).unwrap());
     db.execute_batch("drop table labels").unwrap();
     assert!(matches!(TableSink::open(&path, "labels", JOB), Err(SinkError::Gone { .. })));

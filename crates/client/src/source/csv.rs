@@ -28,7 +28,9 @@ pub(super) struct Csv {
 /// One record as it stands in the file.
 enum Cut {
     /// Its bytes are in the buffer; it began on this line.
-    Record { line: u64 },
+    Record {
+        line: u64,
+    },
     /// It cannot be a record.
     Bad(Malformed),
     End,
@@ -127,7 +129,8 @@ impl Csv {
                 Ok((id, body)) => (id, Ok(body)),
                 Err(message) => {
                     let rest = &pending.bytes[*start..];
-                    let end = pending.starts.iter().find(|(next, _)| next > start).map_or(rest.len(), |(n, _)| n - start);
+                    let end =
+                        pending.starts.iter().find(|(next, _)| next > start).map_or(rest.len(), |(n, _)| n - start);
                     (None, Err(Malformed::new(message, &rest[..end])))
                 }
             };
@@ -246,7 +249,6 @@ impl Quotes {
 }
 
 fn parse(bytes: &[u8], delimiter: u8) -> Vec<ByteRecord> {
-    let mut reader =
-        ReaderBuilder::new().has_headers(false).flexible(true).delimiter(delimiter).from_reader(bytes);
+    let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).delimiter(delimiter).from_reader(bytes);
     reader.byte_records().map_while(Result::ok).collect()
 }

@@ -52,7 +52,7 @@ fn columns(db: &Connection, path: &Path, query: &str) -> Result<Vec<String>, Sou
     if !statement.readonly() || statement.column_count() == 0 || statement.parameter_count() > 0 {
         return Err(SourceError::NotAQuery);
     }
-    Ok(statement.column_names().into_iter().map(str::to_owned).collect())
+    Ok(statement.column_names().map(str::to_owned).collect())
 }
 
 /// Copies the whole result to a file, in one read.

@@ -75,12 +75,7 @@ fn text_is_a_row_a_line() {
 fn an_overlong_line_is_one_failed_row_and_the_longest_is_none() {
     let mut content = vec![b'x'; BODY_MAX + 1];
     content.extend_from_slice(b"\nsmall\n");
-    check(
-        "a.txt",
-        &content,
-        |_| {},
-        &["1 !line 1 is 1048577 bytes long; a row may have 1048576", "2 small"],
-    );
+    check("a.txt", &content, |_| {}, &["1 !line 1 is 1048577 bytes long; a row may have 1048576", "2 small"]);
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.txt");
     fs::write(&path, [vec![b'x'; BODY_MAX], b"\r\n".to_vec(), vec![b'y'; BODY_MAX]].concat()).unwrap();
@@ -109,38 +104,50 @@ fn a_line_of_gigabytes_is_skipped_in_bounded_memory() {
 #[test]
 fn jsonl_takes_the_line_or_a_field() {
     let lines = b"{\"id\": 7, \"text\": \"a\\nb\"}\n\n  [1, 2] \n{\"id\": \"x\", \"text\": {\"k\": 1}}";
-    check("a.jsonl", lines, |_| {}, &[
-        "1 {\"id\": 7, \"text\": \"a\\nb\"}",
-        "3 [1, 2]",
-        "4 {\"id\": \"x\", \"text\": {\"k\": 1}}",
-    ]);
-    check("a.ndjson", lines, named("text", "id"), &[
-        "1 #7 a\nb",
-        "3 !line 3: it is no JSON object, so it has no field \"id\"",
-        "4 \"x\" {\"k\":1}",
-    ]);
+    check(
+        "a.jsonl",
+        lines,
+        |_| {},
+        &["1 {\"id\": 7, \"text\": \"a\\nb\"}", "3 [1, 2]", "4 {\"id\": \"x\", \"text\": {\"k\": 1}}"],
+    );
+    check(
+        "a.ndjson",
+        lines,
+        named("text", "id"),
+        &["1 #7 a\nb", "3 !line 3: it is no JSON object, so it has no field \"id\"", "4 \"x\" {\"k\":1}"],
+    );
 }
 
 #[test]
 fn a_malformed_json_line_costs_only_itself() {
-    check("a.jsonl", b"{\"a\": 1}\n{oops\n{\"a\": \"\xff\"}\n{\"a\": 1} x\n{\"a\": null}\n{\"a\": 3}", named("a", ""), &[
-        "1 1",
-        "2 !line 2: invalid JSON at column 2: key must be a string",
-        "3 !line 3: invalid UTF-8 at byte 8",
-        "4 !line 4: invalid JSON at column 10: trailing characters",
-        "5 !line 5: it has no value in field \"a\", which --column names",
-        "6 3",
-    ]);
+    check(
+        "a.jsonl",
+        b"{\"a\": 1}\n{oops\n{\"a\": \"\xff\"}\n{\"a\": 1} x\n{\"a\": null}\n{\"a\": 3}",
+        named("a", ""),
+        &[
+            "1 1",
+            "2 !line 2: invalid JSON at column 2: key must be a string",
+            "3 !line 3: invalid UTF-8 at byte 8",
+            "4 !line 4: invalid JSON at column 10: trailing characters",
+            "5 !line 5: it has no value in field \"a\", which --column names",
+            "6 3",
+        ],
+    );
 }
 
 #[test]
 fn csv_becomes_objects_or_a_field() {
     let file = b"id,text\r\n1,plain\r\n2,\"two\r\nlines, \"\"quoted\"\"\"\r\n\r\n3,a\"b\r\n";
-    check("a.csv", file, |_| {}, &[
-        "1 {\"id\":\"1\",\"text\":\"plain\"}",
-        "2 {\"id\":\"2\",\"text\":\"two\\nlines, \\\"quoted\\\"\"}",
-        "3 {\"id\":\"3\",\"text\":\"a\\\"b\"}",
-    ]);
+    check(
+        "a.csv",
+        file,
+        |_| {},
+        &[
+            "1 {\"id\":\"1\",\"text\":\"plain\"}",
+            "2 {\"id\":\"2\",\"text\":\"two\\nlines, \\\"quoted\\\"\"}",
+            "3 {\"id\":\"3\",\"text\":\"a\\\"b\"}",
+        ],
+    );
     check("a.csv", file, named("text", "id"), &["1 \"1\" plain", "2 \"2\" two\nlines, \"quoted\"", "3 \"3\" a\"b"]);
     check("a.tsv", b"a\tb\n1\t2", |_| {}, &["1 {\"a\":\"1\",\"b\":\"2\"}"]);
     check("a.csv", b"", |_| {}, &[]);
@@ -149,18 +156,28 @@ fn csv_becomes_objects_or_a_field() {
 
 #[test]
 fn a_bad_csv_record_costs_only_itself() {
-    check("a.csv", b"a,b\n1,2\n3\n4,5,6\n7,\xff\n8,9\n", |_| {}, &[
-        "1 {\"a\":\"1\",\"b\":\"2\"}",
-        "2 !line 3 has 1 fields; the header has 2",
-        "3 !line 4 has 3 fields; the header has 2",
-        "4 !line 5: invalid UTF-8 in column \"b\"",
-        "5 {\"a\":\"8\",\"b\":\"9\"}",
-    ]);
-    check("a.csv", b"a,b\n1,\"open\n2,x\n3,y\n", |_| {}, &[
-        "1 !line 2 opens a quote that is not closed within 1048576 bytes",
-        "2 {\"a\":\"2\",\"b\":\"x\"}",
-        "3 {\"a\":\"3\",\"b\":\"y\"}",
-    ]);
+    check(
+        "a.csv",
+        b"a,b\n1,2\n3\n4,5,6\n7,\xff\n8,9\n",
+        |_| {},
+        &[
+            "1 {\"a\":\"1\",\"b\":\"2\"}",
+            "2 !line 3 has 1 fields; the header has 2",
+            "3 !line 4 has 3 fields; the header has 2",
+            "4 !line 5: invalid UTF-8 in column \"b\"",
+            "5 {\"a\":\"8\",\"b\":\"9\"}",
+        ],
+    );
+    check(
+        "a.csv",
+        b"a,b\n1,\"open\n2,x\n3,y\n",
+        |_| {},
+        &[
+            "1 !line 2 opens a quote that is not closed within 1048576 bytes",
+            "2 {\"a\":\"2\",\"b\":\"x\"}",
+            "3 {\"a\":\"3\",\"b\":\"y\"}",
+        ],
+    );
 }
 
 #[test]
@@ -196,19 +213,39 @@ const REVIEWS: &str = "create table r(id, text, stars); \
 
 #[test]
 fn a_query_is_paged_by_id_whatever_the_ids_are() {
-    check_query(REVIEWS, "select id, text from r;", |_| {}, &["1 m", "2 n", "3 #1 a", "4 #1 b", "5 #3 c", "6 \"k\" \u{fffd}"]);
-    check_query(REVIEWS, "select * from r where stars > 1 limit 5", |_| {}, &[
-        "1 {\"text\":\"m\",\"stars\":2}",
-        "2 #3 {\"text\":\"c\",\"stars\":5}",
-        "3 \"k\" !row 3 (id \"k\"): column \"text\" is not UTF-8",
-    ]);
-    check_query(REVIEWS, "select id, stars from r where id = 1", |_| {}, &["1 #1 !row 1 (id 1): column \"stars\" is NULL", "2 #1 0"]);
+    check_query(
+        REVIEWS,
+        "select id, text from r;",
+        |_| {},
+        &["1 m", "2 n", "3 #1 a", "4 #1 b", "5 #3 c", "6 \"k\" \u{fffd}"],
+    );
+    check_query(
+        REVIEWS,
+        "select * from r where stars > 1 limit 5",
+        |_| {},
+        &[
+            "1 {\"text\":\"m\",\"stars\":2}",
+            "2 #3 {\"text\":\"c\",\"stars\":5}",
+            "3 \"k\" !row 3 (id \"k\"): column \"text\" is not UTF-8",
+        ],
+    );
+    check_query(
+        REVIEWS,
+        "select id, stars from r where id = 1",
+        |_| {},
+        &["1 #1 !row 1 (id 1): column \"stars\" is NULL", "2 #1 0"],
+    );
     check_query(REVIEWS, "select id from r where id = 3", |_| {}, &["1 #3 3"]);
 }
 
 #[test]
 fn a_query_without_an_id_keeps_its_order() {
-    check_query(REVIEWS, "select text from r where stars > 1 order by stars desc", |_| {}, &["1 c", "2 \u{fffd}", "3 m"]);
+    check_query(
+        REVIEWS,
+        "select text from r where stars > 1 order by stars desc",
+        |_| {},
+        &["1 c", "2 \u{fffd}", "3 m"],
+    );
     check_query(REVIEWS, "select stars as id, text from r where stars = 5", named("text", "id"), &["1 #5 c"]);
 }
 
