@@ -4,6 +4,8 @@
 mod config;
 mod exec;
 pub mod keeper;
+mod spool;
 
 pub use config::{ConfigError, Mode, PLACEHOLDER, ProgramConfig, RETRY_EXIT_DEFAULT, Work, find_program};
 pub use exec::{Ended, Executor};
+pub use spool::SpoolError;
