@@ -2,7 +2,9 @@
 
 mod identity;
 mod progress;
+mod reconcile;
 mod revision;
+mod rows;
 pub mod sink;
 pub mod source;
 
