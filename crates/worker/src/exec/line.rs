@@ -36,12 +36,13 @@ struct Answer<'a> {
     retry: bool,
 }
 
-/// Appends the line of one task.
-pub(super) fn write(id: u64, body: &str, into: &mut Vec<u8>) {
-    into.extend_from_slice(format!("{{\"id\":{id},\"body\":").as_bytes());
+/// The line of one task.
+pub(super) fn write(id: u64, body: &str) -> Vec<u8> {
+    let mut line = format!("{{\"id\":{id},\"body\":").into_bytes();
     #[expect(clippy::expect_used, reason = "a string is JSON, and a Vec takes every byte")]
-    serde_json::to_writer(&mut *into, body).expect("a string into memory");
-    into.extend_from_slice(b"}\n");
+    serde_json::to_writer(&mut line, body).expect("a string into memory");
+    line.extend_from_slice(b"}\n");
+    line
 }
 
 /// Reads one line, without its end.
@@ -138,8 +139,6 @@ mod tests {
 
     #[test]
     fn a_body_is_one_line() {
-        let mut out = Vec::new();
-        write(3, "a\n\"b\"\u{2028}", &mut out);
-        assert_eq!(out, "{\"id\":3,\"body\":\"a\\n\\\"b\\\"\u{2028}\"}\n".as_bytes());
+        assert_eq!(write(3, "a\n\"b\"\u{2028}"), "{\"id\":3,\"body\":\"a\\n\\\"b\\\"\u{2028}\"}\n".as_bytes());
     }
 }

@@ -15,17 +15,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Buf;
 use sheaf_task::{Assignment, Class, Evidence, Fence, Outcome};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
 
+use super::life::Life;
 use super::line::{self, Line};
-use super::pipes::Tail;
 use super::verdict;
 use super::{Ended, tell};
 use crate::config::ProgramConfig;
-use crate::keeper::{End, Keeper, KeeperSlot, Program};
+use crate::keeper::{End, KeeperSlot};
 
 /// Wait before a program that died is started again: doubles with each death in a row that followed no answer.
 const RESTART_MIN: Duration = Duration::from_millis(100);
@@ -34,10 +34,6 @@ const RESTART_MAX: Duration = Duration::from_secs(10);
 const STRAYS_MAX: u32 = 16;
 /// Programs that may leave with exit code 0 while they have a task, before that task is a suspect.
 const LEFT_MAX: u32 = 3;
-/// Once its first process has ended, how long its output may stay open.
-const OUTPUT_LINGER: Duration = Duration::from_secs(1);
-/// After the end of its input, how long it may take to leave.
-const LEAVE_WITHIN: Duration = Duration::from_secs(5);
 
 /// What the pool tells one program.
 pub(super) enum Order {
@@ -65,20 +61,6 @@ struct Task {
     sent: bool,
     /// Programs that had it and left with exit code 0 before they answered.
     left: u32,
-}
-
-/// A running program.
-struct Life {
-    keeper: Keeper,
-    program: Program,
-    stdin: Option<pipe::Sender>,
-    outgoing: Vec<u8>,
-    incoming: Vec<u8>,
-    tail: Tail,
-    errors: Vec<u8>,
-    strays: u32,
-    /// We ended it: what it had in flight is not to blame.
-    killed: bool,
 }
 
 /// What woke the server.
@@ -130,7 +112,7 @@ impl Server {
                         self.on_death(life, end).await;
                     }
                 }
-                Woken::Written(n) => on_life(&mut life, |life| drop(life.outgoing.drain(..n))),
+                Woken::Written(n) => on_life(&mut life, |life| life.outgoing.advance(n)),
                 Woken::WriteFailed => on_life(&mut life, |life| life.stdin = None),
                 Woken::Errors(n) => on_life(&mut life, |life| life.tail.push(&life.errors[..n])),
                 Woken::Output(0) => on_life(&mut life, |life| life.program.stdout_ended = true),
@@ -142,7 +124,7 @@ impl Server {
             }
         }
         if let Some(life) = life {
-            leave(life).await;
+            life.leave().await;
         }
     }
 
@@ -378,7 +360,7 @@ impl Task {
         self.sent = true;
         // Checked when it came.
         let body = String::from_utf8_lossy(&self.assignment.body);
-        line::write(id, &body, &mut life.outgoing);
+        life.outgoing.extend_from_slice(&line::write(id, &body));
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -388,54 +370,6 @@ impl Task {
 
     fn end(&self, outcome: Outcome) -> Ended {
         Ended { fence: self.assignment.fence, outcome, ms: self.since.elapsed().as_millis() as u64 }
-    }
-}
-
-impl Life {
-    fn new(keeper: Keeper, mut program: Program) -> Self {
-        let stdin = program.stdin.take();
-        Self {
-            keeper,
-            program,
-            stdin,
-            outgoing: Vec::new(),
-            incoming: Vec::with_capacity(64 << 10),
-            tail: Tail::default(),
-            errors: vec![0; 4 << 10],
-            strays: 0,
-            killed: false,
-        }
-    }
-
-    async fn kill(&mut self) {
-        if !self.killed {
-            self.killed = true;
-            self.keeper.kill(self.program.id).await;
-        }
-    }
-
-    /// Reads what is left of a dead program's output and errors.
-    async fn drain(&mut self) {
-        self.stdin = None;
-        let Self { program, incoming, tail, .. } = self;
-        let rest = async {
-            let limit = line::LINE_BYTES_MAX;
-            if !program.stdout_ended && super::pipes::gather(&mut program.stdout, incoming, limit).await {
-                tracing::warn!("a long-lived program died in the middle of a very long line");
-            }
-            super::pipes::follow(&mut program.stderr, tail).await;
-        };
-        if tokio::time::timeout(OUTPUT_LINGER, rest).await.is_err() {
-            tracing::warn!("something that a long-lived program left behind holds its pipes");
-        }
-    }
-}
-
-/// Tells the program by the end of its input; whoever stays is killed.
-async fn leave(mut life: Life) {
-    life.stdin = None;
-    if tokio::time::timeout(LEAVE_WITHIN, &mut life.program.end).await.is_err() {
-        life.kill().await;
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, IoSlice, PipeReader, PipeWriter, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
-use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, oneshot};
 
@@ -42,7 +42,7 @@ struct Shared {
 
 /// What is asked of the keeper.
 enum Request {
-    Spawn { id: u64, payload: Vec<u8>, stdin: Option<OwnedFd>, stdout: OwnedFd, stderr: OwnedFd },
+    Spawn { id: u64, payload: Vec<u8>, stdin: Option<PipeReader>, stdout: PipeWriter, stderr: PipeWriter },
     Kill { id: u64 },
 }
 
@@ -92,17 +92,16 @@ impl Keeper {
     /// the program's own arrive as [`End::Failed`].
     pub(crate) async fn spawn(&self, argv: &[OsString], memory: u64, stdin: bool) -> io::Result<Program> {
         let id = self.shared.next.fetch_add(1, Ordering::Relaxed);
-        let (in_theirs, in_ours) =
-            if stdin { pipe_with(PipeFlags::CLOEXEC).map(|(r, w)| (Some(r), Some(w)))? } else { (None, None) };
-        let (out_ours, out_theirs) = pipe_with(PipeFlags::CLOEXEC)?;
-        let (err_ours, err_theirs) = pipe_with(PipeFlags::CLOEXEC)?;
+        let (in_theirs, in_ours) = if stdin { io::pipe().map(|(r, w)| (Some(r), Some(w)))? } else { (None, None) };
+        let (out_ours, out_theirs) = io::pipe()?;
+        let (err_ours, err_theirs) = io::pipe()?;
         let (tell, end) = oneshot::channel();
         let program = Program {
             id,
-            stdin: in_ours.map(pipe::Sender::from_owned_fd).transpose()?,
-            stdout: pipe::Receiver::from_owned_fd(out_ours)?,
+            stdin: in_ours.map(|end| pipe::Sender::from_owned_fd(end.into())).transpose()?,
+            stdout: pipe::Receiver::from_owned_fd(out_ours.into())?,
             stdout_ended: false,
-            stderr: pipe::Receiver::from_owned_fd(err_ours)?,
+            stderr: pipe::Receiver::from_owned_fd(err_ours.into())?,
             end,
         };
         self.shared.lock().insert(id, tell);
@@ -134,6 +133,7 @@ impl KeeperSlot {
     /// Starts the first keeper.
     pub(crate) fn start(command: KeeperCommand) -> io::Result<Self> {
         let keeper = Keeper::start(&command)?;
+        raise_descriptor_limit();
         Ok(Self { command: Arc::new(command), current: Arc::new(Mutex::new(Some(keeper))) })
     }
 
@@ -166,6 +166,15 @@ impl Shared {
     }
 }
 
+/// Each attempt takes two or three descriptors here. Raised once the keeper has started, so that programs inherit what
+/// the user chose.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
+        tracing::warn!(%error, "cannot raise the limit of open files; very large batches will fail");
+    }
+}
+
 fn write_requests(socket: UnixStream, mut inbox: mpsc::Receiver<Request>) {
     while let Some(request) = inbox.blocking_recv() {
         if let Err(error) = write_request(&socket, request) {
@@ -184,7 +193,8 @@ fn write_request(mut socket: &UnixStream, request: Request) -> io::Result<()> {
         Request::Kill { id } => socket.write_all(&Header::Kill { id }.encode()),
         Request::Spawn { id, payload, stdin, stdout, stderr } => {
             let header = Header::Spawn { id, stdin: stdin.is_some(), len: payload.len() }.encode();
-            let pipes: Vec<BorrowedFd<'_>> = stdin.iter().chain([&stdout, &stderr]).map(AsFd::as_fd).collect();
+            let pipes: Vec<BorrowedFd<'_>> =
+                stdin.iter().map(AsFd::as_fd).chain([stdout.as_fd(), stderr.as_fd()]).collect();
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(PIPES_MAX))];
             let mut control = SendAncillaryBuffer::new(&mut space);
             assert!(control.push(SendAncillaryMessage::ScmRights(&pipes)), "the buffer is made for three pipes");
