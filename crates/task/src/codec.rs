@@ -1,9 +1,304 @@
-//! Memory forms to wire forms and back.
+//! Memory forms to wire forms and back: the entry points, the errors, and the pieces that messages share.
+//!
+//! Decoding takes any bytes: it returns an error, never panics, and copies no body.
+
+mod answer;
+mod client;
+mod router;
+mod worker;
+
+use bytes::Bytes;
+use prost::Message;
+
+use crate::wire;
+use crate::{
+    Capacity, Class, Evidence, Failure, Fence, JobCounts, JobOptions, JobSpec, NAME_BYTES_MAX, Order, Outcome, Refusal,
+    RouterId, STDERR_TAIL_MAX, ToClient, ToRouter, ToWorker,
+};
 
 /// Why bytes are no message.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, PartialEq, thiserror::Error)]
 pub enum DecodeError {
     /// Not protobuf, or not this message.
     #[error("malformed message: {0}")]
     Proto(#[from] prost::DecodeError),
+    /// An id has another length than sixteen bytes.
+    #[error("{field} has {len} bytes instead of 16")]
+    IdLength {
+        /// Which.
+        field: &'static str,
+        /// What it has.
+        len: usize,
+    },
+    /// Something that must be there is not.
+    #[error("{field} is missing")]
+    Missing {
+        /// Which.
+        field: &'static str,
+    },
+    /// A value that this version does not know.
+    #[error("{field} has the unknown value {value}")]
+    Unknown {
+        /// Where.
+        field: &'static str,
+        /// What.
+        value: u32,
+    },
+    /// A list or a name is longer than the limit.
+    #[error("{field} has {len} entries or bytes, {max} are allowed")]
+    TooLong {
+        /// Which.
+        field: &'static str,
+        /// What it has.
+        len: usize,
+        /// What is allowed.
+        max: usize,
+    },
 }
+
+/// What a conversion from the wire returns.
+type Result<T> = std::result::Result<T, DecodeError>;
+
+macro_rules! codec {
+    ($($memory:ident),*) => {$(
+        impl $memory {
+            /// Its wire bytes.
+            pub fn encode(&self) -> Bytes {
+                wire::$memory::from(self).encode_to_vec().into()
+            }
+
+            /// Reads wire bytes. Bodies are slices of `bytes`.
+            pub fn decode(bytes: Bytes) -> std::result::Result<Self, DecodeError> {
+                wire::$memory::decode(bytes)?.try_into()
+            }
+        }
+    )*};
+}
+
+codec!(ToRouter, ToWorker, ToClient, Capacity, JobCounts, JobSpec, Outcome, Fence);
+
+/// Reads a sixteen-byte id.
+macro_rules! id {
+    ($type:ty, $bytes:expr, $field:literal) => {{
+        let bytes = &$bytes;
+        <$type>::from_slice(bytes).ok_or($crate::DecodeError::IdLength { field: $field, len: bytes.len() })
+    }};
+}
+use id;
+
+fn required<T>(value: Option<T>, field: &'static str) -> Result<T> {
+    value.ok_or(DecodeError::Missing { field })
+}
+
+fn at_most(len: usize, max: usize, field: &'static str) -> Result<()> {
+    if len > max { Err(DecodeError::TooLong { field, len, max }) } else { Ok(()) }
+}
+
+fn name(text: String, field: &'static str) -> Result<String> {
+    at_most(text.len(), NAME_BYTES_MAX, field)?;
+    Ok(text)
+}
+
+fn bytes(id: &[u8; 16]) -> Bytes {
+    Bytes::copy_from_slice(id)
+}
+
+fn all<W, M: TryFrom<W, Error = DecodeError>>(items: Vec<W>, max: usize, field: &'static str) -> Result<Vec<M>> {
+    at_most(items.len(), max, field)?;
+    items.into_iter().map(M::try_from).collect()
+}
+
+fn each<'a, M, W: From<&'a M>>(items: &'a [M]) -> Vec<W> {
+    items.iter().map(W::from).collect()
+}
+
+impl From<&Fence> for wire::Fence {
+    fn from(fence: &Fence) -> Self {
+        Self { key: bytes(&fence.key.0), epoch: fence.epoch, attempt: fence.attempt }
+    }
+}
+
+impl TryFrom<wire::Fence> for Fence {
+    type Error = DecodeError;
+
+    fn try_from(w: wire::Fence) -> Result<Self> {
+        Ok(Self { key: id!(crate::Key, w.key, "fence.key")?, epoch: w.epoch, attempt: w.attempt })
+    }
+}
+
+impl From<&Outcome> for wire::Outcome {
+    fn from(outcome: &Outcome) -> Self {
+        let kind = match outcome {
+            Outcome::Ok(body) => wire::OutcomeKind::Ok(body.clone()),
+            Outcome::Failed(failure) => wire::OutcomeKind::Failed(failure.into()),
+        };
+        Self { kind: Some(kind) }
+    }
+}
+
+impl TryFrom<wire::Outcome> for Outcome {
+    type Error = DecodeError;
+
+    fn try_from(w: wire::Outcome) -> Result<Self> {
+        Ok(match required(w.kind, "outcome")? {
+            wire::OutcomeKind::Ok(body) => Outcome::Ok(body),
+            wire::OutcomeKind::Failed(failure) => Outcome::Failed(failure.try_into()?),
+        })
+    }
+}
+
+impl From<&Failure> for wire::Failure {
+    fn from(failure: &Failure) -> Self {
+        let Evidence { exit_code, signal, stderr, worker, deaths } = &failure.evidence;
+        Self {
+            class: number_of(&Class::ALL, failure.class),
+            message: failure.message.clone(),
+            exit_code: *exit_code,
+            signal: *signal,
+            stderr: stderr.clone(),
+            worker: worker.clone(),
+            deaths: *deaths,
+        }
+    }
+}
+
+impl TryFrom<wire::Failure> for Failure {
+    type Error = DecodeError;
+
+    fn try_from(w: wire::Failure) -> Result<Self> {
+        at_most(w.stderr.len(), STDERR_TAIL_MAX, "failure.stderr")?;
+        Ok(Self {
+            class: numbered(&Class::ALL, w.class, "failure.class")?,
+            message: w.message,
+            evidence: Evidence {
+                exit_code: w.exit_code,
+                signal: w.signal,
+                stderr: w.stderr,
+                worker: name(w.worker, "failure.worker")?,
+                deaths: w.deaths,
+            },
+        })
+    }
+}
+
+const ORDERS: [Order; 3] = [Order::Fifo, Order::Shortest, Order::Auto];
+
+impl From<&JobSpec> for wire::JobSpec {
+    fn from(spec: &JobSpec) -> Self {
+        Self {
+            job: bytes(&spec.job.0),
+            name: spec.name.clone(),
+            service: spec.service.clone(),
+            revision: spec.revision.clone(),
+            nonce: spec.nonce.clone(),
+            cursor: spec.cursor,
+            cursor_router: spec.cursor_router.map(|router| bytes(&router.0)).unwrap_or_default(),
+            timeout_ms: spec.options.timeout_ms,
+            retries: spec.options.retries,
+            order: number_of(&ORDERS, spec.options.order),
+            weight: spec.options.weight,
+            rate_millihertz: spec.options.rate_millihertz,
+        }
+    }
+}
+
+impl TryFrom<wire::JobSpec> for JobSpec {
+    type Error = DecodeError;
+
+    fn try_from(w: wire::JobSpec) -> Result<Self> {
+        at_most(w.nonce.len(), NAME_BYTES_MAX, "job.nonce")?;
+        let known = !w.cursor_router.is_empty();
+        Ok(Self {
+            job: id!(crate::JobId, w.job, "job.job")?,
+            name: name(w.name, "job.name")?,
+            service: name(w.service, "job.service")?,
+            revision: name(w.revision, "job.revision")?,
+            nonce: w.nonce,
+            cursor: w.cursor,
+            cursor_router: known.then(|| id!(RouterId, w.cursor_router, "job.cursor_router")).transpose()?,
+            options: JobOptions {
+                timeout_ms: w.timeout_ms,
+                retries: w.retries,
+                order: numbered(&ORDERS, w.order, "job.order")?,
+                weight: w.weight,
+                rate_millihertz: w.rate_millihertz,
+            },
+        })
+    }
+}
+
+impl From<&Capacity> for wire::Capacity {
+    fn from(c: &Capacity) -> Self {
+        Self { batch: c.batch, depth: c.depth, bytes: c.bytes }
+    }
+}
+
+impl TryFrom<wire::Capacity> for Capacity {
+    type Error = DecodeError;
+
+    fn try_from(w: wire::Capacity) -> Result<Self> {
+        Ok(Self { batch: w.batch, depth: w.depth, bytes: w.bytes })
+    }
+}
+
+impl From<&JobCounts> for wire::JobCounts {
+    fn from(c: &JobCounts) -> Self {
+        let JobCounts { submitted, ok, failed, open, running, cached, retried, last_number, settled } = *c;
+        Self { submitted, ok, failed, open, running, cached, retried, last_number, settled }
+    }
+}
+
+impl TryFrom<wire::JobCounts> for JobCounts {
+    type Error = DecodeError;
+
+    fn try_from(w: wire::JobCounts) -> Result<Self> {
+        let wire::JobCounts { submitted, ok, failed, open, running, cached, retried, last_number, settled } = w;
+        Ok(Self { submitted, ok, failed, open, running, cached, retried, last_number, settled })
+    }
+}
+
+impl From<&Refusal> for wire::Refusal {
+    fn from(refusal: &Refusal) -> Self {
+        let (kind, a, b) = match refusal {
+            Refusal::Busy { retry_ms } => (1, *retry_ms, 0),
+            Refusal::TooLong { len, max } => (2, *len, *max),
+            Refusal::UnknownJob => (3, 0, 0),
+            Refusal::Cancelled => (4, 0, 0),
+            Refusal::OtherJob => (5, 0, 0),
+            Refusal::CursorAhead { last } => (6, *last, 0),
+            Refusal::Stopping => (7, 0, 0),
+        };
+        Self { kind, a, b }
+    }
+}
+
+impl TryFrom<wire::Refusal> for Refusal {
+    type Error = DecodeError;
+
+    fn try_from(w: wire::Refusal) -> Result<Self> {
+        Ok(match w.kind {
+            1 => Refusal::Busy { retry_ms: w.a },
+            2 => Refusal::TooLong { len: w.a, max: w.b },
+            3 => Refusal::UnknownJob,
+            4 => Refusal::Cancelled,
+            5 => Refusal::OtherJob,
+            6 => Refusal::CursorAhead { last: w.a },
+            7 => Refusal::Stopping,
+            value => return Err(DecodeError::Unknown { field: "refusal", value }),
+        })
+    }
+}
+
+/// The wire number of `value`: its place in `all`, from 1, so that 0 is never a value.
+fn number_of<T: PartialEq + Copy>(all: &[T], value: T) -> u32 {
+    let place = all.iter().position(|each| *each == value);
+    place.map_or(0, |place| place as u32 + 1)
+}
+
+fn numbered<T: Copy>(all: &[T], value: u32, field: &'static str) -> Result<T> {
+    let place = (value as usize).checked_sub(1);
+    place.and_then(|place| all.get(place).copied()).ok_or(DecodeError::Unknown { field, value })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,238 @@
+//! Every variant comes back as it went, and no bytes make the decoder panic.
+
+use bytes::Bytes;
+
+use crate::*;
+
+fn fence() -> Fence {
+    Fence { key: Key([3; 16]), epoch: 7, attempt: 2 }
+}
+
+fn failure() -> Failure {
+    let evidence = Evidence {
+        exit_code: Some(-1),
+        signal: Some(9),
+        stderr: Bytes::from_static(b"\xffoops"),
+        worker: "w".into(),
+        deaths: 3,
+    };
+    Failure { class: Class::Expired, message: "why".into(), evidence }
+}
+
+fn counts() -> JobCounts {
+    JobCounts { submitted: 9, ok: 4, failed: 1, open: 4, running: 2, cached: 1, retried: 3, last_number: 5, settled: 4 }
+}
+
+fn to_router() -> Vec<ToRouter> {
+    let job = JobId([1; 16]);
+    let spec = JobSpec {
+        job,
+        name: "n".into(),
+        service: "s".into(),
+        revision: "r".into(),
+        nonce: Bytes::from_static(b"nonce"),
+        cursor: 4,
+        cursor_router: Some(RouterId([2; 16])),
+        options: JobOptions { timeout_ms: 1, retries: 2, order: Order::Shortest, weight: 3, rate_millihertz: 4 },
+    };
+    let questions = [
+        Question::Jobs,
+        Question::Workers,
+        Question::CancelJob(job),
+        Question::Task(Key([1; 16])),
+        Question::Failures { job, after: 3, limit: 4 },
+        Question::Retry { job, keys: vec![Key([1; 16]), Key([2; 16])] },
+        Question::Shutdown,
+    ];
+    let mut all = vec![
+        ToRouter::OpenJob(JobSpec { cursor_router: None, ..spec.clone() }),
+        ToRouter::OpenJob(spec),
+        ToRouter::Submit {
+            job,
+            rows: vec![
+                SubmitRow { row: RowId([5; 16]), sample: 0, body: Bytes::new() },
+                SubmitRow { row: RowId([6; 16]), sample: 7, body: Bytes::from_static(b"body") },
+            ],
+        },
+        ToRouter::Scanned { job },
+        ToRouter::Register(Registration {
+            worker: WorkerId([1; 16]),
+            incarnation: 5,
+            name: "w".into(),
+            services: vec!["a".into(), "b".into()],
+            capacity: Capacity { batch: 1, depth: 2, bytes: 3 },
+            holding: vec![fence()],
+            died_with: vec![fence(), fence()],
+        }),
+        ToRouter::Results(vec![
+            ResultItem { fence: fence(), outcome: Outcome::Ok(Bytes::from_static(b"answer")), ms: 1 },
+            ResultItem { fence: fence(), outcome: Outcome::Failed(failure()), ms: 2 },
+        ]),
+        ToRouter::Recalled(vec![fence()]),
+        ToRouter::Leave,
+    ];
+    all.extend(questions.into_iter().map(|question| ToRouter::Ask { id: 6, question }));
+    all
+}
+
+fn to_worker() -> Vec<ToWorker> {
+    let refusals = [
+        Refusal::Busy { retry_ms: 1 },
+        Refusal::TooLong { len: 2, max: 1 },
+        Refusal::UnknownJob,
+        Refusal::Cancelled,
+        Refusal::OtherJob,
+        Refusal::CursorAhead { last: 9 },
+        Refusal::Stopping,
+    ];
+    let mut all = vec![
+        ToWorker::Registered { router: RouterId([1; 16]), keep: vec![fence()], drop: vec![] },
+        ToWorker::Assign(vec![Assignment {
+            fence: fence(),
+            service: "s".into(),
+            timeout_ms: 9,
+            alone: true,
+            body: Bytes::from_static(b"body"),
+        }]),
+        ToWorker::Recall(vec![fence()]),
+        ToWorker::Cancel(vec![fence()]),
+    ];
+    all.extend(refusals.into_iter().map(ToWorker::Refused));
+    all
+}
+
+fn task_states() -> Vec<TaskState> {
+    let waiting = [
+        Waiting::NoWorker { service: "s".into() },
+        Waiting::AllFull { workers: 2, ahead: 3 },
+        Waiting::Backoff { ms: 1 },
+        Waiting::Withheld { ms: 2 },
+        Waiting::Suspect,
+        Waiting::Rate,
+        Waiting::Ready,
+    ];
+    let mut all = vec![TaskState::Running { worker: "w".into(), ms: 4 }, TaskState::Ok, TaskState::Failed(failure())];
+    all.extend(waiting.into_iter().map(TaskState::Waiting));
+    all
+}
+
+fn answers() -> Vec<Answer> {
+    let job = JobId([1; 16]);
+    let states = [JobState::Open, JobState::Done, JobState::Cancelled];
+    let jobs = states.map(|state| JobInfo { job, name: "n".into(), service: "s".into(), state, counts: counts() });
+    let worker = WorkerInfo {
+        worker: WorkerId([1; 16]),
+        name: "w".into(),
+        services: vec!["s".into()],
+        batch: 1,
+        depth: 2,
+        outstanding: 3,
+        silent_ms: 4,
+        quarantined: true,
+    };
+    let row = FailureRow {
+        number: 1,
+        row: RowId([2; 16]),
+        key: Key([3; 16]),
+        attempts: 4,
+        failure: failure(),
+        body: Bytes::from_static(b"payload"),
+    };
+    let tasks = task_states().into_iter().map(|state| {
+        Answer::Task(Some(TaskInfo { key: Key([1; 16]), service: "s".into(), body_len: 3, attempts: 4, state }))
+    });
+    let mut all = vec![
+        Answer::Jobs(jobs.to_vec()),
+        Answer::Workers(vec![worker]),
+        Answer::Task(None),
+        Answer::Failures(vec![row]),
+        Answer::Done(8),
+        Answer::NotFound,
+        Answer::Stopping,
+    ];
+    all.extend(tasks);
+    all
+}
+
+fn to_client() -> Vec<ToClient> {
+    let job = JobId([1; 16]);
+    let row = DeliveredRow {
+        number: 3,
+        row: RowId([1; 16]),
+        key: Key([2; 16]),
+        outcome: Outcome::Ok(Bytes::new()),
+        attempts: 1,
+        worker: "w".into(),
+        ms: 5,
+        cached: true,
+    };
+    let mut all = vec![
+        ToClient::JobOpened { job, router: RouterId([1; 16]), cursor: 2, counts: counts() },
+        ToClient::JobRefused { job, refusal: Refusal::OtherJob },
+        ToClient::Deliver { job, rows: vec![row] },
+        ToClient::Refused { job, rows: vec![RowId([9; 16])], refusal: Refusal::Busy { retry_ms: 5 } },
+    ];
+    all.extend(answers().into_iter().map(|answer| ToClient::Answer { id: 4, answer }));
+    all
+}
+
+#[test]
+fn every_variant_round_trips() {
+    for message in to_router() {
+        assert_eq!(ToRouter::decode(message.encode()), Ok(message));
+    }
+    for message in to_worker() {
+        assert_eq!(ToWorker::decode(message.encode()), Ok(message));
+    }
+    for message in to_client() {
+        assert_eq!(ToClient::decode(message.encode()), Ok(message));
+    }
+}
+
+#[test]
+fn decoding_copies_no_body() {
+    let body = Bytes::from(vec![7; 1000]);
+    let rows = vec![SubmitRow { row: RowId([1; 16]), sample: 0, body }];
+    let wire = ToRouter::Submit { job: JobId([1; 16]), rows }.encode();
+    let range = wire.as_ptr_range();
+    let Ok(ToRouter::Submit { rows, .. }) = ToRouter::decode(wire) else { panic!("a submit") };
+    assert!(range.contains(&rows[0].body.as_ptr()));
+}
+
+#[test]
+fn limits_are_enforced() {
+    let fences = vec![fence(); FENCES_MAX + 1];
+    let error = ToRouter::decode(ToRouter::Recalled(fences).encode());
+    assert!(matches!(error, Err(DecodeError::TooLong { field: "recalled.fences", .. })));
+    let short = ToRouter::decode(Bytes::from_static(&[0x1a, 1, 0]));
+    assert_eq!(short, Err(DecodeError::IdLength { field: "scanned.job", len: 1 }));
+    assert!(matches!(ToRouter::decode(Bytes::new()), Err(DecodeError::Missing { .. })));
+}
+
+#[test]
+fn no_bytes_make_it_panic() {
+    let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = move || {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed
+    };
+    let samples: Vec<Bytes> = to_router().iter().map(ToRouter::encode).chain(to_client().iter().map(ToClient::encode)).collect();
+    let mut accepted = 0;
+    for round in 0..40_000 {
+        let mut bytes = samples[round % samples.len()].to_vec();
+        for _ in 0..=next() % 4 {
+            let at = next() as usize % bytes.len().max(1);
+            match bytes.get_mut(at) {
+                Some(byte) => *byte ^= 1 << (next() % 8),
+                None => bytes.push(next() as u8),
+            }
+        }
+        let bytes = Bytes::from(bytes);
+        accepted += usize::from(ToRouter::decode(bytes.clone()).is_ok());
+        accepted += usize::from(ToWorker::decode(bytes.clone()).is_ok());
+        accepted += usize::from(ToClient::decode(bytes).is_ok());
+    }
+    assert!(accepted > 0, "damage that still decodes is part of the test");
+}
