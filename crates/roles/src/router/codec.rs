@@ -1,0 +1,478 @@
+//! The wire form of records: prost structs, private. Version rule: fields are added with new numbers and never reused;
+//! an unknown field is skipped; a record kind is never reused.
+//!
+//! Ids travel as two `fixed64` halves, big end first: no allocation, no length. Bodies come last in their message, are
+//! copied once when encoded and not at all when decoded.
+
+use super::shim::{Receipt, SessionId};
+use bytes::{BufMut, Bytes};
+use prost::Message;
+use sheaf_task::{Class, Evidence, Failure, JobId, JobOptions, Key, Order, Outcome, RowId, WorkerId};
+
+use super::event::Lsn;
+use super::record::{
+    Cached, Delivery, Ended, Finished, JobNo, Joined, Opened, Record, Registered, Retried, Submitted, Withdrawn,
+};
+
+/// The kinds of record, as journal frames name them.
+pub mod kind {
+    /// [`super::Record::Opened`].
+    pub const OPENED: u8 = 1;
+    /// [`super::Record::Submitted`].
+    pub const SUBMITTED: u8 = 2;
+    /// [`super::Record::Joined`].
+    pub const JOINED: u8 = 3;
+    /// [`super::Record::Cached`].
+    pub const CACHED: u8 = 4;
+    /// [`super::Record::Ended`].
+    pub const ENDED: u8 = 5;
+    /// [`super::Record::Finished`].
+    pub const FINISHED: u8 = 6;
+    /// [`super::Record::Withdrawn`].
+    pub const WITHDRAWN: u8 = 7;
+    /// [`super::Record::Retried`].
+    pub const RETRIED: u8 = 8;
+    /// [`super::Record::Registered`].
+    pub const REGISTERED: u8 = 9;
+    /// [`super::Record::Left`].
+    pub const LEFT: u8 = 10;
+    /// [`super::Record::Settled`].
+    pub const SETTLED: u8 = 11;
+    /// [`super::Record::Scanned`].
+    pub const SCANNED: u8 = 12;
+    /// [`super::Record::Cancelled`].
+    pub const CANCELLED: u8 = 13;
+    /// [`super::Record::Heard`].
+    pub const HEARD: u8 = 14;
+    /// [`super::Record::Forgotten`].
+    pub const FORGOTTEN: u8 = 15;
+}
+
+/// Why a payload is no record.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// Not protobuf, or not this record.
+    #[error("malformed record: {0}")]
+    Proto(#[from] prost::DecodeError),
+    /// No such kind, or not the one that was asked for.
+    #[error("unexpected record kind {0}")]
+    Kind(u8),
+    /// A value that no record has, in this field.
+    #[error("impossible value in field {0}")]
+    Field(&'static str),
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct IdWire {
+    #[prost(fixed64, tag = "1")]
+    hi: u64,
+    #[prost(fixed64, tag = "2")]
+    lo: u64,
+}
+
+fn id_in(bytes: [u8; 16]) -> Option<IdWire> {
+    let value = u128::from_be_bytes(bytes);
+    Some(IdWire { hi: (value >> 64) as u64, lo: value as u64 })
+}
+
+fn id_out(wire: Option<IdWire>) -> [u8; 16] {
+    let wire = wire.unwrap_or_default();
+    ((u128::from(wire.hi) << 64) | u128::from(wire.lo)).to_be_bytes()
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct OpenedWire {
+    #[prost(uint32, tag = "1")]
+    no: u32,
+    #[prost(message, tag = "2")]
+    job: Option<IdWire>,
+    #[prost(string, tag = "3")]
+    name: String,
+    #[prost(string, tag = "4")]
+    service: String,
+    #[prost(string, tag = "5")]
+    revision: String,
+    #[prost(bytes = "bytes", tag = "6")]
+    nonce: Bytes,
+    #[prost(uint64, tag = "7")]
+    timeout_ms: u64,
+    #[prost(uint32, tag = "8")]
+    retries: u32,
+    #[prost(uint32, tag = "9")]
+    order: u32,
+    #[prost(uint32, tag = "10")]
+    weight: u32,
+    #[prost(uint64, tag = "11")]
+    rate_millihertz: u64,
+}
+
+/// `Submitted`, and `Joined` without a body.
+#[derive(Clone, PartialEq, Message)]
+struct RowWire {
+    #[prost(message, tag = "1")]
+    key: Option<IdWire>,
+    #[prost(uint32, tag = "2")]
+    job: u32,
+    #[prost(message, tag = "3")]
+    row: Option<IdWire>,
+    #[prost(bytes = "bytes", tag = "15")]
+    body: Bytes,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct DeliveryWire {
+    #[prost(uint32, tag = "1")]
+    job: u32,
+    #[prost(message, tag = "2")]
+    row: Option<IdWire>,
+    #[prost(uint64, tag = "3")]
+    number: u64,
+}
+
+/// `Cached`, `Withdrawn` and `Retried`: an older record and a delivery.
+#[derive(Clone, PartialEq, Message)]
+struct OlderWire {
+    #[prost(message, tag = "1")]
+    key: Option<IdWire>,
+    #[prost(bool, tag = "2")]
+    ok: bool,
+    #[prost(uint32, tag = "3")]
+    len: u32,
+    #[prost(uint64, tag = "4")]
+    lsn: u64,
+    #[prost(message, tag = "5")]
+    delivery: Option<DeliveryWire>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct EndedWire {
+    #[prost(message, tag = "1")]
+    key: Option<IdWire>,
+    /// 0: none, else the class's place in [`Class::ALL`] + 1.
+    #[prost(uint32, tag = "2")]
+    class: u32,
+    #[prost(bool, tag = "3")]
+    suspect: bool,
+    #[prost(bool, tag = "4")]
+    counts: bool,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct FailureWire {
+    #[prost(uint32, tag = "1")]
+    class: u32,
+    #[prost(string, tag = "2")]
+    message: String,
+    #[prost(sint32, optional, tag = "3")]
+    exit_code: Option<i32>,
+    #[prost(sint32, optional, tag = "4")]
+    signal: Option<i32>,
+    #[prost(bytes = "bytes", tag = "5")]
+    stderr: Bytes,
+    #[prost(string, tag = "6")]
+    worker: String,
+    #[prost(uint32, tag = "7")]
+    deaths: u32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct FinishedWire {
+    #[prost(message, tag = "1")]
+    key: Option<IdWire>,
+    #[prost(uint64, tag = "2")]
+    submitted: u64,
+    #[prost(uint32, tag = "3")]
+    body_len: u32,
+    #[prost(uint32, tag = "4")]
+    attempts: u32,
+    #[prost(string, tag = "5")]
+    worker: String,
+    #[prost(uint64, tag = "6")]
+    ms: u64,
+    #[prost(message, repeated, tag = "7")]
+    deliveries: Vec<DeliveryWire>,
+    #[prost(message, tag = "8")]
+    failure: Option<FailureWire>,
+    #[prost(bytes = "bytes", tag = "15")]
+    body: Bytes,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct WorkerWire {
+    #[prost(message, tag = "1")]
+    worker: Option<IdWire>,
+    #[prost(uint64, tag = "2")]
+    incarnation: u64,
+    #[prost(string, tag = "3")]
+    name: String,
+    #[prost(string, repeated, tag = "4")]
+    services: Vec<String>,
+}
+
+/// `Settled`, `Scanned` and `Cancelled`.
+#[derive(Clone, PartialEq, Message)]
+struct JobWire {
+    #[prost(uint32, tag = "1")]
+    job: u32,
+    #[prost(uint64, tag = "2")]
+    number: u64,
+}
+
+/// `Heard`, and `Forgotten` without a receipt.
+#[derive(Clone, PartialEq, Message)]
+struct SessionWire {
+    #[prost(message, tag = "1")]
+    session: Option<IdWire>,
+    #[prost(bytes = "bytes", tag = "2")]
+    receipt: Bytes,
+}
+
+impl Record {
+    /// Its kind, for the journal's frame.
+    pub fn kind(&self) -> u8 {
+        match self {
+            Record::Opened(_) => kind::OPENED,
+            Record::Submitted(_) => kind::SUBMITTED,
+            Record::Joined(_) => kind::JOINED,
+            Record::Cached(_) => kind::CACHED,
+            Record::Ended(_) => kind::ENDED,
+            Record::Finished(_) => kind::FINISHED,
+            Record::Withdrawn(_) => kind::WITHDRAWN,
+            Record::Retried(_) => kind::RETRIED,
+            Record::Registered(_) => kind::REGISTERED,
+            Record::Left { .. } => kind::LEFT,
+            Record::Settled { .. } => kind::SETTLED,
+            Record::Scanned { .. } => kind::SCANNED,
+            Record::Cancelled { .. } => kind::CANCELLED,
+            Record::Heard { .. } => kind::HEARD,
+            Record::Forgotten { .. } => kind::FORGOTTEN,
+        }
+    }
+
+    /// Appends the payload to `buffer`, bodies copied once.
+    pub fn encode_into<B: BufMut>(&self, buffer: &mut B) {
+        match self {
+            Record::Opened(opened) => put(&opened_in(opened), buffer),
+            Record::Submitted(s) => put(&row_in(s.key, s.job, s.row, s.body.clone()), buffer),
+            Record::Joined(j) => put(&row_in(j.key, j.job, j.row, Bytes::new()), buffer),
+            Record::Cached(c) => put(&older_in(c.key, c.ok, c.len, c.finished, &c.delivery), buffer),
+            Record::Withdrawn(w) => put(&older_in(w.key, false, w.body_len, w.submitted, &w.delivery), buffer),
+            Record::Retried(r) => put(&older_in(r.key, false, r.body_len, r.submitted, &r.delivery), buffer),
+            Record::Ended(ended) => put(&ended_in(ended), buffer),
+            Record::Finished(finished) => put(&finished_in(finished), buffer),
+            Record::Registered(registered) => put(&worker_in(registered), buffer),
+            Record::Left { worker } => put(&WorkerWire { worker: id_in(worker.0), ..WorkerWire::default() }, buffer),
+            Record::Settled { job, number } => put(&JobWire { job: job.0, number: *number }, buffer),
+            Record::Scanned { job } | Record::Cancelled { job } => put(&JobWire { job: job.0, number: 0 }, buffer),
+            Record::Heard { session, receipt } => {
+                let receipt = Bytes::copy_from_slice(&receipt.to_bytes());
+                put(&SessionWire { session: id_in(session.0), receipt }, buffer);
+            }
+            Record::Forgotten { session } => {
+                put(&SessionWire { session: id_in(session.0), receipt: Bytes::new() }, buffer);
+            }
+        }
+    }
+
+    /// Reads a payload of this kind; bodies are slices of it.
+    pub fn decode(kind: u8, payload: Bytes) -> Result<Record, RecordError> {
+        Ok(match kind {
+            kind::OPENED => Record::Opened(opened_out(OpenedWire::decode(payload)?)?),
+            kind::SUBMITTED => {
+                let RowWire { key, job, row, body } = RowWire::decode(payload)?;
+                Record::Submitted(Submitted { key: Key(id_out(key)), job: JobNo(job), row: RowId(id_out(row)), body })
+            }
+            kind::JOINED => {
+                let RowWire { key, job, row, body: _ } = RowWire::decode(payload)?;
+                Record::Joined(Joined { key: Key(id_out(key)), job: JobNo(job), row: RowId(id_out(row)) })
+            }
+            kind::CACHED => Record::Cached(cached_out(OlderWire::decode(payload)?)?),
+            kind::WITHDRAWN => Record::Withdrawn(withdrawn_out(OlderWire::decode(payload)?)?),
+            kind::RETRIED => Record::Retried(retried_out(OlderWire::decode(payload)?)?),
+            kind::ENDED => Record::Ended(ended_out(EndedWire::decode(payload)?)?),
+            kind::FINISHED => Record::Finished(finished_out(FinishedWire::decode(payload)?)?),
+            kind::REGISTERED => Record::Registered(worker_out(WorkerWire::decode(payload)?)),
+            kind::LEFT => Record::Left { worker: worker_out(WorkerWire::decode(payload)?).worker },
+            kind::SETTLED => {
+                let JobWire { job, number } = JobWire::decode(payload)?;
+                Record::Settled { job: JobNo(job), number }
+            }
+            kind::SCANNED => Record::Scanned { job: JobNo(JobWire::decode(payload)?.job) },
+            kind::CANCELLED => Record::Cancelled { job: JobNo(JobWire::decode(payload)?.job) },
+            kind::HEARD => heard_out(SessionWire::decode(payload)?)?,
+            kind::FORGOTTEN => Record::Forgotten { session: SessionId(id_out(SessionWire::decode(payload)?.session)) },
+            unknown => return Err(RecordError::Kind(unknown)),
+        })
+    }
+}
+
+#[expect(clippy::expect_used, reason = "a growing buffer has room")]
+fn put<M: Message, B: BufMut>(message: &M, buffer: &mut B) {
+    message.encode(buffer).expect("a growing buffer has room");
+}
+
+fn order_in(order: Order) -> u32 {
+    match order {
+        Order::Fifo => 1,
+        Order::Shortest => 2,
+        Order::Auto => 0,
+    }
+}
+
+fn order_out(order: u32) -> Result<Order, RecordError> {
+    match order {
+        0 => Ok(Order::Auto),
+        1 => Ok(Order::Fifo),
+        2 => Ok(Order::Shortest),
+        3.. => Err(RecordError::Field("order")),
+    }
+}
+
+fn class_in(class: Class) -> u32 {
+    Class::ALL.iter().position(|known| *known == class).map_or(0, |at| at as u32 + 1)
+}
+
+fn class_out(class: u32) -> Result<Class, RecordError> {
+    let at = (class as usize).checked_sub(1);
+    at.and_then(|at| Class::ALL.get(at)).copied().ok_or(RecordError::Field("class"))
+}
+
+fn opened_in(opened: &Opened) -> OpenedWire {
+    let JobOptions { timeout_ms, retries, order, weight, rate_millihertz } = opened.options;
+    OpenedWire {
+        no: opened.no.0,
+        job: id_in(opened.job.0),
+        name: opened.name.clone(),
+        service: opened.service.clone(),
+        revision: opened.revision.clone(),
+        nonce: opened.nonce.clone(),
+        timeout_ms,
+        retries,
+        order: order_in(order),
+        weight,
+        rate_millihertz,
+    }
+}
+
+fn opened_out(wire: OpenedWire) -> Result<Opened, RecordError> {
+    let OpenedWire { no, job, name, service, revision, nonce, .. } = wire;
+    let options = JobOptions {
+        timeout_ms: wire.timeout_ms,
+        retries: wire.retries,
+        order: order_out(wire.order)?,
+        weight: wire.weight,
+        rate_millihertz: wire.rate_millihertz,
+    };
+    Ok(Opened { no: JobNo(no), job: JobId(id_out(job)), name, service, revision, nonce, options })
+}
+
+fn row_in(key: Key, job: JobNo, row: RowId, body: Bytes) -> RowWire {
+    RowWire { key: id_in(key.0), job: job.0, row: id_in(row.0), body }
+}
+
+fn delivery_in(delivery: &Delivery) -> DeliveryWire {
+    DeliveryWire { job: delivery.job.0, row: id_in(delivery.row.0), number: delivery.number }
+}
+
+fn delivery_out(wire: DeliveryWire) -> Delivery {
+    Delivery { job: JobNo(wire.job), row: RowId(id_out(wire.row)), number: wire.number }
+}
+
+fn older_in(key: Key, ok: bool, len: u32, lsn: Lsn, delivery: &Delivery) -> OlderWire {
+    OlderWire { key: id_in(key.0), ok, len, lsn: lsn.0, delivery: Some(delivery_in(delivery)) }
+}
+
+fn older_out(wire: OlderWire) -> Result<(Key, Lsn, u32, Delivery), RecordError> {
+    let delivery = delivery_out(wire.delivery.ok_or(RecordError::Field("delivery"))?);
+    Ok((Key(id_out(wire.key)), Lsn(wire.lsn), wire.len, delivery))
+}
+
+fn cached_out(wire: OlderWire) -> Result<Cached, RecordError> {
+    let ok = wire.ok;
+    let (key, finished, len, delivery) = older_out(wire)?;
+    Ok(Cached { key, ok, len, finished, delivery })
+}
+
+fn withdrawn_out(wire: OlderWire) -> Result<Withdrawn, RecordError> {
+    let (key, submitted, body_len, delivery) = older_out(wire)?;
+    Ok(Withdrawn { key, submitted, body_len, delivery })
+}
+
+fn retried_out(wire: OlderWire) -> Result<Retried, RecordError> {
+    let (key, submitted, body_len, delivery) = older_out(wire)?;
+    Ok(Retried { key, submitted, body_len, delivery })
+}
+
+fn ended_in(ended: &Ended) -> EndedWire {
+    let class = ended.class.map_or(0, class_in);
+    EndedWire { key: id_in(ended.key.0), class, suspect: ended.suspect, counts: ended.counts }
+}
+
+fn ended_out(wire: EndedWire) -> Result<Ended, RecordError> {
+    let class = if wire.class == 0 { None } else { Some(class_out(wire.class)?) };
+    Ok(Ended { key: Key(id_out(wire.key)), class, suspect: wire.suspect, counts: wire.counts })
+}
+
+fn failure_in(failure: &Failure) -> FailureWire {
+    let Evidence { exit_code, signal, stderr, worker, deaths } = failure.evidence.clone();
+    FailureWire {
+        class: class_in(failure.class),
+        message: failure.message.clone(),
+        exit_code,
+        signal,
+        stderr,
+        worker,
+        deaths,
+    }
+}
+
+fn failure_out(wire: FailureWire) -> Result<Failure, RecordError> {
+    let FailureWire { class, message, exit_code, signal, stderr, worker, deaths } = wire;
+    let evidence = Evidence { exit_code, signal, stderr, worker, deaths };
+    Ok(Failure { class: class_out(class)?, message, evidence })
+}
+
+fn finished_in(finished: &Finished) -> FinishedWire {
+    let (failure, body) = match &finished.outcome {
+        Outcome::Ok(body) => (None, body.clone()),
+        Outcome::Failed(failure) => (Some(failure_in(failure)), Bytes::new()),
+    };
+    FinishedWire {
+        key: id_in(finished.key.0),
+        submitted: finished.submitted.0,
+        body_len: finished.body_len,
+        attempts: finished.attempts,
+        worker: finished.worker.clone(),
+        ms: finished.ms,
+        deliveries: finished.deliveries.iter().map(delivery_in).collect(),
+        failure,
+        body,
+    }
+}
+
+fn finished_out(wire: FinishedWire) -> Result<Finished, RecordError> {
+    let FinishedWire { key, submitted, body_len, attempts, worker, ms, deliveries, failure, body } = wire;
+    let outcome = match failure {
+        Some(failure) => Outcome::Failed(failure_out(failure)?),
+        None => Outcome::Ok(body),
+    };
+    let deliveries = deliveries.into_iter().map(delivery_out).collect();
+    let key = Key(id_out(key));
+    Ok(Finished { key, submitted: Lsn(submitted), body_len, attempts, worker, ms, outcome, deliveries })
+}
+
+fn worker_in(registered: &Registered) -> WorkerWire {
+    let Registered { worker, incarnation, name, services } = registered.clone();
+    WorkerWire { worker: id_in(worker.0), incarnation, name, services }
+}
+
+fn worker_out(wire: WorkerWire) -> Registered {
+    let WorkerWire { worker, incarnation, name, services } = wire;
+    Registered { worker: WorkerId(id_out(worker)), incarnation, name, services }
+}
+
+fn heard_out(wire: SessionWire) -> Result<Record, RecordError> {
+    let bytes: [u8; 64] = wire.receipt.as_ref().try_into().map_err(|_| RecordError::Field("receipt"))?;
+    let receipt = Receipt::from_bytes(&bytes).ok_or(RecordError::Field("receipt"))?;
+    Ok(Record::Heard { session: SessionId(id_out(wire.session)), receipt })
+}
