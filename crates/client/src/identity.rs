@@ -15,7 +15,7 @@ use sheaf_task::JobId;
 use std::io::{self, Read};
 use std::path::PathBuf;
 
-use crate::sink::{Claim, Sink, SinkError};
+use crate::sink::{Claim, Sink, SinkError, SinkSpec};
 
 /// What makes a command the same command. Each part is a description for people that differs when the part does.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,6 +116,15 @@ impl JobRecord {
         Some(Self { job: JobId::parse(&disk.job)?, nonce, fingerprint: disk.fingerprint, done: disk.done })
     }
 
+    /// The job that writes to a sink, whether or not a process is at it; `None` where there is none.
+    pub fn beside(sink: &SinkSpec) -> Result<Option<Self>, SinkError> {
+        let Some(text) = crate::sink::peek(sink)? else { return Ok(None) };
+        match Self::from_json(&text) {
+            Some(record) => Ok(Some(record)),
+            None => Err(SinkError::State { path: sink.path.clone() }),
+        }
+    }
+
     /// True for a job that `--fresh` began.
     pub fn is_fresh(&self) -> bool {
         !self.nonce.is_empty()
@@ -200,7 +209,6 @@ pub enum JobError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sink::SinkSpec;
 
     fn fingerprint(revision: &str) -> Fingerprint {
         Fingerprint { source: "text /in".into(), service: "s".into(), revision: revision.into(), ..Default::default() }
@@ -209,10 +217,13 @@ mod tests {
     #[test]
     fn the_same_command_finds_its_job_and_another_is_told_what_differs() {
         let dir = tempfile::tempdir().unwrap();
-        let claim = Claim::take(&SinkSpec::new(dir.path().join("o.jsonl"))).unwrap();
+        let spec = SinkSpec::new(dir.path().join("o.jsonl"));
+        assert_eq!(JobRecord::beside(&spec).unwrap(), None);
+        let claim = Claim::take(&spec).unwrap();
         let (first, _) = take_up(&claim, &fingerprint("1"), false).unwrap();
         let (again, _) = take_up(&claim, &fingerprint("1"), false).unwrap();
         assert_eq!(first, again);
+        assert_eq!(JobRecord::beside(&spec).unwrap(), Some(first));
         match take_up(&claim, &fingerprint("2"), true).err().unwrap() {
             JobError::OtherJob { differences, .. } => {
                 assert_eq!(differences, [Difference { part: "revision", stored: "1".into(), given: "2".into() }]);

@@ -52,8 +52,7 @@ pub(crate) fn reconcile(
     namer: &mut Namer,
     stop: impl Fn() -> bool,
 ) -> Result<Kept, ReconcileError> {
-    let mut judged: Vec<Judged> =
-        sink.finished()?.into_iter().map(|finished| Judged { finished, now: None }).collect();
+    let mut judged: Vec<Judged> = sink.finished()?.into_iter().map(|finished| Judged { finished, now: None }).collect();
     if judged.is_empty() {
         return Ok(Kept::default());
     }

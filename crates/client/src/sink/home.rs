@@ -52,7 +52,7 @@ impl Claim {
             (true, Some(table)) => Some(table.clone()),
         };
         let dir = state_dir(&path, table.as_deref());
-        fs::create_dir_all(&dir).map_err(io_error("create", &dir))?;
+        make_state_dir(&dir, table.is_some())?;
         let lock = lock(&dir, &path)?;
         let kind = match table {
             Some(table) => Kind::Table { db: sqlite::connect(&path)?, table },
@@ -116,6 +116,31 @@ impl Claim {
             }
         })
     }
+}
+
+/// Reads the record of the job that writes to a sink, whether or not a process is at it; writes nothing.
+pub(crate) fn peek(spec: &SinkSpec) -> Result<Option<String>, SinkError> {
+    let path = crate::source::absolute(&spec.path);
+    if let Some(table) = &spec.table {
+        return if path.exists() { sqlite::peek(&path, table) } else { Ok(None) };
+    }
+    let path = state_dir(&path, None).join("job.json");
+    match fs::read_to_string(&path) {
+        Ok(record) => Ok(Some(record)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(io_error("read", &path)(error)),
+    }
+}
+
+/// Makes the state directory, but not the one that the sink is in: a slip in a path must not leave a tree behind.
+fn make_state_dir(dir: &Path, of_table: bool) -> Result<(), SinkError> {
+    for dir in dir.parent().filter(|_| of_table).into_iter().chain([dir]) {
+        match fs::create_dir(dir) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(io_error("create", dir)(error)),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(())
 }
 
 fn lock(dir: &Path, sink: &Path) -> Result<File, SinkError> {

@@ -20,6 +20,7 @@ use sheaf_task::{Key, Outcome, RouterId, RowId};
 use crate::source::SourceId;
 
 pub use home::Claim;
+pub(crate) use home::peek;
 
 /// One result on its way into the sink.
 #[derive(Clone, Debug, PartialEq, Eq)]

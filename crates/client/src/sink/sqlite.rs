@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::types::{ToSql, Value};
-use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
 use sheaf_task::{JobId, Outcome, RouterId, RowId};
 
 use super::{Cursor, Finished, Judged, Sink, SinkError, SinkRow};
@@ -63,6 +63,19 @@ pub(super) fn load(db: &Connection, path: &Path, table: &str) -> Result<Option<S
     db.query_row("SELECT record FROM _sheaf WHERE tbl = ?1", [table], |row| row.get(0))
         .optional()
         .map_err(sql_error(path))
+}
+
+/// Like [`load`], of a database that is not ours to write to now.
+pub(super) fn peek(path: &Path, table: &str) -> Result<Option<String>, SinkError> {
+    let open = || -> rusqlite::Result<Option<Connection>> {
+        let db = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        db.busy_timeout(BUSY)?;
+        Ok(db.table_exists(None, "_sheaf")?.then_some(db))
+    };
+    match open().map_err(sql_error(path))? {
+        Some(db) => load(&db, path, table),
+        None => Ok(None),
+    }
 }
 
 /// Puts the job's record beside the table, durably.
