@@ -1,0 +1,217 @@
+//! Reads records by number, through a [`Map`]. Every record is checked: what comes back is what was appended, or an error.
+//!
+//! A reader whose map is behind the journal may look into a segment that was dropped since: on [`ReadError::Missing`] or
+//! [`ReadError::Corrupt`] it applies the marks that wait and tries once more before it believes the error.
+
+use bytes::Bytes;
+
+use crate::disk::{Disk, DiskError, DiskErrorKind};
+use crate::frame::{self, HEADER, Head, Kind};
+use crate::map::{Map, Place, STRIDE};
+use crate::name::SegmentId;
+use crate::number::{Epoch, Lsn};
+
+/// A record as it was appended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Its number.
+    pub lsn: Lsn,
+    /// The epoch that appended it first.
+    pub epoch: Epoch,
+    /// What its owner said it is.
+    pub kind: u8,
+    /// What its owner wrote.
+    pub payload: Bytes,
+}
+
+/// Why a record cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// Not in the journal: never appended, or trimmed.
+    #[error("record {lsn} is not in the journal")]
+    Missing {
+        /// Which record.
+        lsn: Lsn,
+    },
+    /// It should be there and does not check.
+    #[error("record {lsn} is damaged in journal file {file}, at or after byte {offset}")]
+    Corrupt {
+        /// Which record.
+        lsn: Lsn,
+        /// The segment's file.
+        file: String,
+        /// Where it should begin, or up to 4 KiB before that.
+        offset: u64,
+    },
+    /// The disk failed.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+}
+
+/// Reads one record.
+pub fn read_record<D: Disk>(disk: &D, map: &Map, lsn: Lsn) -> Result<Record, ReadError> {
+    let place = map.place(lsn).ok_or(ReadError::Missing { lsn })?;
+    Window::default().read(disk, &place, lsn, SMALL)
+}
+
+/// Reads many records, in one pass over the disk whatever their order; `found` is told the outcome of each, in ascending
+/// order of place. Neighbours share reads of up to 256 KiB.
+pub fn read_many<D: Disk>(disk: &D, map: &Map, lsns: &[Lsn], found: &mut dyn FnMut(Lsn, Result<Record, ReadError>)) {
+    let mut places = Vec::with_capacity(lsns.len());
+    for lsn in lsns {
+        match map.place(*lsn) {
+            Some(place) => places.push((place, *lsn)),
+            None => found(*lsn, Err(ReadError::Missing { lsn: *lsn })),
+        }
+    }
+    places.sort_unstable_by_key(|(place, lsn)| (place.name.id, place.offset, *lsn));
+    let mut window = Window::default();
+    for (i, (place, lsn)) in places.iter().enumerate() {
+        let near = |(other, _): &&(Place, Lsn)| {
+            other.name.id == place.name.id && other.offset as usize - (place.offset as usize) < LARGE - SMALL
+        };
+        let ahead = places[i..].iter().take(AHEAD_MAX).take_while(near).last();
+        let span = ahead.map_or(0, |(last, _)| (last.offset - place.offset) as usize);
+        found(*lsn, window.read(disk, place, *lsn, span + SMALL));
+    }
+}
+
+/// A piece of a segment file in memory.
+#[derive(Debug, Default)]
+pub(crate) struct Window {
+    segment: SegmentId,
+    start: u64,
+    bytes: Bytes,
+}
+
+/// Read at once for one record.
+const SMALL: usize = 2 * STRIDE as usize;
+/// Read at once for neighbours.
+pub(crate) const LARGE: usize = 256 << 10;
+/// How many neighbours are looked at to size a read.
+const AHEAD_MAX: usize = 1024;
+
+impl Window {
+    /// Finds the record at its place, reading `ahead` bytes at once where it is not in memory yet.
+    pub(crate) fn read<D: Disk>(
+        &mut self,
+        disk: &D,
+        place: &Place,
+        lsn: Lsn,
+        ahead: usize,
+    ) -> Result<Record, ReadError> {
+        let seed = frame::seed(place.name.id.0);
+        let found = match self.walk(disk, place, lsn, ahead)? {
+            Some((at, head)) if self.is_intact(disk, place, at, &head, seed)? => Some((at, head)),
+            Some(_) | None => self.search(disk, place, lsn, seed)?,
+        };
+        let Some((at, head)) = found else {
+            return Err(ReadError::Corrupt { lsn, file: place.name.file(), offset: u64::from(place.offset) });
+        };
+        let from = (at - self.start) as usize + HEADER;
+        let payload = self.bytes.slice(from..from + head.len);
+        let Some((epoch, kind, original)) = frame::original(&head, &payload) else {
+            return Err(ReadError::Missing { lsn });
+        };
+        Ok(Record { lsn, epoch, kind, payload: payload.slice_ref(original) })
+    }
+
+    /// Steps from frame to frame by their lengths. Cheap, and possibly misled by a damaged one.
+    fn walk<D: Disk>(
+        &mut self,
+        disk: &D,
+        place: &Place,
+        lsn: Lsn,
+        ahead: usize,
+    ) -> Result<Option<(u64, Head)>, ReadError> {
+        let mut at = u64::from(place.offset);
+        while at < place.until {
+            let Some(head) = self.head(disk, place, at, ahead, lsn)? else { return Ok(None) };
+            if is_wanted(&head, place, lsn) {
+                return Ok(Some((at, head)));
+            }
+            at += head.size() as u64;
+        }
+        Ok(None)
+    }
+
+    /// Tries every place where the frame can begin.
+    fn search<D: Disk>(
+        &mut self,
+        disk: &D,
+        place: &Place,
+        lsn: Lsn,
+        seed: u32,
+    ) -> Result<Option<(u64, Head)>, ReadError> {
+        for at in (u64::from(place.offset)..place.until).step_by(8) {
+            let Some(head) = self.head(disk, place, at, SMALL, lsn)? else { continue };
+            if is_wanted(&head, place, lsn) && self.is_intact(disk, place, at, &head, seed)? {
+                return Ok(Some((at, head)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn head<D: Disk>(
+        &mut self,
+        disk: &D,
+        place: &Place,
+        at: u64,
+        ahead: usize,
+        lsn: Lsn,
+    ) -> Result<Option<Head>, ReadError> {
+        let there = self.load(disk, place, at, HEADER, ahead).map_err(|error| gone(error, lsn))?;
+        Ok(if there { Head::parse(&self.bytes[(at - self.start) as usize..]) } else { None })
+    }
+
+    fn is_intact<D: Disk>(
+        &mut self,
+        disk: &D,
+        place: &Place,
+        at: u64,
+        head: &Head,
+        seed: u32,
+    ) -> Result<bool, ReadError> {
+        if !self.load(disk, place, at, head.size(), 0)? {
+            return Ok(false);
+        }
+        let from = (at - self.start) as usize;
+        Ok(frame::is_intact(seed, &self.bytes[from..from + head.size()]))
+    }
+
+    /// Makes `[at, at + need)` be in memory; false if the file ends before.
+    fn load<D: Disk>(
+        &mut self,
+        disk: &D,
+        place: &Place,
+        at: u64,
+        need: usize,
+        ahead: usize,
+    ) -> Result<bool, DiskError> {
+        let end = self.start + self.bytes.len() as u64;
+        if self.segment == place.name.id && at >= self.start && at + need as u64 <= end {
+            return Ok(true);
+        }
+        let mut bytes = vec![0; need.max(ahead)];
+        let read = disk.read(&place.name.file(), at, &mut bytes)?;
+        bytes.truncate(read);
+        *self = Self { segment: place.name.id, start: at, bytes: Bytes::from(bytes) };
+        Ok(read >= need)
+    }
+}
+
+fn is_wanted(head: &Head, place: &Place, lsn: Lsn) -> bool {
+    let kind = match head.kind {
+        Kind::Record(_) => !place.is_moved,
+        Kind::Moved(_) => place.is_moved,
+        Kind::Mark => false,
+    };
+    kind && head.lsn == lsn
+}
+
+fn gone(error: DiskError, lsn: Lsn) -> ReadError {
+    match error.kind {
+        DiskErrorKind::NotFound => ReadError::Missing { lsn },
+        DiskErrorKind::Full | DiskErrorKind::Io => ReadError::Disk(error),
+    }
+}

@@ -1,0 +1,194 @@
+//! Walks the frames of one segment file in order, steps over damage, and never shows a frame that was not written there.
+//!
+//! It does not know which damage matters: that a bad frame is a torn tail or corruption is for recovery to say.
+
+use crate::disk::{Disk, DiskError};
+use crate::frame::{self, Head};
+use crate::name::SegmentName;
+use crate::number::{Epoch, Seq};
+
+/// One step of a walk.
+#[derive(Clone, Debug)]
+pub(crate) enum Step {
+    /// The next frame; its payload is [`Scanner::payload`].
+    Frame { offset: u64, head: Head },
+    /// Frames `first..next` are not readable; the walk goes on at the frame `next`, or is at the segment's end.
+    Damage(Damage),
+    /// No further frames.
+    End { offset: u64 },
+}
+
+/// Bytes that should be frames and are not.
+#[derive(Clone, Debug)]
+pub(crate) struct Damage {
+    pub(crate) offset: u64,
+    pub(crate) first: Seq,
+    pub(crate) next: Seq,
+    /// What the damaged header claims to be, where it looks like one. Never to be trusted.
+    pub(crate) claimed: Option<Head>,
+}
+
+/// A walk over a segment.
+pub(crate) struct Scanner<'a, D> {
+    disk: &'a D,
+    file: String,
+    seed: u32,
+    buf: Vec<u8>,
+    start: u64,
+    at: u64,
+    expect: Expect,
+    /// The segment's frames end before this one.
+    end: Seq,
+    epoch: Epoch,
+    trusts_length: bool,
+    current: Option<Head>,
+}
+
+/// Which frame must come next.
+#[derive(Clone, Copy, Debug)]
+enum Expect {
+    /// Exactly this one.
+    Exactly(Seq),
+    /// After a start in the middle: this or any later one.
+    From(Seq),
+}
+
+/// How much is read at once.
+const CHUNK: usize = 256 << 10;
+
+impl<'a, D: Disk> Scanner<'a, D> {
+    /// A walk from the first frame. `end`: the seq after the last frame, where it is known.
+    pub(crate) fn new(disk: &'a D, name: &SegmentName, end: Option<Seq>, trusts_length: bool) -> Self {
+        Self {
+            disk,
+            file: name.file(),
+            seed: frame::seed(name.id.0),
+            buf: Vec::new(),
+            start: 0,
+            at: 0,
+            expect: Expect::Exactly(name.base_seq),
+            end: end.unwrap_or(Seq(u64::MAX)),
+            epoch: Epoch(0),
+            trusts_length,
+            current: None,
+        }
+    }
+
+    /// Starts at `offset`, where a frame begins, instead of at the first frame. `next`: which frame that is, if it is known.
+    pub(crate) fn resuming(mut self, offset: u64, next: Option<Seq>) -> Self {
+        if offset > 0 {
+            self.at = offset;
+            self.expect = next.map_or(Expect::From(self.expect.seq()), Expect::Exactly);
+        }
+        self
+    }
+
+    /// The next step.
+    pub(crate) fn step(&mut self) -> Result<Step, DiskError> {
+        self.current = None;
+        let first = self.expect.seq();
+        if first >= self.end {
+            return Ok(Step::End { offset: self.at });
+        }
+        let at = self.at;
+        if let Some(head) = self.frame_at(at, self.expect)? {
+            return Ok(self.accept(at, head));
+        }
+        let claimed = self.head_at(at)?;
+        match self.resync(at, claimed)? {
+            Some((found, head)) => {
+                self.at = found;
+                self.expect = Expect::Exactly(head.seq);
+                Ok(Step::Damage(Damage { offset: at, first, next: head.seq, claimed }))
+            }
+            None if self.end == Seq(u64::MAX) => {
+                self.end = first;
+                Ok(Step::End { offset: at })
+            }
+            None => {
+                self.expect = Expect::Exactly(self.end);
+                Ok(Step::Damage(Damage { offset: at, first, next: self.end, claimed }))
+            }
+        }
+    }
+
+    /// Payload of the frame that the last step gave.
+    pub(crate) fn payload(&self) -> &[u8] {
+        let Some(head) = self.current else { return &[] };
+        let from = (self.at - self.start) as usize - head.size() + frame::HEADER;
+        &self.buf[from..from + head.len]
+    }
+
+    /// The header at the walk's position, if it looks like that of the expected frame: the sign of a torn write.
+    pub(crate) fn torn_head(&mut self) -> Result<Option<Head>, DiskError> {
+        let head = self.head_at(self.at)?;
+        Ok(head.filter(|head| head.seq == self.expect.seq()))
+    }
+
+    fn accept(&mut self, offset: u64, head: Head) -> Step {
+        self.at = offset + head.size() as u64;
+        self.expect = Expect::Exactly(head.seq.next());
+        self.epoch = head.epoch;
+        self.current = Some(head);
+        Step::Frame { offset, head }
+    }
+
+    /// Looks for the next valid frame behind a damaged one. Frames are aligned, so one place in eight is tried; the cheap
+    /// tests on the numbers come before the checksum.
+    fn resync(&mut self, damaged: u64, claimed: Option<Head>) -> Result<Option<(u64, Head)>, DiskError> {
+        let expect = Expect::From(self.expect.seq());
+        if self.trusts_length {
+            let Some(head) = claimed else { return Ok(None) };
+            let next = damaged + head.size() as u64;
+            return Ok(self.frame_at(next, expect)?.map(|head| (next, head)));
+        }
+        let mut at = damaged + 8;
+        while self.load(at, frame::HEADER)? {
+            if let Some(head) = self.frame_at(at, expect)? {
+                return Ok(Some((at, head)));
+            }
+            at += 8;
+        }
+        Ok(None)
+    }
+
+    fn frame_at(&mut self, at: u64, expect: Expect) -> Result<Option<Head>, DiskError> {
+        let Some(head) = self.head_at(at)? else { return Ok(None) };
+        let is_next = match expect {
+            Expect::Exactly(seq) => head.seq == seq,
+            Expect::From(seq) => head.seq >= seq,
+        };
+        if !is_next || head.seq >= self.end || head.epoch < self.epoch || !self.load(at, head.size())? {
+            return Ok(None);
+        }
+        let from = (at - self.start) as usize;
+        Ok(frame::is_intact(self.seed, &self.buf[from..from + head.size()]).then_some(head))
+    }
+
+    fn head_at(&mut self, at: u64) -> Result<Option<Head>, DiskError> {
+        if !self.load(at, frame::HEADER)? {
+            return Ok(None);
+        }
+        Ok(Head::parse(&self.buf[(at - self.start) as usize..]))
+    }
+
+    /// Makes `[at, at + need)` of the file be in the buffer; false if the file ends before.
+    fn load(&mut self, at: u64, need: usize) -> Result<bool, DiskError> {
+        if at >= self.start && at + need as u64 <= self.start + self.buf.len() as u64 {
+            return Ok(true);
+        }
+        self.buf.resize(need.max(CHUNK), 0);
+        let read = self.disk.read(&self.file, at, &mut self.buf)?;
+        self.buf.truncate(read);
+        self.start = at;
+        Ok(read >= need)
+    }
+}
+
+impl Expect {
+    fn seq(self) -> Seq {
+        match self {
+            Self::Exactly(seq) | Self::From(seq) => seq,
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! What a journal does on a disk that works.
+
+use super::{append, config, contents, open};
+use crate::testing::MemDisk;
+use crate::{Epoch, Journal, Lsn, Map, ReadError, read_many, read_record};
+
+#[test]
+fn what_was_committed_is_there_after_opening_again() {
+    let (mut journal, report) = open(MemDisk::new());
+    assert_eq!((report.epoch, report.next, report.records), (Epoch(1), Lsn(1), 0));
+    assert_eq!(append(&mut journal, &[b"one", b"two", b""]), Lsn(3));
+    assert_eq!(journal.commit().unwrap().durable, Lsn(3));
+    let before = contents(&journal);
+    let (journal, report) = open(journal.into_disk());
+    assert_eq!((report.epoch, report.next, report.records), (Epoch(2), Lsn(4), 3));
+    assert_eq!(contents(&journal), before);
+    assert_eq!(before.len(), 3);
+}
+
+#[test]
+fn records_of_every_size_cross_segments_and_are_read_back() {
+    let (mut journal, _) = open(MemDisk::new());
+    let mut wanted = Vec::new();
+    for i in 0..400_usize {
+        let len = [0, 1, 7, 200, 3000, 5000, 100_000][i % 7] + i;
+        wanted.push(vec![i as u8; len]);
+        append(&mut journal, &[&wanted[i]]);
+        if i % 3 == 0 {
+            journal.commit().unwrap();
+        }
+    }
+    append(&mut journal, &[&vec![9; 1_100_000]]);
+    journal.commit().unwrap();
+    assert!(journal.segments().count() > 50);
+    let found = contents(&journal);
+    assert_eq!(found.len(), 401);
+    assert!(wanted.iter().zip(found.values()).all(|(wanted, found)| wanted == found));
+    let (journal, _) = open(journal.into_disk());
+    assert_eq!(contents(&journal), found);
+    assert!(matches!(journal.read(Lsn(402)), Err(ReadError::Missing { .. })));
+    assert!(matches!(journal.read(Lsn(0)), Err(ReadError::Missing { .. })));
+}
+
+#[test]
+fn a_reader_follows_by_marks_alone() {
+    let (mut journal, _) = open(MemDisk::new());
+    let mut map: Map = journal.map().clone();
+    for round in 0..200_u64 {
+        append(&mut journal, &[&round.to_le_bytes(), &[7; 300]]);
+        assert!(map.place(Lsn(round * 2 + 1)).is_none(), "not before it is committed");
+        map.apply(&journal.commit().unwrap());
+        assert_eq!(read_record(journal.disk(), &map, Lsn(round * 2 + 1)).unwrap().payload[..], round.to_le_bytes());
+    }
+    let mut seen = 0;
+    let lsns: Vec<_> = (1..=400).rev().map(Lsn).collect();
+    read_many(journal.disk(), &map, &lsns, &mut |lsn, record| {
+        seen += 1;
+        assert_eq!(record.unwrap().lsn, lsn);
+    });
+    assert_eq!(seen, 400);
+}
+
+#[test]
+fn replay_goes_on_where_a_slice_ended() {
+    let (mut journal, _) = open(MemDisk::new());
+    for i in 0..300_u64 {
+        append(&mut journal, &[&i.to_le_bytes()]);
+    }
+    let (mut next, mut seen, mut slices) = (Some(Lsn(11)), Vec::new(), 0);
+    while let Some(from) = next {
+        next = journal.replay_slice(from, 80, &mut |lsn, _, _, _| seen.push(lsn.0)).unwrap();
+        slices += 1;
+    }
+    assert_eq!(seen, (11..=300).collect::<Vec<_>>());
+    assert!(slices >= 29);
+}
+
+#[test]
+fn restarts_do_not_pile_up_small_segments() {
+    let (mut journal, _) = open(MemDisk::new());
+    for round in 0..50 {
+        append(&mut journal, &[b"a little"]);
+        journal.mark_idle().unwrap();
+        journal = Journal::open(journal.into_disk(), config()).unwrap().0;
+        assert_eq!(journal.epoch(), Epoch(round + 2));
+    }
+    assert_eq!(contents(&journal).len(), 50);
+    assert_eq!(journal.segments().count(), 2, "a segment is left behind only when it is full");
+}

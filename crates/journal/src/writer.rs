@@ -1,0 +1,186 @@
+//! Appending and committing: one buffer and one write per batch, one sync per commit.
+//!
+//! A batch is not atomic. After a crash any prefix of what was not committed may be there, so the order inside a batch
+//! matters: what proves another record goes behind it.
+
+use crate::disk::{Disk, DiskErrorKind};
+use crate::frame::{self, Head, KIND_MAX, Kind, MOVED_PREFIX, RECORD_MAX};
+use crate::journal::{AppendError, Class, CommitError, Entry, Health, Journal, Tip};
+use crate::map::{Committed, Mark};
+use crate::name::SegmentId;
+use crate::number::{Epoch, Lsn};
+use crate::survey::Tally;
+
+/// The longest a segment can be: offsets are 32 bits.
+const SEGMENT_MAX: usize = 1 << 31;
+
+impl<D: Disk> Journal<D> {
+    /// Appends records, unsynced: they get the numbers after [`Journal::last`], and the last of those is returned. All or
+    /// none of them are in. They are read back and replayed from now on, and durable after the next commit.
+    pub fn append<P: AsRef<[u8]>>(&mut self, class: Class, entries: &[Entry<P>]) -> Result<Lsn, AppendError> {
+        let mut bytes = 0;
+        for entry in entries {
+            assert!(entry.kind <= KIND_MAX, "kinds above {KIND_MAX:#x} are the journal's own");
+            let len = entry.payload.as_ref().len();
+            if len > RECORD_MAX {
+                return Err(AppendError::TooLong { bytes: len });
+            }
+            bytes += frame::size(len);
+        }
+        if !entries.is_empty() {
+            self.put(class, bytes, |batch| {
+                for entry in entries {
+                    batch.record(entry.kind, entry.payload.as_ref());
+                }
+            })?;
+        }
+        Ok(self.last())
+    }
+
+    /// Makes everything appended durable. An error poisons the journal for good.
+    pub fn commit(&mut self) -> Result<Committed, CommitError> {
+        if self.health == Health::Poisoned {
+            return Err(CommitError::Poisoned);
+        }
+        self.sync_active().inspect_err(|_| self.health = Health::Poisoned)?;
+        Ok(Committed { durable: self.tip.durable_lsn, marks: std::mem::take(&mut self.marks) })
+    }
+
+    /// To be called when nothing else is to be written for now: commits, and leaves a mark behind that says so. Damage to
+    /// anything before the mark is then known as damage, not taken for a torn tail. Does nothing if nothing is new.
+    pub fn mark_idle(&mut self) -> Result<Committed, CommitError> {
+        let committed = self.commit()?;
+        if self.tip.marked == self.tip.durable {
+            return Ok(committed);
+        }
+        match self.put(Class::Upkeep, frame::size(0), |batch| batch.mark()) {
+            Ok(()) => {}
+            // The mark is a help, not a promise: a full disk goes without.
+            Err(AppendError::Full | AppendError::TooLong { .. }) => return Ok(committed),
+            Err(AppendError::Disk(error)) => return Err(CommitError::Disk(error)),
+            Err(AppendError::Poisoned) => return Err(CommitError::Poisoned),
+        }
+        let after = self.commit()?;
+        // The mark itself confirms what is before it; that it is durable too needs no other mark.
+        self.tip.marked = self.tip.durable;
+        Ok(Committed { durable: after.durable, marks: [committed.marks, after.marks].concat() })
+    }
+
+    /// Writes a batch of `bytes` that `fill` encodes; `fill` may run more than once.
+    pub(crate) fn put(&mut self, class: Class, bytes: usize, fill: impl Fn(&mut Batch)) -> Result<(), AppendError> {
+        match (self.health, class) {
+            (Health::Poisoned, Class::Intake | Class::Upkeep) => return Err(AppendError::Poisoned),
+            (Health::Full, Class::Intake) => return Err(AppendError::Full),
+            (Health::Good, Class::Intake | Class::Upkeep) | (Health::Full, Class::Upkeep) => {}
+        }
+        if bytes > SEGMENT_MAX / 2 {
+            return Err(AppendError::TooLong { bytes });
+        }
+        self.make_room(bytes as u64)?;
+        loop {
+            let mut batch = self.batch();
+            fill(&mut batch);
+            match self.disk.write(&self.active.file, self.active.tally.bytes, &batch.bytes) {
+                Ok(()) => {
+                    self.take_in(batch);
+                    return Ok(());
+                }
+                Err(error) if error.kind == DiskErrorKind::Full => {
+                    self.buf = batch.bytes;
+                    self.on_full(class)?;
+                }
+                Err(error) => {
+                    self.health = Health::Poisoned;
+                    return Err(AppendError::Disk(error));
+                }
+            }
+        }
+    }
+
+    fn batch(&mut self) -> Batch {
+        let mut bytes = std::mem::take(&mut self.buf);
+        bytes.clear();
+        Batch {
+            bytes,
+            seed: self.active.seed,
+            segment: self.active.name.id,
+            epoch: self.epoch,
+            tip: self.tip,
+            start: self.active.tally.bytes,
+            tally: self.active.tally,
+            marks: Vec::new(),
+        }
+    }
+
+    fn take_in(&mut self, batch: Batch) {
+        let Batch { bytes, tip, tally, marks, .. } = batch;
+        // The frames themselves say what was durable before them.
+        self.tip = Tip { marked: tip.durable, ..tip };
+        self.active.tally = tally;
+        for mark in &marks {
+            self.map.mark(mark);
+        }
+        self.map.set_end(tip.next_lsn);
+        self.marks.extend_from_slice(&marks);
+        self.buf = bytes;
+        self.buf.truncate(0);
+        self.buf.shrink_to(BUFFER_KEPT);
+    }
+}
+
+/// How much memory the buffer keeps between batches.
+const BUFFER_KEPT: usize = 4 << 20;
+
+/// Frames on their way to the disk.
+pub(crate) struct Batch {
+    pub(crate) bytes: Vec<u8>,
+    seed: u32,
+    segment: SegmentId,
+    epoch: Epoch,
+    tip: Tip,
+    /// Where in the file the batch begins.
+    start: u64,
+    tally: Tally,
+    marks: Vec<Mark>,
+}
+
+impl Batch {
+    /// A caller's record, with the next number.
+    pub(crate) fn record(&mut self, kind: u8, payload: &[u8]) {
+        let (lsn, offset) = (self.tip.next_lsn, self.offset());
+        if self.tally.wants_place(offset) {
+            self.tally.place = Some(offset);
+            self.marks.push(Mark::At { lsn, offset });
+        }
+        self.frame(Kind::Record(kind), lsn, &[], payload);
+        self.tip.next_lsn = lsn.next();
+        self.tally.records += 1;
+    }
+
+    /// A record that is here already, once more.
+    pub(crate) fn moved(&mut self, lsn: Lsn, epoch: Epoch, kind: u8, payload: &[u8]) {
+        let offset = self.offset();
+        self.marks.push(Mark::Moved { lsn, segment: self.segment, offset });
+        self.frame(Kind::Moved(kind), lsn, &frame::moved_prefix(epoch), payload);
+        self.tally.moved += 1;
+    }
+
+    /// Nothing but the statement of what is durable.
+    pub(crate) fn mark(&mut self) {
+        self.frame(Kind::Mark, self.tip.next_lsn, &[], &[]);
+    }
+
+    fn offset(&self) -> u32 {
+        (self.start + self.bytes.len() as u64) as u32
+    }
+
+    fn frame(&mut self, kind: Kind, lsn: Lsn, prefix: &[u8], payload: &[u8]) {
+        let Tip { next, durable, .. } = self.tip;
+        let len = prefix.len() + payload.len();
+        debug_assert!(prefix.is_empty() || prefix.len() == MOVED_PREFIX);
+        let head = Head { len, kind, seq: next, lsn, epoch: self.epoch, durable };
+        frame::encode(&mut self.bytes, self.seed, &head, prefix, payload);
+        self.tip.next = next.next();
+        self.tally.bytes = self.start + self.bytes.len() as u64;
+    }
+}
