@@ -1,0 +1,132 @@
+//! The writer's thread: owns the journal, writes each batch it is given, syncs, says what is durable.
+//!
+//! Group commit is the core's: whatever arrives while one batch syncs is the next batch. After any error of the disk but
+//! a full one the thread ends, and with it the process: a failed sync is never tried again.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use sheaf_journal::{AppendError, Class, CommitError, Committed, Entry, Journal};
+use tokio::sync::mpsc::Sender;
+
+use crate::disk::FileDisk;
+use crate::recent::Batch;
+use crate::store::Store;
+
+/// The disk has failed: the process must stop.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum WriterError {
+    /// Nothing could be written.
+    #[error("cannot write the journal: {0}")]
+    Append(#[from] AppendError),
+    /// Nothing could be made durable.
+    #[error("cannot make the journal durable: {0}; stopping, for what the system says of this file is no longer to be trusted")]
+    Commit(#[from] CommitError),
+}
+
+/// What the core gives the writer.
+#[derive(Debug)]
+pub(crate) struct Append {
+    pub batch: Batch,
+    pub class: Class,
+}
+
+/// What the writer tells the core.
+#[derive(Debug)]
+pub(crate) enum Written {
+    /// Every record up to here is on disk.
+    Durable(sheaf_journal::Lsn),
+    /// The disk is full (true) or has room again.
+    Full(bool),
+    /// The thread has ended.
+    Failed(WriterError),
+}
+
+/// Silence after which the end of the journal is marked durable, so that a later damage there is told from a torn tail.
+const IDLE: Duration = Duration::from_millis(200);
+
+/// Pause between two looks at a full disk.
+const FULL_RETRY: Duration = Duration::from_millis(500);
+
+/// Runs until the core drops its sender, or the disk fails.
+pub(crate) fn run(mut journal: Journal<FileDisk>, store: Arc<Store>, appends: Receiver<Append>, written: Sender<Written>) {
+    let mut writer = Writer { journal: &mut journal, store: &store, written: &written };
+    if let Err(error) = writer.serve(&appends) {
+        tracing::error!(%error, "the journal failed");
+        writer.tell(Written::Failed(error));
+    }
+}
+
+struct Writer<'a> {
+    journal: &'a mut Journal<FileDisk>,
+    store: &'a Store,
+    written: &'a Sender<Written>,
+}
+
+impl Writer<'_> {
+    fn serve(&mut self, appends: &Receiver<Append>) -> Result<(), WriterError> {
+        let mut is_marked = true;
+        loop {
+            match appends.recv_timeout(if is_marked { Duration::from_secs(3_600) } else { IDLE }) {
+                Ok(append) => {
+                    self.write(&append)?;
+                    is_marked = false;
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    let committed = self.journal.mark_idle()?;
+                    self.store.committed(&committed);
+                    is_marked = true;
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    let committed = self.journal.mark_idle()?;
+                    self.store.committed(&committed);
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn write(&mut self, append: &Append) -> Result<(), WriterError> {
+        let entries: Vec<Entry<&[u8]>> =
+            append.batch.records().map(|(kind, payload)| Entry { kind, payload }).collect();
+        let was_full = self.journal.is_full();
+        self.append(append.class, &entries)?;
+        let committed = self.journal.commit()?;
+        self.confirm(&committed);
+        if self.journal.is_full() != was_full {
+            self.tell(Written::Full(self.journal.is_full()));
+        }
+        Ok(())
+    }
+
+    /// Appends to the reserve what no longer fits: the machine has taken it in already. Where the reserve is full too,
+    /// nothing is acknowledged until there is room.
+    fn append(&mut self, class: Class, entries: &[Entry<&[u8]>]) -> Result<(), WriterError> {
+        let mut outcome = self.journal.append(class, entries);
+        if outcome == Err(AppendError::Full) {
+            self.tell(Written::Full(true));
+            outcome = self.journal.append(Class::Upkeep, entries);
+        }
+        while outcome == Err(AppendError::Full) {
+            tracing::error!("the disk and the reserve are full: nothing is accepted until there is room");
+            std::thread::park_timeout(FULL_RETRY);
+            self.journal.retry_full()?;
+            outcome = self.journal.append(Class::Upkeep, entries);
+        }
+        outcome?;
+        Ok(())
+    }
+
+    fn confirm(&mut self, committed: &Committed) {
+        self.store.committed(committed);
+        self.tell(Written::Durable(committed.durable));
+    }
+
+    /// The core is gone only when the process ends: then nobody needs to know.
+    fn tell(&self, what: Written) {
+        if self.written.blocking_send(what).is_err() {
+            tracing::debug!("the core has ended before the writer");
+        }
+    }
+}
