@@ -1,3 +1,5 @@
 //! The three machines of Sheaf: router, worker and client. Pure.
 
+pub mod client;
 pub mod router;
+pub mod worker;

@@ -1,0 +1,142 @@
+//! Opening the job, and knowing when the run is over.
+//!
+//! The end is asked for, never guessed: when all is submitted and nothing is on its way, the job is opened once more, and
+//! the answer says whether anything is open at the router (an operator's retry) or undelivered. That answer is younger
+//! than everything before it, which a progress signal need not be.
+
+use sheaf_session::Micros;
+use sheaf_task::{JobCounts, Refusal, RouterId, ToRouter};
+
+use super::{Client, Ended, Output, Phase, Reason, Stop};
+
+/// How often a router that has nothing to deliver is asked whether it will.
+const ASK_EVERY: Micros = Micros::from_secs(5);
+/// When a router that cannot open the job now is asked again.
+const OPEN_RETRY: Micros = Micros::from_secs(1);
+
+#[derive(Debug, Default)]
+pub(super) struct Closing {
+    /// `Scanned` was said on this connection.
+    said_scanned: bool,
+    /// Nothing has come in or gone out since this question, whose answer has not come.
+    asked: bool,
+    /// The answer to the question.
+    answer: Option<JobCounts>,
+    /// The next question.
+    pub(super) ask_at: Option<Micros>,
+    /// The job was refused for now.
+    pub(super) open_at: Option<Micros>,
+}
+
+impl Client {
+    pub(super) fn on_opened(&mut self, now: Micros, router: RouterId, cursor: u64, counts: JobCounts) {
+        self.counts = counts;
+        self.closing.open_at = None;
+        if self.opened.is_some() && self.closing.asked {
+            self.closing.asked = false;
+            self.closing.answer = Some(counts);
+            self.closing.ask_at = Some(now + ASK_EVERY);
+            return;
+        }
+        self.opened = Some(router);
+        self.closing.said_scanned = false;
+        self.closing.asked = false;
+        if self.deliveries.on_opened(router, cursor) {
+            // Another journal: it knows none of the rows.
+            self.submissions.on_lost();
+        }
+    }
+
+    pub(super) fn on_job_refused(&mut self, now: Micros, refusal: Refusal) {
+        match refusal {
+            Refusal::Busy { retry_ms } => self.closing.open_at = Some(now + Micros::from_ms(retry_ms)),
+            Refusal::Stopping | Refusal::UnknownJob => self.closing.open_at = Some(now + OPEN_RETRY),
+            Refusal::TooLong { .. } | Refusal::Cancelled | Refusal::OtherJob | Refusal::CursorAhead { .. } => {
+                self.end_refused(refusal);
+            }
+        }
+    }
+
+    pub(super) fn on_progress(&mut self, counts: JobCounts) {
+        self.counts = counts;
+        if counts.open == 0 {
+            // Perhaps the end: worth a question at once.
+            self.closing.ask_at = self.closing.ask_at.map(|_| Micros::ZERO);
+        }
+    }
+
+    pub(super) fn on_tick(&mut self, now: Micros) {
+        if self.submissions.paused_until.is_some_and(|until| until <= now) {
+            self.submissions.paused_until = None;
+        }
+        if self.up && self.closing.open_at.is_some_and(|at| at <= now) {
+            self.closing.open_at = None;
+            self.open_job();
+        }
+    }
+
+    pub(super) fn end_refused(&mut self, refusal: Refusal) {
+        self.refused = Some(refusal);
+        self.stop(Stop::Refused);
+    }
+
+    /// Ends the run if it is over, or takes the next step towards it.
+    pub(super) fn fill_end(&mut self, now: Micros) {
+        match self.phase {
+            Phase::Stopping(stop) if self.deliveries.is_written() => {
+                let reason = match stop {
+                    Stop::Interrupt => Reason::Interrupted,
+                    Stop::Failures => Reason::TooManyFailures,
+                    Stop::Gap { after, got } => Reason::Gap { after, got },
+                    Stop::Refused => Reason::Refused(self.refused.take().unwrap_or(Refusal::Cancelled)),
+                };
+                self.end(reason, 0);
+            }
+            Phase::Running if self.submissions.is_finished() && self.opened.is_some() => self.close(now),
+            Phase::Running => self.closing.forget_answer(),
+            Phase::Stopping(_) | Phase::Over => {}
+        }
+    }
+
+    fn close(&mut self, now: Micros) {
+        if !self.closing.said_scanned {
+            self.closing.said_scanned = true;
+            let message = ToRouter::Scanned { job: self.config.spec.job };
+            self.outputs.push_back(Output::Send { tag: None, message });
+        }
+        if !self.deliveries.is_idle() {
+            self.closing.forget_answer();
+            return;
+        }
+        if let Some(counts) = self.closing.answer.take()
+            && counts.open == 0
+            && counts.last_number == self.deliveries.committed
+        {
+            self.end(Reason::Complete, self.audit().open - self.submissions.vanished.min(self.audit().open));
+            return;
+        }
+        let missing = self.audit().open > self.submissions.vanished;
+        let first = if missing { now + ASK_EVERY } else { now };
+        let ask_at = *self.closing.ask_at.get_or_insert(first);
+        if self.up && ask_at <= now && !self.closing.asked {
+            self.closing.asked = true;
+            self.closing.ask_at = Some(now + ASK_EVERY);
+            self.open_job();
+        }
+    }
+
+    fn end(&mut self, reason: Reason, lost: u64) {
+        self.phase = Phase::Over;
+        let audit = super::Audit { lost, ..self.audit() };
+        self.outputs.push_back(Output::Done(Ended { reason, audit }));
+    }
+}
+
+impl Closing {
+    /// Something moved: what the router said before no longer counts.
+    fn forget_answer(&mut self) {
+        self.answer = None;
+        self.asked = false;
+        self.ask_at = None;
+    }
+}
