@@ -1,1 +1,19 @@
-//! Carriers, and the link driver that keeps a session on one. Shell.
+//! Carriers, and the link driver that keeps a session on one. Shell: it moves bytes and time and decides nothing.
+//!
+//! It knows sessions, no tasks. Plain TCP is for loopback only; every buffer and wait is bounded ([`limits`]).
+
+mod carrier;
+mod clock;
+mod dial;
+mod error;
+mod link;
+pub mod limits;
+mod listen;
+mod outbound;
+
+pub use carrier::{Carrier, InProcess};
+pub use clock::Clock;
+pub use dial::Target;
+pub use error::NetError;
+pub use link::{Link, Source};
+pub use listen::{Arrival, Incoming, Listener};

@@ -1,0 +1,111 @@
+//! What moves a session's bytes: a TCP connection, or a pair of channels within the process.
+
+use std::io;
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::mpsc;
+
+use crate::limits::{IN_PROCESS_CHUNKS, READ_BYTES};
+use crate::outbound::Outbound;
+
+/// One connection, with its two directions.
+#[derive(Debug)]
+pub struct Carrier {
+    pub(crate) reader: Reader,
+    pub(crate) writer: Writer,
+    /// For messages about it.
+    pub(crate) peer: String,
+}
+
+#[derive(Debug)]
+pub(crate) enum Reader {
+    Tcp { half: OwnedReadHalf, buffer: BytesMut },
+    InProcess(mpsc::Receiver<Bytes>),
+}
+
+#[derive(Debug)]
+pub(crate) enum Writer {
+    Tcp(OwnedWriteHalf),
+    InProcess(mpsc::Sender<Bytes>),
+}
+
+impl Carrier {
+    /// Over TCP. Small packets leave at once: the session has batched what there was.
+    pub fn tcp(stream: TcpStream) -> io::Result<Self> {
+        stream.set_nodelay(true)?;
+        let peer = stream.peer_addr()?.to_string();
+        let (read, write) = stream.into_split();
+        let reader = Reader::Tcp { half: read, buffer: BytesMut::new() };
+        Ok(Self { reader, writer: Writer::Tcp(write), peer })
+    }
+
+    /// Both ends of a connection within the process.
+    pub fn pair() -> (Self, Self) {
+        let (to_b, from_a) = mpsc::channel(IN_PROCESS_CHUNKS);
+        let (to_a, from_b) = mpsc::channel(IN_PROCESS_CHUNKS);
+        let end = |rx, tx| Self {
+            reader: Reader::InProcess(rx),
+            writer: Writer::InProcess(tx),
+            peer: "this process".to_owned(),
+        };
+        (end(from_b, to_b), end(from_a, to_a))
+    }
+}
+
+impl Reader {
+    /// The next bytes; `None` at the end. May be dropped at any await and called again: nothing is lost.
+    pub(crate) async fn read(&mut self) -> io::Result<Option<Bytes>> {
+        match self {
+            Reader::Tcp { half, buffer } => {
+                buffer.reserve(READ_BYTES);
+                let count = half.read_buf(buffer).await?;
+                Ok((count > 0).then(|| buffer.split().freeze()))
+            }
+            Reader::InProcess(chunks) => Ok(chunks.recv().await),
+        }
+    }
+}
+
+impl Writer {
+    /// Writes some of what waits. May be dropped at any await and called again: nothing is lost or written twice.
+    pub(crate) async fn write(&mut self, outbound: &mut Outbound) -> io::Result<()> {
+        match self {
+            Writer::Tcp(half) => {
+                if half.write_buf(outbound).await? == 0 && outbound.has_remaining() {
+                    return Err(io::ErrorKind::WriteZero.into());
+                }
+            }
+            Writer::InProcess(chunks) => {
+                let room = chunks.reserve().await.map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+                if let Some(chunk) = outbound.pop() {
+                    room.send(chunk);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The door of a listener for dialers of the same process.
+#[derive(Clone, Debug)]
+pub struct InProcess {
+    door: mpsc::Sender<Carrier>,
+}
+
+impl InProcess {
+    /// A door, and what comes through it.
+    pub(crate) fn door() -> (Self, mpsc::Receiver<Carrier>) {
+        let (door, arrivals) = mpsc::channel(1);
+        (Self { door }, arrivals)
+    }
+
+    /// A new connection; an error when the listener is gone.
+    pub(crate) async fn connect(&self) -> io::Result<Carrier> {
+        let (ours, theirs) = Carrier::pair();
+        self.door.send(theirs).await.map_err(|_| io::Error::from(io::ErrorKind::ConnectionRefused))?;
+        Ok(ours)
+    }
+}

@@ -1,0 +1,42 @@
+//! What a link driver drives: a session, or something pure that owns one and gives its messages meaning.
+//!
+//! The driver moves bytes and time and decides nothing; so what it drives runs in the simulator just as well.
+
+use bytes::Bytes;
+
+use crate::{CloseReason, Fatal, Input, Micros};
+
+/// One side of a session as its driver sees it.
+pub trait Endpoint {
+    /// What its embedder asks of it.
+    type Command;
+    /// What it tells its embedder.
+    type Report;
+
+    /// Something happened outside.
+    ///
+    /// # Errors
+    /// The peer broke the protocol: drop the connection, and say so by `Disconnected`.
+    fn input(&mut self, now: Micros, input: Input) -> Result<(), Fatal>;
+
+    /// The embedder asks.
+    fn command(&mut self, now: Micros, command: Self::Command);
+
+    /// What is to be done outside; called until it says `Wait` or `Done`.
+    fn poll(&mut self, now: Micros) -> Step<Self::Report>;
+}
+
+/// One thing to be done outside.
+#[derive(Clone, Debug)]
+pub enum Step<R> {
+    /// Send these bytes on the connection.
+    Transmit(Bytes),
+    /// Tell the embedder.
+    Report(R),
+    /// Drop the connection once what was transmitted is out.
+    Close(CloseReason),
+    /// Nothing more now: input `Tick` at this time at the latest.
+    Wait(Option<Micros>),
+    /// The session is over: the driver may go.
+    Done,
+}
