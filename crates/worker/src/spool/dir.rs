@@ -17,7 +17,6 @@ use super::SpoolError;
 /// A locked worker directory. The lock is freed when this is dropped, or the process dies.
 #[derive(Debug)]
 pub(crate) struct WorkerDir {
-    path: PathBuf,
     _lock: File,
     pub(crate) worker: WorkerId,
     pub(crate) session: [u8; 16],
@@ -31,12 +30,7 @@ impl WorkerDir {
         let lock = lock(path)?;
         let (worker, session) = identity(path)?;
         let incarnation = next_incarnation(path)?;
-        Ok(Self { path: path.to_owned(), _lock: lock, worker, session, incarnation })
-    }
-
-    /// The directory itself.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
+        Ok(Self { _lock: lock, worker, session, incarnation })
     }
 }
 

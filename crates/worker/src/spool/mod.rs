@@ -2,9 +2,12 @@
 
 mod dir;
 mod log;
+mod store;
 
-pub(crate) use dir::{WorkerDir, random};
-pub(crate) use log::{Entry, Log};
+use dir::WorkerDir;
+pub(crate) use dir::random;
+use log::{Entry, Log};
+pub(crate) use store::{Recovered, Spool};
 
 use std::io;
 use std::path::PathBuf;
