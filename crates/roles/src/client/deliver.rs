@@ -129,6 +129,7 @@ impl Client {
         let mut last = None;
         while self.opened.is_some()
             && rows.len() < WRITE_ROWS
+            && self.may_take_next()
             && let Some((ticket, delivered)) = self.deliveries.waiting.pop_front()
         {
             for row in delivered {
@@ -142,6 +143,14 @@ impl Client {
             last = Some(ticket);
         }
         (last.is_some() || !rows.is_empty()).then_some((rows, last))
+    }
+
+    /// Until the source has been read once, a row that is not known may be one that is still to be read: after a crash
+    /// results come from the router's journal before the scan has met their rows. Such a message waits for the scan.
+    fn may_take_next(&self) -> bool {
+        let Some((_, delivered)) = self.deliveries.waiting.front() else { return false };
+        let taken = self.deliveries.taken;
+        self.submissions.has_read_once() || delivered.iter().all(|row| row.number <= taken || self.rows.find(row.row).is_some())
     }
 
     /// The row for the sink, if it is one of this run that lacks its answer.

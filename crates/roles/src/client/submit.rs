@@ -61,6 +61,11 @@ impl Submissions {
         self.at_end && self.queue.is_empty() && self.flight.is_empty() && !self.must_rewind()
     }
 
+    /// The source has been read to its end, in this pass or an earlier one.
+    pub(super) fn has_read_once(&self) -> bool {
+        self.at_end || self.passes > 0
+    }
+
     fn must_rewind(&self) -> bool {
         self.lost || self.refused > 0
     }
