@@ -150,7 +150,8 @@ impl Client {
     fn may_take_next(&self) -> bool {
         let Some((_, delivered)) = self.deliveries.waiting.front() else { return false };
         let taken = self.deliveries.taken;
-        self.submissions.has_read_once() || delivered.iter().all(|row| row.number <= taken || self.rows.find(row.row).is_some())
+        self.submissions.has_read_once()
+            || delivered.iter().all(|row| row.number <= taken || self.rows.find(row.row).is_some())
     }
 
     /// The row for the sink, if it is one of this run that lacks its answer.

@@ -260,7 +260,10 @@ enum Phase {
 enum Stop {
     Interrupt,
     Failures,
-    Gap { after: u64, got: u64 },
+    Gap {
+        after: u64,
+        got: u64,
+    },
     /// With `Client::refused`.
     Refused,
 }

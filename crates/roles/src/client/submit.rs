@@ -8,7 +8,8 @@ use std::collections::VecDeque;
 
 use sheaf_session::Micros;
 use sheaf_task::{
-    BATCH_BYTES_AIM, BATCH_ROWS_MAX, BODY_BYTES_MAX, Class, Failure, JobId, Outcome, Refusal, RowId, SubmitRow, ToRouter,
+    BATCH_BYTES_AIM, BATCH_ROWS_MAX, BODY_BYTES_MAX, Class, Failure, JobId, Outcome, Refusal, RowId, SubmitRow,
+    ToRouter,
 };
 
 use super::rows::State;

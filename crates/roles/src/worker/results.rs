@@ -15,7 +15,10 @@ pub(super) fn fit(outcome: Outcome, worker: &str) -> Outcome {
         Outcome::Ok(body) if body.len() <= BODY_BYTES_MAX => return Outcome::Ok(body),
         Outcome::Ok(body) => Failure::new(
             Class::Rejected,
-            format!("the answer has {} bytes, and a result holds at most {BODY_BYTES_MAX}: make it shorter", body.len()),
+            format!(
+                "the answer has {} bytes, and a result holds at most {BODY_BYTES_MAX}: make it shorter",
+                body.len()
+            ),
         ),
         Outcome::Failed(failure) => failure,
     };

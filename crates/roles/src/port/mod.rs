@@ -1,0 +1,48 @@
+//! Ports: each owns a session and speaks for one machine. Session deliveries become machine events, machine outputs
+//! become session messages. Pure; a port runs wherever its session runs, in a shell's connection task or in the simulator.
+//!
+//! They deliberately know no sockets, no journal and no machine state: what needs those is asked for by a report and
+//! answered by a command.
+//!
+//! | port | side | its machine | asks for |
+//! |---|---|---|---|
+//! | [`RouterPort`] | listener | [`crate::router`] | keys looked up, bodies fetched by LSN |
+//! | [`WorkerPort`] | dialer, bulk lane DISK or MEMORY | [`crate::worker`] | records spooled |
+//! | [`ClientPort`] | dialer, MEMORY | [`crate::client`], or an operator's questions | |
+//!
+//! Invariant: a message that does not decode ends the session, and is never committed.
+
+mod client;
+mod pump;
+mod router;
+mod serve;
+mod worker;
+
+pub use client::{ClientCommand, ClientPort, ClientReport};
+pub use router::{Fetched, RouterCommand, RouterPort, RouterReport};
+pub use worker::{WorkerCommand, WorkerPort, WorkerReport};
+
+use sheaf_session::{Config, Depth, Refusal};
+
+/// Why a session is over for good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Over {
+    /// Both sides agreed.
+    Ended,
+    /// The peer will not talk.
+    Refused(Refusal),
+    /// A later life of this side has taken it over.
+    Fenced,
+    /// The peer sent what is no message of its role.
+    Malformed,
+    /// The peer left more unread than is kept for it.
+    Overrun,
+}
+
+/// Longest encoded message: one body of the largest size, or a batch, with what stands around it.
+pub const MESSAGE_BYTES_MAX: usize = (2 << 20) - (64 << 10);
+
+/// `config` as these ports need it: bodies as long as their messages, and the depths of the lanes.
+pub fn fit_config(config: Config, bulk: Depth) -> Config {
+    Config { depth_tx: [Depth::Memory, bulk], body_max: MESSAGE_BYTES_MAX, packet_max: 2 << 20, ..config }
+}

@@ -1,0 +1,235 @@
+//! Messages of the router whose bodies are in the journal, while they are on their way: which records they need, and the
+//! bytes that come of them.
+//!
+//! Invariant: the same records give the same bytes. A damaged record costs what it held and nothing else of the message;
+//! a delivery number is never left out, or nothing after it could be taken.
+
+use bytes::Bytes;
+use sheaf_task::{
+    Answer, Assignment, Class, DeliveredRow, Failure, FailureRow, Key, Outcome, RowId, TaskInfo, TaskState, ToClient,
+    ToWorker,
+};
+
+use super::Fetched;
+use crate::router::record::{Delivered, Delivery, Finished, body_of_submitted, delivered, delivered_from};
+use crate::router::{AssignItem, DeliverItem, FailureItem, JobNo, Lsn, Outbound, Record};
+
+/// A message with references, kept until it is acknowledged.
+#[derive(Debug)]
+pub(super) struct Serving {
+    message: Outbound,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// Nobody waits for its bytes.
+    Idle,
+    /// Its records are being read.
+    First,
+    /// The records that those refer to are being read.
+    Second(Vec<Slot>),
+}
+
+/// One row of a delivery.
+#[derive(Debug)]
+enum Slot {
+    Row(DeliveredRow),
+    See { delivery: Delivery, finished: Lsn },
+}
+
+/// What is needed next.
+pub(super) enum Next {
+    Provide(Bytes),
+    Fetch(Vec<Lsn>),
+}
+
+impl Serving {
+    pub(super) fn new(message: Outbound) -> Self {
+        Self { message, stage: Stage::Idle }
+    }
+
+    /// Bytes to expect, about.
+    pub(super) fn len(message: &Outbound) -> u32 {
+        let around = |items: usize, each: u32| (items as u32).saturating_mul(each).saturating_add(64);
+        match message {
+            Outbound::Assign { service, items } => {
+                let bodies = items.iter().fold(0u32, |sum, item| sum.saturating_add(item.len));
+                bodies.saturating_add(around(items.len(), 64 + service.len() as u32))
+            }
+            Outbound::Deliver { items, .. } => {
+                let bodies = items.iter().fold(0u32, |sum, item| sum.saturating_add(item.len));
+                bodies.saturating_add(around(items.len(), 160))
+            }
+            Outbound::Failures { items, .. } => around(items.len(), 1_024),
+            Outbound::Task { .. } => around(1, 8 << 10),
+            Outbound::Client(_) | Outbound::Opened { .. } | Outbound::Worker(_) => 0,
+        }
+    }
+
+    /// Its bytes are asked for: the records to read; `None` while they are being read already.
+    pub(super) fn begin(&mut self) -> Option<Vec<Lsn>> {
+        if !matches!(self.stage, Stage::Idle) {
+            return None;
+        }
+        self.stage = Stage::First;
+        Some(match &self.message {
+            Outbound::Assign { items, .. } => items.iter().map(|item| item.body).collect(),
+            Outbound::Deliver { items, .. } => items.iter().map(|item| item.record).collect(),
+            Outbound::Failures { items, .. } => items.iter().flat_map(|item| [item.finished, item.body]).collect(),
+            Outbound::Task { finished, .. } => vec![*finished],
+            Outbound::Client(_) | Outbound::Opened { .. } | Outbound::Worker(_) => Vec::new(),
+        })
+    }
+
+    /// The records are there. Those that could not be read are added to `unreadable`.
+    pub(super) fn on_fetched(&mut self, records: Vec<Option<Fetched>>, unreadable: &mut Vec<Lsn>) -> Next {
+        match (std::mem::replace(&mut self.stage, Stage::Idle), &self.message) {
+            (Stage::First, Outbound::Deliver { items, job_no, .. }) => {
+                let slots = slots(items, *job_no, records, unreadable);
+                let see: Vec<Lsn> = slots.iter().filter_map(Slot::needs).collect();
+                if !see.is_empty() {
+                    self.stage = Stage::Second(slots);
+                    return Next::Fetch(see);
+                }
+                Next::Provide(self.deliver(slots, Vec::new(), unreadable))
+            }
+            (Stage::Second(slots), _) => Next::Provide(self.deliver(slots, records, unreadable)),
+            (_, Outbound::Assign { service, items }) => Next::Provide(assign(service, items, records, unreadable)),
+            (_, Outbound::Failures { id, items }) => {
+                let rows = failures(items, records, unreadable);
+                Next::Provide(ToClient::Answer { id: *id, answer: Answer::Failures(rows) }.encode())
+            }
+            (_, Outbound::Task { id, info, finished }) => {
+                let info = task(info.clone(), *finished, records, unreadable);
+                Next::Provide(ToClient::Answer { id: *id, answer: Answer::Task(info) }.encode())
+            }
+            (_, Outbound::Client(message) | Outbound::Opened { message, .. }) => Next::Provide(message.encode()),
+            (_, Outbound::Worker(message)) => Next::Provide(message.encode()),
+            (Stage::Idle, Outbound::Deliver { .. }) => Next::Fetch(Vec::new()),
+        }
+    }
+
+    fn deliver(&self, slots: Vec<Slot>, records: Vec<Option<Fetched>>, unreadable: &mut Vec<Lsn>) -> Bytes {
+        let mut records = records.into_iter();
+        let rows = slots.into_iter().map(|slot| match slot {
+            Slot::Row(row) => row,
+            Slot::See { delivery, finished } => match finished_in(records.next().flatten()) {
+                Some(found) => delivered_from(found, delivery),
+                None => {
+                    unreadable.push(finished);
+                    damaged(delivery.row, delivery.number)
+                }
+            },
+        });
+        let rows: Vec<DeliveredRow> = rows.collect();
+        match &self.message {
+            Outbound::Deliver { job, .. } => ToClient::Deliver { job: *job, rows }.encode(),
+            Outbound::Client(_)
+            | Outbound::Opened { .. }
+            | Outbound::Worker(_)
+            | Outbound::Assign { .. }
+            | Outbound::Failures { .. }
+            | Outbound::Task { .. } => unreachable!("only deliveries have slots"),
+        }
+    }
+}
+
+impl Slot {
+    fn needs(&self) -> Option<Lsn> {
+        match self {
+            Slot::Row(_) => None,
+            Slot::See { finished, .. } => Some(*finished),
+        }
+    }
+}
+
+fn decode(fetched: Option<Fetched>) -> Option<Record> {
+    fetched.and_then(|fetched| Record::decode(fetched.kind, fetched.payload).ok())
+}
+
+fn finished_in(fetched: Option<Fetched>) -> Option<Finished> {
+    match decode(fetched) {
+        Some(Record::Finished(finished)) => Some(finished),
+        Some(_) | None => None,
+    }
+}
+
+fn slots(items: &[DeliverItem], job: JobNo, records: Vec<Option<Fetched>>, unreadable: &mut Vec<Lsn>) -> Vec<Slot> {
+    let mut records = records.into_iter();
+    let slot =
+        |item: &DeliverItem| match decode(records.next().flatten()).map(|record| delivered(record, job, item.number)) {
+            Some(Delivered::Row(row)) => Slot::Row(row),
+            Some(Delivered::See { finished, delivery }) => Slot::See { delivery, finished },
+            Some(Delivered::Other) | None => {
+                unreadable.push(item.record);
+                Slot::Row(damaged(RowId::default(), item.number))
+            }
+        };
+    items.iter().map(slot).collect()
+}
+
+/// Stands for a result that the journal cannot give back any more. Where not even the row is known, no client knows it.
+fn damaged(row: RowId, number: u64) -> DeliveredRow {
+    let message = "the record of this result is damaged in the router's journal: `sheaf doctor` names it, `sheaf retry` runs \
+                   the row again";
+    DeliveredRow {
+        number,
+        row,
+        key: Key::default(),
+        outcome: Outcome::Failed(Failure::new(Class::Error, message)),
+        attempts: 0,
+        worker: String::new(),
+        ms: 0,
+        cached: false,
+    }
+}
+
+fn assign(service: &str, items: &[AssignItem], records: Vec<Option<Fetched>>, unreadable: &mut Vec<Lsn>) -> Bytes {
+    let mut assignments = Vec::with_capacity(items.len());
+    let mut records = records.into_iter();
+    for item in items {
+        match records.next().flatten().and_then(|record| body_of_submitted(record.payload).ok()) {
+            Some(body) => assignments.push(Assignment {
+                fence: item.fence,
+                service: service.to_owned(),
+                timeout_ms: item.timeout_ms,
+                alone: item.alone,
+                body,
+            }),
+            None => unreadable.push(item.body),
+        }
+    }
+    ToWorker::Assign(assignments).encode()
+}
+
+fn failures(items: &[FailureItem], records: Vec<Option<Fetched>>, unreadable: &mut Vec<Lsn>) -> Vec<FailureRow> {
+    let mut rows = Vec::with_capacity(items.len());
+    let mut records = records.into_iter();
+    for item in items {
+        let finished = finished_in(records.next().flatten());
+        let body = records.next().flatten().and_then(|record| body_of_submitted(record.payload).ok());
+        let Some(Finished { attempts, outcome: Outcome::Failed(failure), .. }) = finished else {
+            unreadable.push(item.finished);
+            continue;
+        };
+        if body.is_none() {
+            unreadable.push(item.body);
+        }
+        let body = body.unwrap_or_default();
+        rows.push(FailureRow { number: item.number, row: item.row, key: item.key, attempts, failure, body });
+    }
+    rows
+}
+
+fn task(info: TaskInfo, at: Lsn, records: Vec<Option<Fetched>>, unreadable: &mut Vec<Lsn>) -> Option<TaskInfo> {
+    let Some(finished) = finished_in(records.into_iter().next().flatten()) else {
+        unreadable.push(at);
+        return None;
+    };
+    let state = match finished.outcome {
+        Outcome::Ok(_) => TaskState::Ok,
+        Outcome::Failed(failure) => TaskState::Failed(failure),
+    };
+    Some(TaskInfo { state, attempts: finished.attempts, body_len: u64::from(finished.body_len), ..info })
+}

@@ -1,0 +1,206 @@
+//! The worker's end of its session with the router.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use sheaf_session::{
+    Body, Config, Delivery, Endpoint, Event, Fatal, How, Input, Lane, Micros, MsgId, Record, Session, Side, State,
+    Status, Step, Ticket,
+};
+use sheaf_task::{Capacity, Fence, ToRouter, ToWorker, topic};
+
+use super::Over;
+use super::pump::{Glue, Pump, Waiting};
+use crate::worker;
+
+/// What the worker's shell asks of its port.
+#[derive(Clone, Debug)]
+pub enum WorkerCommand {
+    /// [`worker::Output::Send`].
+    Send(ToRouter),
+    /// [`worker::Output::Announce`].
+    Announce(Capacity),
+    /// Everything spooled up to this ticket is written.
+    Spooled(Ticket),
+    /// End the session: `Drain` after [`worker::Output::Done`].
+    Close(How),
+}
+
+/// What the port tells the worker's shell.
+#[derive(Clone, Debug)]
+pub enum WorkerReport {
+    /// For the machine.
+    Event(worker::Event),
+    /// Append this record ([`Record::to_bytes`]) to the spool, then say [`WorkerCommand::Spooled`].
+    Spool(Ticket, Record),
+    /// The session is over for good.
+    Over(Over),
+}
+
+/// The port.
+pub struct WorkerPort {
+    pump: Pump<WorkerReport>,
+    /// Fences of results that are not acknowledged, in order.
+    results: VecDeque<(MsgId, Vec<Fence>)>,
+    waiting: Waiting<Vec<Fence>>,
+}
+
+impl WorkerPort {
+    /// On a new session ([`super::fit_config`]).
+    pub fn new(session: Session) -> Self {
+        Self::resume(session, VecDeque::new())
+    }
+
+    /// On a session recovered from the spool, with the messages that `state` still holds for sending.
+    pub fn recover(config: Config, seed: u64, state: State) -> Self {
+        let messages = state.unacknowledged(Lane::Bulk);
+        let results = messages.map(|(id, body)| (id, fences_in(body))).collect();
+        Self::resume(Session::recover(config, Side::Dialer, seed, state), results)
+    }
+
+    fn resume(session: Session, results: VecDeque<(MsgId, Vec<Fence>)>) -> Self {
+        Self { pump: Pump::new(session), results, waiting: Waiting::new() }
+    }
+
+    /// The attempts whose results are in the session, unacknowledged: [`worker::Config::spooled`].
+    pub fn unacknowledged(&self) -> Vec<Fence> {
+        self.results.iter().flat_map(|(_, fences)| fences.iter().copied()).collect()
+    }
+
+    /// The session as it stands.
+    pub fn status(&self) -> Status {
+        self.pump.session.status()
+    }
+
+    fn send(&mut self, now: Micros, message: &ToRouter) {
+        let (lane, fences) = match message {
+            ToRouter::Results(items) => (Lane::Bulk, items.iter().map(|item| item.fence).collect()),
+            ToRouter::OpenJob(_)
+            | ToRouter::Submit { .. }
+            | ToRouter::Scanned { .. }
+            | ToRouter::Ask { .. }
+            | ToRouter::Register(_)
+            | ToRouter::Recalled(_)
+            | ToRouter::Leave => (Lane::Urgent, Vec::new()),
+        };
+        // Bounded by what the router lets this worker hold: its results, and a few words about them.
+        if !self.waiting.push(lane, Body::Inline(message.encode()), fences) {
+            self.pump.give_up(now, Over::Overrun);
+        }
+        self.flush(now);
+    }
+
+    fn flush(&mut self, now: Micros) {
+        let results = &mut self.results;
+        self.waiting.flush(now, &mut self.pump.session, |id, fences| match id.lane {
+            Lane::Bulk => results.push_back((id, fences)),
+            Lane::Urgent => {}
+        });
+    }
+
+    fn report(&mut self, event: worker::Event) {
+        self.pump.reports.push_back(WorkerReport::Event(event));
+    }
+
+    fn on_acked(&mut self, upto: MsgId) {
+        let mut fences = Vec::new();
+        while self.results.front().is_some_and(|(id, _)| id.n <= upto.n) {
+            fences.extend(self.results.pop_front().into_iter().flat_map(|(_, fences)| fences));
+        }
+        if !fences.is_empty() {
+            self.report(worker::Event::Acknowledged(fences));
+        }
+    }
+}
+
+/// What was spooled was encoded here; what is no result holds no fence.
+fn fences_in(body: Bytes) -> Vec<Fence> {
+    match ToRouter::decode(body) {
+        Ok(ToRouter::Results(items)) => items.into_iter().map(|item| item.fence).collect(),
+        Ok(_) | Err(_) => Vec::new(),
+    }
+}
+
+impl Endpoint for WorkerPort {
+    type Command = WorkerCommand;
+    type Report = WorkerReport;
+
+    fn input(&mut self, now: Micros, input: Input) -> Result<(), Fatal> {
+        self.pump.session.feed(now, input)
+    }
+
+    fn command(&mut self, now: Micros, command: WorkerCommand) {
+        match command {
+            WorkerCommand::Send(message) => self.send(now, &message),
+            WorkerCommand::Announce(capacity) => self.pump.session.signal(now, topic::ANNOUNCE, capacity.encode()),
+            WorkerCommand::Spooled(ticket) => {
+                // Only bytes from the peer can be fatal.
+                if self.pump.session.feed(now, Input::Persisted(ticket)).is_err() {
+                    self.pump.give_up(now, Over::Malformed);
+                }
+            }
+            WorkerCommand::Close(how) => self.pump.session.close(now, how),
+        }
+    }
+
+    fn poll(&mut self, now: Micros) -> Step<WorkerReport> {
+        self.step(now)
+    }
+}
+
+impl Glue for WorkerPort {
+    type Report = WorkerReport;
+
+    fn pump(&mut self) -> &mut Pump<WorkerReport> {
+        &mut self.pump
+    }
+
+    /// Everything is committed on receipt: what this process holds, it names when it comes back.
+    fn on_delivery(&mut self, now: Micros, delivery: Delivery) {
+        let Ok(message) = ToWorker::decode(delivery.body) else {
+            self.pump.give_up(now, Over::Malformed);
+            return;
+        };
+        self.pump.session.commit(now, delivery.place);
+        self.report(match message {
+            ToWorker::Registered { router, keep, drop } => worker::Event::Registered { router, keep, drop },
+            ToWorker::Assign(assignments) => worker::Event::Assigned(assignments),
+            ToWorker::Recall(fences) => worker::Event::Recall(fences),
+            ToWorker::Cancel(fences) => worker::Event::Cancel(fences),
+            ToWorker::Refused(refusal) => worker::Event::Refused(refusal),
+        });
+    }
+
+    fn on_event(&mut self, now: Micros, event: Event) {
+        match event {
+            Event::Up { resumed: _ } => self.report(worker::Event::Up),
+            Event::Down => self.report(worker::Event::Down),
+            Event::Acked { lane: Lane::Bulk, upto } => self.on_acked(upto),
+            Event::Room { lane: _ } => self.flush(now),
+            // A router that lost results makes those attempts again; results it lost twice over are stale to it.
+            Event::Acked { lane: Lane::Urgent, .. }
+            | Event::Diverged { .. }
+            | Event::Renumbered { .. }
+            | Event::Stored(_)
+            | Event::Cancelled(_)
+            | Event::TooLate(_)
+            | Event::PeerBye
+            | Event::Signal { .. }
+            | Event::Fenced
+            | Event::Refused(_)
+            | Event::Ended => {}
+        }
+    }
+
+    fn on_need(&mut self, _now: Micros, id: MsgId) {
+        unreachable!("a worker's messages carry their bodies: {id:?}");
+    }
+
+    fn on_persist(&mut self, ticket: Ticket, record: Record) {
+        self.pump.reports.push_back(WorkerReport::Spool(ticket, record));
+    }
+
+    fn over(over: Over) -> WorkerReport {
+        WorkerReport::Over(over)
+    }
+}
