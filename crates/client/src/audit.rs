@@ -1,71 +1,49 @@
-//! The sum at the end of a job: `submitted = ok + failed + open`.
+//! How a run ended, for people and for the shell that called it.
 
 use std::fmt;
 
-/// What became of the rows of one run. Rows that were finished before the run are counted among the others, and once
-/// more in `resumed`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Audit {
-    /// Rows that were read: every row of the source, or the first `--limit`, or as far as an interrupted run came.
-    pub submitted: u64,
-    /// Rows with an answer in the sink.
-    pub ok: u64,
-    /// Rows without an answer in the sink.
-    pub failed: u64,
-    /// Rows still without an outcome: an interrupted run resumes them.
-    pub open: u64,
-    /// Of `ok` and `failed`: in the sink before this run.
-    pub resumed: u64,
-    /// Of `ok`: answered from the journal, without execution.
-    pub cached: u64,
-    /// Of `failed`: malformed rows, which were never sent.
-    pub malformed: u64,
-    /// Results that came although the sink had one, and were not written again.
-    pub repeated: u64,
-    /// Why the run ended before every row had an outcome, if it did.
-    pub stopped: Option<Stopped>,
-    /// How long the run took, milliseconds.
+use sheaf_roles::client::{Audit, Ended, Reason};
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// Why it ended, and the books: `submitted = ok + failed + open`.
+    pub ended: Ended,
+    /// The source was read to its end: no `--limit` cut it off.
+    pub whole: bool,
+    /// How long it took, milliseconds.
     pub ms: u64,
 }
 
-/// Why a run ended early. The same command resumes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stopped {
-    /// The user said so.
-    Interrupted,
-    /// More rows failed than `--max-failures` allows.
-    TooManyFailures,
-    /// The job was cancelled at the router.
-    Cancelled,
-}
-
-impl Audit {
-    /// Rows that are in no column of the equation: 0, or this is a defect.
-    pub fn lost(&self) -> u64 {
-        self.submitted.saturating_sub(self.ok + self.failed + self.open)
+impl Summary {
+    /// Rows in the sink without an answer, earlier runs included.
+    pub fn failed(&self) -> u64 {
+        self.ended.audit.failed + self.ended.audit.resumed_failed
     }
 
-    /// True if the equation holds.
-    pub fn balances(&self) -> bool {
-        self.submitted == self.ok + self.failed + self.open
-    }
-
-    /// Exit code of a run: 0 all ok, 3 finished with failed rows, 130 interrupted and resumable.
+    /// What the process should say to its caller: 0 all rows ok, 1 the router broke its word, 2 it refused the job,
+    /// 3 failed rows, 130 interrupted and resumable.
     pub fn exit_code(&self) -> u8 {
-        match self.stopped {
-            Some(Stopped::Interrupted) => 130,
-            Some(Stopped::TooManyFailures | Stopped::Cancelled) => 3,
-            None if self.failed > 0 => 3,
-            None => 0,
+        match &self.ended.reason {
+            Reason::Interrupted => 130,
+            Reason::Complete if self.ended.audit.lost > 0 => 1,
+            Reason::Complete if self.failed() == 0 => 0,
+            Reason::Complete | Reason::TooManyFailures => 3,
+            Reason::Refused(_) => 2,
+            Reason::Gap { .. } => 1,
         }
     }
 }
 
-impl fmt::Display for Audit {
+/// The audit line.
+impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Audit { submitted, ok, failed, open, resumed, cached, repeated, .. } = self;
-        let sign = if self.balances() { "=" } else { "≠" };
-        write!(f, "submitted {submitted} {sign} ok {ok} + failed {failed} + open {open}")?;
-        write!(f, " · resumed {resumed} · cached {cached} · lost {} · repeated {repeated}", self.lost())
+        let Audit { submitted, ok, failed, open, lost, repeated, cached, resumed, .. } = self.ended.audit;
+        let sign = if submitted == ok + failed + open { '=' } else { '≠' };
+        write!(
+            f,
+            "submitted {submitted} {sign} ok {ok} + failed {failed} + open {open}; lost {lost}, repeated {repeated}"
+        )?;
+        write!(f, "; resumed {resumed}, cached {cached}")
     }
 }

@@ -59,7 +59,7 @@ pub struct Interrupt {
 
 impl Interrupt {
     /// Asks the job to end: it submits nothing more, writes what has come, and returns with
-    /// [`crate::Stopped::Interrupted`]. The same command resumes it.
+    /// `Reason::Interrupted`. The same command resumes it.
     pub fn ask(&self) {
         self.asked.store(true, Ordering::Release);
         self.notify.notify_one();

@@ -17,9 +17,11 @@ const INT: u8 = 0;
 const TEXT: u8 = 1;
 
 impl Ids {
-    /// Notes the id of a row whose number is above all noted before.
-    pub(crate) fn note(&mut self, number: u64, id: Option<&SourceId>) {
-        let Some(id) = id else { return };
+    /// Notes the id of a row. Rows come by ascending number; those that come again are known.
+    pub(crate) fn note(&mut self, number: u64, id: &SourceId) {
+        if self.starts.last().is_some_and(|(last, _)| *last >= number) {
+            return;
+        }
         self.starts.push((number, self.bytes.len() as u64));
         match id {
             SourceId::Int(number) => {
@@ -60,7 +62,9 @@ mod tests {
             (10, Some(SourceId::Text(String::new()))),
         ];
         for (number, id) in &rows {
-            ids.note(*number, id.as_ref());
+            if let Some(id) = id {
+                ids.note(*number, id);
+            }
         }
         for (number, id) in rows {
             assert_eq!(ids.of(number), id);

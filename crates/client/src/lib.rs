@@ -2,8 +2,10 @@
 
 mod audit;
 mod config;
+mod driver;
 mod identity;
 mod ids;
+mod line;
 mod progress;
 mod reconcile;
 mod revision;
@@ -13,9 +15,11 @@ pub mod sink;
 pub mod source;
 mod writer;
 
-pub use audit::{Audit, Stopped};
+pub use audit::Summary;
 pub use config::{Interrupt, JobConfig, PrepareError, Prepared, prepare};
+pub use driver::{Line, RunError, run_job};
 pub use identity::{Difference, Fingerprint, JobError, JobRecord, take_up};
+pub use line::SessionLine;
 pub use progress::{Pace, Phase, Progress};
 pub use reconcile::ReconcileError;
 pub use revision::{RevisionError, default_revision};

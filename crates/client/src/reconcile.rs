@@ -3,29 +3,20 @@
 //! Rows that are finished and still there are kept, under their numbers now; rows that are gone or changed are stale: a
 //! file drops them, a table keeps them. What is kept is never submitted again.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io;
 
 use sheaf_task::{BATCH_BYTES_AIM, BATCH_ROWS_MAX, RowId};
 
 use crate::rows::Namer;
 use crate::sink::{Judged, Sink, SinkError};
-use crate::source::{Source, SourceError, SourceId};
+use crate::source::{Source, SourceError};
 
 /// What the sink has of the source.
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
-    /// Every row that is finished and still there.
-    pub(crate) names: HashSet<RowId>,
-    /// Those of them without an answer: where they stand, should an operator's retry bring them one.
-    pub(crate) failed: HashMap<RowId, Place>,
-}
-
-/// Where a row stands in the source.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
-    pub(crate) number: u64,
-    pub(crate) id: Option<SourceId>,
+    /// Every row that is finished and still there, and whether it has an answer.
+    pub(crate) names: HashMap<RowId, bool>,
 }
 
 /// Why the two cannot be compared.
@@ -72,10 +63,7 @@ pub(crate) fn reconcile(
             let Some(place) = places.get(&name) else { continue };
             let judged = &mut judged[*place];
             judged.now = Some(row.number);
-            kept.names.insert(name);
-            if !judged.finished.ok {
-                kept.failed.insert(name, Place { number: row.number, id: row.id });
-            }
+            kept.names.insert(name, judged.finished.ok);
         }
     }
     sink.reconcile(&judged)?;
@@ -86,6 +74,7 @@ pub(crate) fn reconcile(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
     use std::path::Path;
 
     use bytes::Bytes;
@@ -93,6 +82,7 @@ mod tests {
 
     use super::*;
     use crate::sink::{Claim, Cursor, SinkRow, SinkSpec};
+    use crate::source::SourceId;
     use crate::source::SourceRow;
 
     /// Rows `id=body` or `body`.
@@ -139,9 +129,9 @@ mod tests {
                 break;
             }
             for row in batch.drain(..) {
-                let row = namer.name(row, |name| kept.names.contains(&name)).unwrap();
+                let row = namer.name(row, |name| kept.names.contains_key(&name)).unwrap();
                 assert!(names.insert(row.name), "two rows with one name");
-                if kept.names.contains(&row.name) {
+                if kept.names.contains_key(&row.name) {
                     continue;
                 }
                 let answer = format!("{}#{}", String::from_utf8_lossy(row.body.as_ref().unwrap()), row.sample);

@@ -40,8 +40,10 @@ impl<T> Writer<T> {
                 if let Err(error) = sink.commit(&rows, cursor) {
                     return (sink, Err(error));
                 }
-                // A driver that has stopped listening still wants what it handed over to be written.
-                drop(says.blocking_send(count));
+                if says.blocking_send(count).is_err() {
+                    // It still wants what it handed over to be written.
+                    tracing::debug!("the driver has stopped listening to the writer");
+                }
             }
             (sink, Ok(()))
         })?;
@@ -51,11 +53,6 @@ impl<T> Writer<T> {
     /// True if a batch may be handed over.
     pub(crate) fn has_room(&self) -> bool {
         self.waiting.len() < BATCHES
-    }
-
-    /// True if nothing is on its way.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.waiting.is_empty()
     }
 
     /// Hands a batch over, with what is to be remembered until it is durable. False if a commit has failed.

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! A row that the query no longer returns keeps its answer; a row that changed has its answer replaced when the new one
-//! comes.
+//! comes. Ids should be unique: of rows with equal ids the table has the answer that came last.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -1,0 +1,186 @@
+//! The line to a real router: a session on a link that dials, with the client's port on it.
+//!
+//! A session that is over for good is followed by another: the router then knows nothing of what was on its way, and the
+//! machine is told so (`Lost`).
+
+use std::collections::VecDeque;
+use std::io::{self, Read};
+use std::time::Duration;
+
+use sheaf_net::{Clock, Link, Source, Target};
+use sheaf_roles::client::{Event, Tag, Ticket};
+use sheaf_roles::port::{ClientCommand, ClientPort, ClientReport, fit_config};
+use sheaf_session::{Config, Depth, Faults, How, Session, SessionId, Side};
+use sheaf_task::ToRouter;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+use crate::driver::Line;
+
+/// Batches of commands and of reports between the line and its link. The link always takes commands; reports wait.
+const BATCHES: usize = 8;
+
+/// The pause before a session that is over is followed by another.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// How long the router is given to hear the last words.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// A line to the router at `target`.
+pub struct SessionLine {
+    target: Target,
+    faults: Option<Faults>,
+    running: Option<Running>,
+    /// Not yet given to the link.
+    commands: Vec<ClientCommand>,
+    /// Not yet taken by the driver.
+    events: VecDeque<Event>,
+    /// Tickets of earlier sessions, which mean nothing to the present one.
+    tickets_before: u64,
+    ticket: u64,
+    /// The last message that is to be acknowledged.
+    tag: Option<Tag>,
+}
+
+/// A session and its link.
+struct Running {
+    commands: mpsc::Sender<Vec<ClientCommand>>,
+    reports: mpsc::Receiver<Vec<ClientReport>>,
+    link: JoinHandle<ClientPort>,
+}
+
+impl SessionLine {
+    /// A line that dials from now on, until it is connected. `faults` are injected into its session.
+    ///
+    /// # Errors
+    /// The system gave no random bytes.
+    pub fn open(target: Target, faults: Option<Faults>) -> io::Result<Self> {
+        let running = Some(Running::start(&target, faults.as_ref())?);
+        let (commands, events) = (Vec::new(), VecDeque::new());
+        Ok(Self { target, faults, running, commands, events, tickets_before: 0, ticket: 0, tag: None })
+    }
+
+    fn take(&mut self, reports: Vec<ClientReport>) {
+        for report in reports {
+            match report {
+                ClientReport::Event(Event::Delivered { ticket, rows }) => {
+                    self.ticket = self.tickets_before + ticket.0;
+                    self.events.push_back(Event::Delivered { ticket: Ticket(self.ticket), rows });
+                }
+                ClientReport::Event(event) => self.events.push_back(event),
+                ClientReport::Answer { id, .. } => tracing::debug!(id, "an answer to nobody's question"),
+                ClientReport::Over(over) => {
+                    tracing::warn!(?over, "the session with the router is over; beginning another");
+                    self.hang_up();
+                }
+            }
+        }
+    }
+
+    /// The present session is over.
+    fn hang_up(&mut self) {
+        self.running = None;
+        self.commands.clear();
+        self.tickets_before = self.ticket;
+        self.events.push_back(Event::Down);
+        // Nobody will acknowledge what was sent: it counts as acknowledged, and as lost.
+        self.events.extend(self.tag.take().map(Event::Acknowledged));
+        self.events.push_back(Event::Lost);
+    }
+
+    async fn begin_again(&mut self) {
+        sleep(AGAIN).await;
+        match Running::start(&self.target, self.faults.as_ref()) {
+            Ok(running) => self.running = Some(running),
+            Err(error) => tracing::warn!(%error, "cannot begin a session"),
+        }
+    }
+}
+
+impl Running {
+    fn start(target: &Target, faults: Option<&Faults>) -> io::Result<Self> {
+        let (mut id, mut seeds) = ([0; 16], [0; 24]);
+        random(&mut id)?;
+        random(&mut seeds)?;
+        let [seed, boot, dial] = [0, 8, 16].map(|at| {
+            let mut bytes = [0; 8];
+            bytes.copy_from_slice(&seeds[at..at + 8]);
+            u64::from_le_bytes(bytes)
+        });
+        let config = fit_config(Config { boot, faults: faults.cloned(), ..Config::default() }, Depth::Memory);
+        let session = Session::new(config, Side::Dialer, SessionId(id), seed);
+        let (commands, taken) = mpsc::channel(BATCHES);
+        let (says, reports) = mpsc::channel(BATCHES);
+        let source = Source::Dial { target: target.clone(), seed: dial };
+        let link = Link::new(ClientPort::new(session), Clock::start(), source, taken, says);
+        Ok(Self { commands, reports, link: tokio::spawn(link.run()) })
+    }
+
+    /// Gives the link what it is to do, or takes what it tells; `None` when it has ended. Cancel-safe.
+    async fn exchange(&mut self, commands: &mut Vec<ClientCommand>) -> Option<Vec<ClientReport>> {
+        tokio::select! {
+            biased;
+            permit = self.commands.reserve(), if !commands.is_empty() => {
+                permit.ok()?.send(std::mem::take(commands));
+                Some(Vec::new())
+            }
+            reports = self.reports.recv() => reports,
+        }
+    }
+}
+
+impl Line for SessionLine {
+    async fn next(&mut self) -> Event {
+        loop {
+            // What the driver has said goes first: it may be what the router waits for.
+            if self.commands.is_empty()
+                && let Some(event) = self.events.pop_front()
+            {
+                return event;
+            }
+            match &mut self.running {
+                None if !self.events.is_empty() => self.commands.clear(),
+                None => self.begin_again().await,
+                Some(running) => match running.exchange(&mut self.commands).await {
+                    Some(reports) => self.take(reports),
+                    None => self.hang_up(),
+                },
+            }
+        }
+    }
+
+    fn send(&mut self, tag: Option<Tag>, message: ToRouter) {
+        self.tag = tag.or(self.tag);
+        self.commands.push(ClientCommand::Send { tag, message });
+    }
+
+    fn commit(&mut self, ticket: Ticket) {
+        if let Some(ticket) = ticket.0.checked_sub(self.tickets_before).filter(|ticket| *ticket > 0) {
+            self.commands.push(ClientCommand::Commit(Ticket(ticket)));
+        }
+    }
+
+    async fn close(mut self) {
+        let Some(mut running) = self.running.take() else { return };
+        self.commands.push(ClientCommand::Close(How::Drain));
+        let ended = async {
+            while let Some(reports) = running.exchange(&mut self.commands).await {
+                if reports.iter().any(|report| matches!(report, ClientReport::Over(_))) {
+                    break;
+                }
+            }
+        };
+        if timeout(LAST_WORDS, ended).await.is_err() {
+            tracing::debug!("the router did not hear the last words in time; it will be told again by the next run");
+        }
+        drop((running.commands, running.reports));
+        if let Err(error) = running.link.await {
+            tracing::error!(%error, "the link to the router panicked");
+        }
+    }
+}
+
+fn random(bytes: &mut [u8]) -> io::Result<()> {
+    std::fs::File::open("/dev/urandom")?.read_exact(bytes)
+}
