@@ -23,8 +23,8 @@ use crate::writer::{Append, WriterError, Written};
 pub(crate) enum Input {
     /// A new session: where its orders go. Before any of its events.
     Attach(PeerId, Sender<Vec<Output>>),
-    /// Events of one session, in order.
-    Events(Vec<Event>),
+    /// Something of a session.
+    Event(Event),
     /// Stop gracefully.
     Stop,
 }
@@ -35,7 +35,7 @@ pub(crate) struct Core {
     pub clock: Clock,
     pub limits: Limits,
     pub store: Arc<Store>,
-    pub inputs: Receiver<Input>,
+    pub inputs: Receiver<Vec<Input>>,
     pub written: Receiver<Written>,
     pub appends: SyncSender<Append>,
     pub peers: BTreeMap<PeerId, Peer>,
@@ -74,7 +74,7 @@ impl Core {
                 }
                 () = self.clock.sleep_until(wake) => {}
             }
-            batch.drain(..).for_each(|input| self.on_input(input));
+            batch.drain(..).flatten().for_each(|input| self.on_input(input));
             if self.tick() {
                 return Ok(());
             }
@@ -88,12 +88,10 @@ impl Core {
             Input::Attach(peer, orders) => {
                 self.peers.insert(peer, Peer { orders, waiting: Vec::new() });
             }
-            Input::Events(events) => {
-                for event in events {
-                    let gone = if let Event::PeerGone { peer } = &event { Some(*peer) } else { None };
-                    self.step(event);
-                    gone.map(|peer| self.peers.remove(&peer));
-                }
+            Input::Event(event) => {
+                let gone = if let Event::PeerGone { peer } = &event { Some(*peer) } else { None };
+                self.step(event);
+                gone.map(|peer| self.peers.remove(&peer));
             }
             Input::Stop => self.step(Event::Stop),
         }

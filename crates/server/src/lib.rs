@@ -1,1 +1,27 @@
-//! The router process: core loop, journal writer, restore, listeners. Shell.
+//! The router process: core loop, journal writer, restore, listeners. Shell: it decides nothing that the router machine
+//! can decide.
+//!
+//! Invariants: nothing is acknowledged before the writer has synced it; after an error of the disk the process stops;
+//! no stages wait for each other ([`stages`]).
+
+mod core;
+mod datadir;
+mod disk;
+mod finished;
+mod limits;
+mod peer;
+mod pending;
+mod recent;
+mod restore;
+mod server;
+mod sessions;
+pub mod stages;
+mod store;
+mod writer;
+
+pub use datadir::{DataDir, DataDirError};
+pub use disk::FileDisk;
+pub use limits::Limits;
+pub use restore::RestoreError;
+pub use server::{Server, ServerConfig, ServerError, StartError, Stopper};
+pub use writer::WriterError;

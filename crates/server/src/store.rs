@@ -1,30 +1,19 @@
-//! What is on disk, for everyone who only reads: record payloads by LSN, from memory or from the journal.
+//! What is on disk, for everyone who only reads: records by LSN, from memory or from the journal.
 //!
 //! The core and the writer keep it up to date; links read it. A reader behind the writer finds less, never wrong bytes.
 
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use bytes::Bytes;
-use sheaf_journal::{Committed, Map, ReadError, read_many};
-use sheaf_roles::router::{Lsn, Record, RecordError};
+use sheaf_journal::{Committed, Map, ReadError, Record, read_many};
+use sheaf_roles::port::Fetched;
+use sheaf_roles::router::Lsn;
 
 use crate::disk::FileDisk;
 use crate::recent::{Batch, Recent};
 
-/// Why a record cannot be had.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The journal has not got it whole.
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    /// Its bytes are no record of this version.
-    #[error(transparent)]
-    Record(#[from] RecordError),
-}
-
 /// The readers' view of the journal.
 #[derive(Debug)]
-pub struct Store {
+pub(crate) struct Store {
     disk: FileDisk,
     // Locks, because links on several threads read what the writer's and the core's threads bring forward.
     map: RwLock<Map>,
@@ -33,55 +22,65 @@ pub struct Store {
 
 impl Store {
     /// A view of the journal on `disk` whose records are where `map` says.
-    pub fn new(disk: FileDisk, map: Map, recent_bytes: usize) -> Self {
+    pub(crate) fn new(disk: FileDisk, map: Map, recent_bytes: usize) -> Self {
         Self { disk, map: RwLock::new(map), recent: RwLock::new(Recent::new(recent_bytes)) }
     }
 
     /// Takes over what a commit confirmed.
-    pub fn committed(&self, committed: &Committed) {
+    pub(crate) fn committed(&self, committed: &Committed) {
         write(&self.map).apply(committed);
     }
 
-    /// Keeps the payloads of new records at hand, before anything that refers to them goes out.
-    pub fn remember(&self, batch: Batch) {
+    /// Keeps new records at hand, before anything that refers to them goes out.
+    pub(crate) fn remember(&self, batch: Batch) {
         write(&self.recent).push(batch);
     }
 
-    /// The records at `lsns`, each told to `found` with its place in `lsns`.
-    pub fn records(&self, lsns: &[Lsn], found: &mut dyn FnMut(usize, Result<Record, StoreError>)) {
-        let mut missing = Vec::new();
-        for (at, (lsn, payload)) in lsns.iter().zip(self.from_memory(lsns)).enumerate() {
-            match payload {
-                Some((kind, payload)) => found(at, Record::decode(kind, payload).map_err(StoreError::from)),
-                None => missing.push((sheaf_journal::Lsn(lsn.0), at)),
-            }
+    /// The records at `lsns`, in that order; `None` for one that is missing or damaged, which is also logged.
+    pub(crate) fn fetch(&self, lsns: &[Lsn]) -> Vec<Option<Fetched>> {
+        let mut fetched = self.from_memory(lsns);
+        let mut missing: Vec<(sheaf_journal::Lsn, usize)> = Vec::new();
+        for (at, lsn) in lsns.iter().enumerate().filter(|(at, _)| fetched[*at].is_none()) {
+            missing.push((sheaf_journal::Lsn(lsn.0), at));
         }
         if !missing.is_empty() {
-            self.from_disk(missing, found);
+            self.from_disk(missing, &mut fetched);
         }
+        fetched
     }
 
-    fn from_memory(&self, lsns: &[Lsn]) -> Vec<Option<(u8, Bytes)>> {
+    fn from_memory(&self, lsns: &[Lsn]) -> Vec<Option<Fetched>> {
         let recent = read(&self.recent);
-        lsns.iter().map(|lsn| recent.record(lsn.0)).collect()
+        let fetched = |(kind, payload)| Fetched { kind, payload };
+        lsns.iter().map(|lsn| recent.record(lsn.0).map(fetched)).collect()
     }
 
-    fn from_disk(
-        &self,
-        mut missing: Vec<(sheaf_journal::Lsn, usize)>,
-        found: &mut dyn FnMut(usize, Result<Record, StoreError>),
-    ) {
+    fn from_disk(&self, mut missing: Vec<(sheaf_journal::Lsn, usize)>, fetched: &mut [Option<Fetched>]) {
         missing.sort_unstable();
         let mut lsns: Vec<_> = missing.iter().map(|(lsn, _)| *lsn).collect();
         lsns.dedup();
-        let map = read(&self.map);
-        read_many(&self.disk, &map, &lsns, &mut |lsn, outcome| {
+        let mut put = |lsn: sheaf_journal::Lsn, Record { kind, payload, .. }: Record| {
             let first = missing.partition_point(|(other, _)| *other < lsn);
             for (_, at) in missing[first..].iter().take_while(|(other, _)| *other == lsn) {
-                let record = outcome.clone().map_err(StoreError::from);
-                found(*at, record.and_then(|record| Ok(Record::decode(record.kind, record.payload)?)));
+                fetched[*at] = Some(Fetched { kind, payload: payload.clone() });
             }
+        };
+        let mut again = Vec::new();
+        self.read(&lsns, &mut |lsn, outcome| match outcome {
+            Ok(record) => put(lsn, record),
+            Err(_) => again.push(lsn),
         });
+        // The segment may have been dropped, and its record moved, between the look at the map and at the disk.
+        self.read(&again, &mut |lsn, outcome| match outcome {
+            Ok(record) => put(lsn, record),
+            Err(error) => tracing::error!(%error, "a record cannot be read"),
+        });
+    }
+
+    fn read(&self, lsns: &[sheaf_journal::Lsn], found: &mut dyn FnMut(sheaf_journal::Lsn, Result<Record, ReadError>)) {
+        if !lsns.is_empty() {
+            read_many(&self.disk, &read(&self.map), lsns, found);
+        }
     }
 }
 

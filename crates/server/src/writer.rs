@@ -3,7 +3,6 @@
 //! Group commit is the core's: whatever arrives while one batch syncs is the next batch. After any error of the disk but
 //! a full one the thread ends, and with it the process: a failed sync is never tried again.
 
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
@@ -50,9 +49,14 @@ const IDLE: Duration = Duration::from_millis(200);
 const FULL_RETRY: Duration = Duration::from_millis(500);
 
 /// Runs until the core drops its sender, or the disk fails.
-pub(crate) fn run(mut journal: Journal<FileDisk>, store: Arc<Store>, appends: Receiver<Append>, written: Sender<Written>) {
-    let mut writer = Writer { journal: &mut journal, store: &store, written: &written };
-    if let Err(error) = writer.serve(&appends) {
+pub(crate) fn run(
+    mut journal: Journal<FileDisk>,
+    store: &Store,
+    appends: &Receiver<Append>,
+    written: &Sender<Written>,
+) {
+    let mut writer = Writer { journal: &mut journal, store, written };
+    if let Err(error) = writer.serve(appends) {
         tracing::error!(%error, "the journal failed");
         writer.tell(Written::Failed(error));
     }

@@ -1,0 +1,152 @@
+//! One session of the router, as its link drives it: the port, with what it asks for answered on the spot from the
+//! store. Keys are hashed and looked up here, on the link's task, and not on the core.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use sheaf_net::Clock;
+use sheaf_roles::port::{RouterCommand, RouterPort, RouterReport};
+use sheaf_roles::router::{Event, Inbound, JobNo, Outbound, Output, PeerId};
+use sheaf_session::{Endpoint, Fatal, How, Input, Micros, Step};
+use sheaf_task::JobId;
+
+use crate::core::Input as CoreInput;
+use crate::finished::Finished;
+use crate::store::Store;
+
+/// The port and what it needs.
+pub(crate) struct Peer {
+    id: PeerId,
+    port: RouterPort,
+    store: Arc<Store>,
+    finished: Arc<Finished>,
+    jobs: BTreeMap<JobId, JobNo>,
+    /// Since when there has been no connection, and how long that may last.
+    silence: Silence,
+    /// Answers to the core that no report of the port stands for.
+    relooked: Vec<Event>,
+}
+
+struct Silence {
+    since: Option<Micros>,
+    max: Micros,
+    is_over: bool,
+}
+
+impl Peer {
+    /// A session that has no connection yet.
+    pub(crate) fn new(
+        id: PeerId,
+        port: RouterPort,
+        store: Arc<Store>,
+        finished: Arc<Finished>,
+        clock: Clock,
+        warm: Micros,
+    ) -> Self {
+        let silence = Silence { since: Some(clock.now()), max: warm, is_over: false };
+        Self { id, port, store, finished, jobs: BTreeMap::new(), silence, relooked: Vec::new() }
+    }
+
+    fn look_up(&self, inbound: &mut Inbound) {
+        let generation = self.finished.generation();
+        RouterPort::look_up(inbound, generation, |of, key| {
+            let row = of.map(|(_, row)| row).unwrap_or_default();
+            let job = of.and_then(|(job, _)| self.jobs.get(&job).copied());
+            self.finished.prior(&self.store, key, job, row)
+        });
+    }
+
+    fn on_report(&mut self, now: Micros, report: RouterReport) -> Option<Event> {
+        match report {
+            RouterReport::Event(Event::Message { peer, place, receipt, mut inbound }) => {
+                self.look_up(&mut inbound);
+                Some(Event::Message { peer, place, receipt, inbound })
+            }
+            RouterReport::Event(event) => {
+                self.silence.note(now, &event);
+                Some(event)
+            }
+            RouterReport::Fetch { msg, lsns } => {
+                let records = self.store.fetch(&lsns);
+                self.port.command(now, RouterCommand::Fetched { msg, records });
+                None
+            }
+            RouterReport::Unreadable(lsn) => {
+                tracing::error!(lsn = lsn.0, "a result or body cannot be read from the journal and was left out");
+                None
+            }
+            RouterReport::Over(why) => {
+                tracing::debug!(peer = self.id.0, ?why, "session over");
+                None
+            }
+        }
+    }
+}
+
+impl Silence {
+    fn note(&mut self, now: Micros, event: &Event) {
+        match event {
+            Event::PeerUp { .. } => self.since = None,
+            Event::PeerDown { .. } => self.since = Some(now),
+            _ => {}
+        }
+    }
+
+    fn deadline(&self) -> Option<Micros> {
+        self.since.filter(|_| !self.is_over).map(|since| since + self.max)
+    }
+}
+
+impl Endpoint for Peer {
+    type Command = Output;
+    type Report = CoreInput;
+
+    fn input(&mut self, now: Micros, input: Input) -> Result<(), Fatal> {
+        if self.silence.deadline().is_some_and(|at| at <= now) {
+            self.silence.is_over = true;
+            self.port.command(now, RouterCommand::Close(How::Now));
+        }
+        self.port.input(now, input)
+    }
+
+    fn command(&mut self, now: Micros, order: Output) {
+        let command = match order {
+            Output::Commit { place, .. } => RouterCommand::Commit(place),
+            Output::Send { lane, tag, message, .. } => {
+                if let Outbound::Opened { job_no, message: sheaf_task::ToClient::JobOpened { job, .. } } = &message {
+                    self.jobs.insert(*job, *job_no);
+                }
+                RouterCommand::Send { lane, tag, message }
+            }
+            Output::Signal { counts, .. } => RouterCommand::Signal(counts),
+            Output::Relook { peer, place, receipt, mut inbound } => {
+                self.look_up(&mut inbound);
+                return self.relooked.push(Event::Message { peer, place, receipt, inbound });
+            }
+            Output::Append { .. } | Output::Stopped => unreachable!("not a peer's: the core keeps it"),
+        };
+        self.port.command(now, command);
+    }
+
+    fn poll(&mut self, now: Micros) -> Step<CoreInput> {
+        if let Some(event) = self.relooked.pop() {
+            return Step::Report(CoreInput::Event(event));
+        }
+        loop {
+            match self.port.poll(now) {
+                Step::Report(report) => {
+                    if let Some(event) = self.on_report(now, report) {
+                        return Step::Report(CoreInput::Event(event));
+                    }
+                }
+                Step::Transmit(bytes) => return Step::Transmit(bytes),
+                Step::Close(reason) => return Step::Close(reason),
+                Step::Wait(wake) => {
+                    let wakes = wake.into_iter().chain(self.silence.deadline());
+                    return Step::Wait(wakes.min());
+                }
+                Step::Done => return Step::Done,
+            }
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! The router process: starts the stages, and ends them in order.
+//!
+//! ```text
+//! listener ─► sessions ─► links ═events═► core ═appends═► writer ─► disk
+//!                           ▲══orders══════╝ ▲═durables═════╝
+//! ```
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use sheaf_net::{Clock, Listener, NetError, Target};
+use sheaf_roles::router::{Lsn, Router};
+use sheaf_session::{Faults, Micros, Receipt, SessionId};
+use sheaf_task::{KeySecret, RouterId};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use crate::core::{Core, Input};
+use crate::datadir::{DataDir, DataDirError, random};
+use crate::disk::FileDisk;
+use crate::finished::Finished;
+use crate::limits::Limits;
+use crate::pending::Pending;
+use crate::restore::{RestoreError, Restored, restore};
+use crate::sessions::Sessions;
+use crate::stages::{APPENDS, DURABLES, EVENTS};
+use crate::store::Store;
+use crate::writer::{self, WriterError};
+
+/// What a router process is started with.
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    /// Where its journal is.
+    pub data: PathBuf,
+    /// Where it listens; `None`: within the process only.
+    pub listen: Option<String>,
+    /// Silence of a worker that never re-runs anything.
+    pub grace: Duration,
+    /// Faults on every link.
+    pub faults: Option<Faults>,
+    /// Its bounds.
+    pub limits: Limits,
+}
+
+/// Why a router does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Its data directory.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// Its journal.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
+    /// Its address.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// The system's random numbers, or a thread.
+    #[error("cannot start: {0}")]
+    System(#[from] std::io::Error),
+}
+
+/// Why a router stopped otherwise than asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The disk failed.
+    #[error(transparent)]
+    Writer(#[from] WriterError),
+    /// A stage panicked: a defect. What was acknowledged is on disk.
+    #[error("a stage of the router panicked; start it again: what was acknowledged is on disk")]
+    Panicked,
+}
+
+/// A running router.
+#[derive(Debug)]
+pub struct Server {
+    target: Target,
+    addr: Option<SocketAddr>,
+    router: RouterId,
+    inputs: mpsc::Sender<Vec<Input>>,
+    ended: oneshot::Receiver<Result<(), ServerError>>,
+    tasks: Vec<JoinHandle<()>>,
+    _dir: DataDir,
+}
+
+impl Server {
+    /// Takes the data directory, replays the journal, and listens.
+    pub async fn start(config: ServerConfig) -> Result<Self, StartError> {
+        let listener = Listener::bind(config.listen.as_deref()).await?;
+        let addr = listener.addr();
+        let (data, grace) = (config.data.clone(), micros(config.grace));
+        let opened = tokio::task::spawn_blocking(move || open(data, grace));
+        let (dir, boot, restored) = opened.await.map_err(std::io::Error::other)??;
+        dir.publish_addr(&addr.map(|addr| addr.to_string()).unwrap_or_default())?;
+
+        let clock = Clock::start();
+        let Restored { mut router, journal, next, .. } = restored;
+        router.start(clock.now(), next);
+        let receipts = receipts(&router);
+        let incarnation = u64::from(journal.epoch().0);
+        let store = Arc::new(Store::new(journal.disk().clone(), journal.map().clone(), config.limits.recent_bytes));
+        let (inputs, ended) = spawn(router, journal, next, clock, config.limits, Arc::clone(&store))?;
+        let sessions = Sessions {
+            clock,
+            limits: config.limits,
+            secret: KeySecret(dir.secret.0),
+            incarnation,
+            boot,
+            faults: config.faults,
+            store,
+            finished: Arc::new(Finished::default()),
+            core: inputs.clone(),
+            receipts,
+        };
+        let target = Target::InProcess(listener.door());
+        let (to_sessions, arrivals) = mpsc::channel(1);
+        let tasks = vec![tokio::spawn(listener.serve(to_sessions)), tokio::spawn(sessions.serve(arrivals))];
+        Ok(Self { target, addr, router: dir.router, inputs, ended, tasks, _dir: dir })
+    }
+
+    /// Who it is.
+    pub fn id(&self) -> RouterId {
+        self.router
+    }
+
+    /// Where it listens on TCP.
+    pub fn addr(&self) -> Option<SocketAddr> {
+        self.addr
+    }
+
+    /// For links of this process.
+    pub fn target(&self) -> Target {
+        self.target.clone()
+    }
+
+    /// Asks it to stop: it accepts nothing more, makes everything durable and ends.
+    pub fn stopper(&self) -> Stopper {
+        Stopper { inputs: self.inputs.clone() }
+    }
+
+    /// Waits until it has stopped: asked to, or because the disk failed.
+    pub async fn ended(mut self) -> Result<(), ServerError> {
+        let outcome = (&mut self.ended).await.unwrap_or(Err(ServerError::Panicked));
+        for task in &self.tasks {
+            task.abort();
+        }
+        for task in self.tasks {
+            match task.await {
+                Err(error) if error.is_panic() => return Err(ServerError::Panicked),
+                Ok(()) | Err(_) => {}
+            }
+        }
+        outcome
+    }
+}
+
+/// Stops a router from elsewhere.
+#[derive(Clone, Debug)]
+pub struct Stopper {
+    inputs: mpsc::Sender<Vec<Input>>,
+}
+
+impl Stopper {
+    /// Asks the router to stop.
+    pub async fn stop(&self) {
+        if self.inputs.send(vec![Input::Stop]).await.is_err() {
+            tracing::debug!("the router has stopped already");
+        }
+    }
+}
+
+fn open(data: PathBuf, grace: Micros) -> Result<(DataDir, u64, Restored), StartError> {
+    let dir = DataDir::open(&data)?;
+    let mut seed = [0; 8];
+    random(&mut seed)?;
+    let boot = u64::from_le_bytes(seed);
+    let restored = restore(FileDisk::new(dir.journal()), dir.router, grace, boot)?;
+    Ok((dir, boot, restored))
+}
+
+fn receipts(router: &Router) -> BTreeMap<SessionId, Vec<Receipt>> {
+    let mut receipts: BTreeMap<SessionId, Vec<Receipt>> = BTreeMap::new();
+    for (session, receipt) in router.receipts() {
+        receipts.entry(session).or_default().push(receipt);
+    }
+    receipts
+}
+
+type Spawned = (mpsc::Sender<Vec<Input>>, oneshot::Receiver<Result<(), ServerError>>);
+
+/// Starts the core's and the writer's threads. The core's thread owns the writer's, and ends after it.
+fn spawn(
+    router: Router,
+    journal: sheaf_journal::Journal<FileDisk>,
+    next: Lsn,
+    clock: Clock,
+    limits: Limits,
+    store: Arc<Store>,
+) -> Result<Spawned, std::io::Error> {
+    let (inputs, from_links) = mpsc::channel(EVENTS.capacity);
+    let (to_core, written) = mpsc::channel(DURABLES.capacity);
+    let (appends, to_write) = std::sync::mpsc::sync_channel(APPENDS.capacity);
+    let (end, ended) = oneshot::channel();
+    let writers_store = Arc::clone(&store);
+    let writer = thread::Builder::new()
+        .name("sheaf-writer".into())
+        .spawn(move || writer::run(journal, &writers_store, &to_write, &to_core))?;
+    let core = Core {
+        router,
+        clock,
+        limits,
+        store,
+        inputs: from_links,
+        written,
+        appends,
+        peers: BTreeMap::new(),
+        dirty: std::collections::BTreeSet::new(),
+        pending: Pending::new(next),
+        has_stopped: false,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    thread::Builder::new().name("sheaf-core".into()).spawn(move || {
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| runtime.block_on(core.run())));
+        let writer = writer.join();
+        let outcome = match (outcome, writer) {
+            (Ok(outcome), Ok(())) => outcome.map_err(ServerError::from),
+            (Err(_), _) | (_, Err(_)) => Err(ServerError::Panicked),
+        };
+        if end.send(outcome).is_err() {
+            tracing::debug!("nobody waits for the router's end");
+        }
+    })?;
+    Ok((inputs, ended))
+}
+
+fn micros(duration: Duration) -> Micros {
+    Micros(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX))
+}
