@@ -1,0 +1,1 @@
+//! The world of two sessions and one faulty pipe.
