@@ -15,16 +15,13 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-use sheaf_task::{Assignment, Fence, Outcome};
+use sheaf_task::{Assignment, Class, Failure, Fence, Outcome};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
+use tokio::task::{self, JoinSet};
 
 use crate::config::{ConfigError, Mode, ProgramConfig, Work};
 use crate::keeper::KeeperSlot;
 use pool::Pool;
-
-/// Ends waiting to be taken; an attempt that ended waits for room.
-const ENDED_MAX: usize = 1_024;
 
 /// The end of one attempt.
 #[derive(Clone, Debug)]
@@ -42,8 +39,6 @@ pub struct Executor {
     kind: Kind,
     /// Ends that are there already.
     ready: VecDeque<Ended>,
-    inbox: mpsc::Receiver<Ended>,
-    report: mpsc::Sender<Ended>,
 }
 
 enum Kind {
@@ -56,14 +51,14 @@ enum Kind {
 struct Programs {
     config: Arc<ProgramConfig>,
     keepers: KeeperSlot,
-    tasks: JoinSet<()>,
+    tasks: JoinSet<Ended>,
+    fences: HashMap<task::Id, Fence>,
     stops: HashMap<Fence, oneshot::Sender<()>>,
 }
 
 impl Executor {
     /// Checks `work` and makes ready for it. Call within a tokio runtime.
     pub fn start_up(work: &Work) -> Result<Self, ConfigError> {
-        let (report, inbox) = mpsc::channel(ENDED_MAX);
         let kind = match work {
             Work::Echo => Kind::Echo,
             Work::Program(config) => {
@@ -72,14 +67,12 @@ impl Executor {
                     .map_err(|error| ConfigError::Keeper { program: config.keeper.program.clone(), error })?;
                 let config = Arc::new(config.clone());
                 match config.mode {
-                    Mode::Serve { processes } => Kind::Serve(Pool::new(config, keepers, processes, &report)),
-                    Mode::Argument | Mode::Stdin => {
-                        Kind::Program(Programs { config, keepers, tasks: JoinSet::new(), stops: HashMap::new() })
-                    }
+                    Mode::Serve { processes } => Kind::Serve(Pool::new(config, keepers, processes)),
+                    Mode::Argument | Mode::Stdin => Kind::Program(Programs::new(config, keepers)),
                 }
             }
         };
-        Ok(Self { kind, ready: VecDeque::new(), inbox, report })
+        Ok(Self { kind, ready: VecDeque::new() })
     }
 
     /// Starts an attempt. Its end comes out of [`Executor::ended`].
@@ -88,7 +81,7 @@ impl Executor {
             Kind::Echo => {
                 self.ready.push_back(Ended { fence: assignment.fence, outcome: Outcome::Ok(assignment.body), ms: 0 });
             }
-            Kind::Program(programs) => programs.start(assignment, self.report.clone()),
+            Kind::Program(programs) => programs.start(assignment),
             Kind::Serve(pool) => pool.start(assignment),
         }
     }
@@ -97,13 +90,7 @@ impl Executor {
     pub fn kill(&mut self, fence: Fence) {
         match &mut self.kind {
             Kind::Echo => {}
-            Kind::Program(programs) => {
-                if let Some(stop) = programs.stops.remove(&fence)
-                    && stop.send(()).is_err()
-                {
-                    tracing::debug!(?fence, "ended just before it was to be stopped");
-                }
-            }
+            Kind::Program(programs) => programs.kill(fence),
             Kind::Serve(pool) => self.ready.extend(pool.kill(fence)),
         }
     }
@@ -111,25 +98,17 @@ impl Executor {
     /// Waits for attempts that ended, and appends them. Nothing is lost when the wait is dropped.
     pub async fn ended(&mut self, into: &mut Vec<Ended>) {
         if self.ready.is_empty() {
-            // The channel is never closed: its sender is here.
-            self.ready.extend(self.inbox.recv().await);
-        }
-        while let Ok(ended) = self.inbox.try_recv() {
-            self.ready.push_back(ended);
-        }
-        for ended in self.ready.drain(..) {
             match &mut self.kind {
-                Kind::Echo => {}
-                Kind::Program(programs) => programs.on_ended(ended.fence),
-                Kind::Serve(pool) => pool.on_ended(ended.fence),
+                Kind::Echo => std::future::pending().await,
+                Kind::Program(programs) => programs.ended(into).await,
+                Kind::Serve(pool) => pool.ended(into).await,
             }
-            into.push(ended);
         }
+        into.extend(self.ready.drain(..));
     }
 
     /// Ends whatever still runs. A long-lived program is told by the end of its input, and has a moment to leave.
     pub async fn close(self) {
-        drop(self.inbox);
         match self.kind {
             Kind::Echo => {}
             Kind::Program(mut programs) => {
@@ -142,29 +121,68 @@ impl Executor {
 }
 
 impl Programs {
-    fn start(&mut self, assignment: Assignment, report: mpsc::Sender<Ended>) {
+    fn new(config: Arc<ProgramConfig>, keepers: KeeperSlot) -> Self {
+        Self { config, keepers, tasks: JoinSet::new(), fences: HashMap::new(), stops: HashMap::new() }
+    }
+
+    fn start(&mut self, assignment: Assignment) {
         let (stop, stopped) = oneshot::channel();
         let fence = assignment.fence;
-        self.stops.insert(fence, stop);
         let (config, keepers) = (self.config.clone(), self.keepers.clone());
-        self.tasks.spawn(async move {
+        let task = self.tasks.spawn(async move {
             let since = Instant::now();
             let outcome = match keepers.live() {
                 Ok(keeper) => program::attempt(config, keeper, assignment, stopped).await,
                 Err(error) => verdict::not_started(&config.base_name(), error.raw_os_error().unwrap_or(0)),
             };
-            tell(&report, Ended { fence, outcome, ms: since.elapsed().as_millis() as u64 }).await;
+            Ended { fence, outcome, ms: since.elapsed().as_millis() as u64 }
         });
+        self.fences.insert(task.id(), fence);
+        self.stops.insert(fence, stop);
     }
 
-    fn on_ended(&mut self, fence: Fence) {
-        self.stops.remove(&fence);
-        while let Some(joined) = self.tasks.try_join_next() {
-            if let Err(error) = joined {
-                tracing::error!(%error, "an attempt's task panicked");
+    fn kill(&mut self, fence: Fence) {
+        if let Some(stop) = self.stops.remove(&fence)
+            && stop.send(()).is_err()
+        {
+            tracing::debug!(?fence, "ended just before it was to be stopped");
+        }
+    }
+
+    async fn ended(&mut self, into: &mut Vec<Ended>) {
+        let Some(joined) = self.tasks.join_next_with_id().await else {
+            return std::future::pending().await;
+        };
+        self.on_joined(joined, into);
+        while let Some(joined) = self.tasks.try_join_next_with_id() {
+            self.on_joined(joined, into);
+        }
+    }
+
+    fn on_joined(&mut self, joined: Result<(task::Id, Ended), task::JoinError>, into: &mut Vec<Ended>) {
+        match joined {
+            Ok((id, ended)) => {
+                self.fences.remove(&id);
+                self.stops.remove(&ended.fence);
+                into.push(ended);
+            }
+            Err(error) => {
+                let Some(fence) = self.fences.remove(&error.id()) else { return };
+                self.stops.remove(&fence);
+                into.push(panicked(fence, &error));
             }
         }
     }
+}
+
+/// A panic of ours is the attempt's end, not the worker's.
+fn panicked(fence: Fence, error: &task::JoinError) -> Ended {
+    tracing::error!(%error, "an executor panicked");
+    let failure = Failure::new(
+        Class::Error,
+        "the executor of this task panicked; this is a defect of sheaf, see the worker's log",
+    );
+    Ended { fence, outcome: Outcome::Failed(failure), ms: 0 }
 }
 
 async fn tell(report: &mpsc::Sender<Ended>, ended: Ended) {

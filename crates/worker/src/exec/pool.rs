@@ -8,46 +8,55 @@ use std::sync::Arc;
 
 use sheaf_task::{Assignment, Class, Failure, Fence, Outcome};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{self, JoinSet};
 
-use super::Ended;
 use super::serve::{Order, Server};
+use super::{Ended, panicked};
 use crate::config::ProgramConfig;
 use crate::keeper::KeeperSlot;
 
 /// Orders waiting for one process; the pool keeps what does not fit.
 const ORDERS_MAX: usize = 1_024;
 
+/// Ends waiting to be taken; a server that has more waits for room.
+const ENDED_MAX: usize = 1_024;
+
 pub(super) struct Pool {
+    config: Arc<ProgramConfig>,
     slots: Vec<Slot>,
     waiting: VecDeque<Assignment>,
     placed: BTreeMap<Fence, usize>,
     tasks: JoinSet<()>,
     keepers: KeeperSlot,
+    report: mpsc::Sender<Ended>,
+    inbox: mpsc::Receiver<Ended>,
 }
 
 struct Slot {
     orders: mpsc::Sender<Order>,
+    task: task::Id,
     load: usize,
     alone: bool,
 }
 
 impl Pool {
-    pub(super) fn new(
-        config: Arc<ProgramConfig>,
-        keepers: KeeperSlot,
-        processes: usize,
-        report: &mpsc::Sender<Ended>,
-    ) -> Self {
-        let mut tasks = JoinSet::new();
-        let slots = (0..processes.max(1))
-            .map(|_| {
-                let (orders, inbox) = mpsc::channel(ORDERS_MAX);
-                tasks.spawn(Server::new(config.clone(), keepers.clone(), report.clone()).run(inbox));
-                Slot { orders, load: 0, alone: false }
-            })
-            .collect();
-        Self { slots, waiting: VecDeque::new(), placed: BTreeMap::new(), tasks, keepers }
+    pub(super) fn new(config: Arc<ProgramConfig>, keepers: KeeperSlot, processes: usize) -> Self {
+        let (report, inbox) = mpsc::channel(ENDED_MAX);
+        let (waiting, placed) = (VecDeque::new(), BTreeMap::new());
+        let mut pool =
+            Self { config, slots: Vec::new(), waiting, placed, tasks: JoinSet::new(), keepers, report, inbox };
+        for _ in 0..processes.max(1) {
+            let slot = pool.open_slot();
+            pool.slots.push(slot);
+        }
+        pool
+    }
+
+    fn open_slot(&mut self) -> Slot {
+        let (orders, inbox) = mpsc::channel(ORDERS_MAX);
+        let server = Server::new(self.config.clone(), self.keepers.clone(), self.report.clone());
+        let task = self.tasks.spawn(server.run(inbox)).id();
+        Slot { orders, task, load: 0, alone: false }
     }
 
     pub(super) fn start(&mut self, assignment: Assignment) {
@@ -70,17 +79,38 @@ impl Pool {
         Some(Ended { fence, outcome, ms: 0 })
     }
 
-    pub(super) fn on_ended(&mut self, fence: Fence) {
-        if let Some(slot) = self.placed.remove(&fence) {
-            let slot = &mut self.slots[slot];
-            slot.load -= 1;
-            slot.alone &= slot.load > 0;
+    /// Waits for ends. May be dropped at any await.
+    pub(super) async fn ended(&mut self, into: &mut Vec<Ended>) {
+        tokio::select! {
+            Some(ended) = self.inbox.recv() => self.on_ended(ended, into),
+            Some(Err(error)) = self.tasks.join_next() => self.on_panic(&error, into),
+        }
+        while let Ok(ended) = self.inbox.try_recv() {
+            self.on_ended(ended, into);
         }
         self.place();
     }
 
+    fn on_ended(&mut self, ended: Ended, into: &mut Vec<Ended>) {
+        // One whose server panicked after it had reported this was failed already.
+        let Some(slot) = self.placed.remove(&ended.fence) else { return };
+        let slot = &mut self.slots[slot];
+        slot.load -= 1;
+        slot.alone &= slot.load > 0;
+        into.push(ended);
+    }
+
+    /// The tasks of a server that panicked end with it; another takes its place.
+    fn on_panic(&mut self, error: &task::JoinError, into: &mut Vec<Ended>) {
+        let Some(at) = self.slots.iter().position(|slot| slot.task == error.id()) else { return };
+        into.extend(self.placed.extract_if(.., |_, slot| *slot == at).map(|(fence, _)| panicked(fence, error)));
+        self.slots[at] = self.open_slot();
+    }
+
     pub(super) async fn close(mut self) {
         self.slots.clear();
+        // Nobody reads reports any more: a server that waits to give one must not wait for ever.
+        self.inbox.close();
         while let Some(joined) = self.tasks.join_next().await {
             if let Err(error) = joined {
                 tracing::error!(%error, "the task of a long-lived program panicked");

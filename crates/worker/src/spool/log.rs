@@ -82,6 +82,11 @@ impl Log {
         }
     }
 
+    /// True when something was pushed and not written.
+    pub(crate) fn is_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
     /// A handle for syncing elsewhere.
     pub(crate) fn syncer(&self) -> Result<File, SpoolError> {
         self.file.try_clone().map_err(|error| self.error("duplicate", error))

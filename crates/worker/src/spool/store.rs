@@ -1,7 +1,8 @@
 //! The spool as the loop uses it: the session's records and the marks of what executes, in one log.
 //!
 //! Marks of starts are for suspects: an attempt that started and has no end in the log was executing when the worker
-//! died. An end is written in the same write as the record that carries its result, so a crash keeps both or neither.
+//! died. An end is written before the record that carries its result: a crash between the two costs an execution, and
+//! makes no suspect of a task that had ended.
 //!
 //! Invariants: what the log says and `state`, `started` are the same but for what is pending; the log is at most about
 //! twice what is live plus [`REWRITE_BYTES`]. On a full disk nothing is lost: what is pending stays in memory, bounded by
@@ -84,12 +85,26 @@ impl Spool {
     }
 
     /// Writes what is pending, unsynced: it survives the process from here on. After an error it is still pending.
+    /// A full disk is tried once more by a rewrite, which may need less than what it replaces.
     pub(crate) fn write(&mut self) -> Result<(), SpoolError> {
-        self.log.write()?;
-        if self.log.len() > 2 * self.rewritten_len + REWRITE_BYTES {
-            self.rewrite()?;
+        match self.log.write() {
+            Ok(()) if self.log.len() <= 2 * self.rewritten_len + REWRITE_BYTES => Ok(()),
+            Ok(()) => match self.rewrite() {
+                // All is written; what is superfluous goes another time.
+                Err(error) if error.is_full() => {
+                    self.rewritten_len = self.log.len();
+                    Ok(())
+                }
+                rewritten => rewritten,
+            },
+            Err(error) if error.is_full() => self.rewrite(),
+            Err(error) => Err(error),
         }
-        Ok(())
+    }
+
+    /// True when something waits to be written.
+    pub(crate) fn is_pending(&self) -> bool {
+        self.log.is_pending()
     }
 
     /// A handle for syncing on another thread.
