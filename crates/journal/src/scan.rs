@@ -33,7 +33,9 @@ pub(crate) struct Scanner<'a, D> {
     disk: &'a D,
     file: String,
     seed: u32,
+    /// Bytes `start..start + filled` of the file.
     buf: Vec<u8>,
+    filled: usize,
     start: u64,
     at: u64,
     expect: Expect,
@@ -63,7 +65,8 @@ impl<'a, D: Disk> Scanner<'a, D> {
             disk,
             file: name.file(),
             seed: frame::seed(name.id.0),
-            buf: Vec::new(),
+            buf: vec![0; CHUNK],
+            filled: 0,
             start: 0,
             at: 0,
             expect: Expect::Exactly(name.base_seq),
@@ -169,19 +172,20 @@ impl<'a, D: Disk> Scanner<'a, D> {
         if !self.load(at, frame::HEADER)? {
             return Ok(None);
         }
-        Ok(Head::parse(&self.buf[(at - self.start) as usize..]))
+        Ok(Head::parse(&self.buf[(at - self.start) as usize..self.filled]))
     }
 
     /// Makes `[at, at + need)` of the file be in the buffer; false if the file ends before.
     fn load(&mut self, at: u64, need: usize) -> Result<bool, DiskError> {
-        if at >= self.start && at + need as u64 <= self.start + self.buf.len() as u64 {
+        if at >= self.start && at + need as u64 <= self.start + self.filled as u64 {
             return Ok(true);
         }
-        self.buf.resize(need.max(CHUNK), 0);
-        let read = self.disk.read(&self.file, at, &mut self.buf)?;
-        self.buf.truncate(read);
+        if self.buf.len() < need {
+            self.buf = vec![0; need];
+        }
+        self.filled = self.disk.read(&self.file, at, &mut self.buf)?;
         self.start = at;
-        Ok(read >= need)
+        Ok(self.filled >= need)
     }
 }
 

@@ -6,6 +6,7 @@ use crate::testing::MemDisk;
 use crate::{Class, Config, Entry, Journal, Lsn, Report};
 
 mod basics;
+mod crash;
 
 /// Small files, so that a test crosses many of them.
 pub(crate) fn config() -> Config {
