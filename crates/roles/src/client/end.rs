@@ -22,6 +22,8 @@ pub(super) struct Closing {
     asked: bool,
     /// The answer to the question.
     answer: Option<JobCounts>,
+    /// Rows that the router had lost were submitted once more.
+    tried_again: bool,
     /// The next question.
     pub(super) ask_at: Option<Micros>,
     /// The job was refused for now.
@@ -112,7 +114,7 @@ impl Client {
             && counts.open == 0
             && counts.last_number == self.deliveries.committed
         {
-            self.end(Reason::Complete, self.audit().open - self.submissions.vanished.min(self.audit().open));
+            self.on_nothing_open(now);
             return;
         }
         let missing = self.audit().open > self.submissions.vanished;
@@ -123,6 +125,20 @@ impl Client {
             self.closing.ask_at = Some(now + ASK_EVERY);
             self.open_job();
         }
+    }
+
+    /// The router has nothing more for this job. Rows that are missing then were lost to it, by a journal restored from an
+    /// older copy for example: they are submitted once more, and only then given up.
+    fn on_nothing_open(&mut self, now: Micros) {
+        let open = self.audit().open;
+        let lost = open - self.submissions.vanished.min(open);
+        if lost > 0 && !self.closing.tried_again {
+            self.closing = Closing { tried_again: true, said_scanned: true, ..Closing::default() };
+            self.submissions.on_lost();
+            self.fill_submissions(now);
+            return;
+        }
+        self.end(Reason::Complete, lost);
     }
 
     fn end(&mut self, reason: Reason, lost: u64) {

@@ -18,6 +18,8 @@ mod deliver;
 mod end;
 mod rows;
 mod submit;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 

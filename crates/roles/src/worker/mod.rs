@@ -15,6 +15,8 @@
 
 mod past;
 mod results;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
