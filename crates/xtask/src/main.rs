@@ -1,1 +1,42 @@
-fn main() {}
+//! The project's own chores, each a command: `cargo xtask ci | tidy | sim`.
+//!
+//! It knows how to judge and start things; it does not know what Sheaf does.
+
+mod ci;
+mod sim;
+mod tidy;
+mod workspace;
+
+use std::process::ExitCode;
+
+use anyhow::bail;
+
+const HELP: &str = "\
+cargo xtask ci                 format, clippy, tidy, tests, simulated seeds, docs; stops at the first failure
+cargo xtask tidy               the rules that clippy does not know
+cargo xtask sim --seeds N [--seed S] [--mutate NAME|list] [--scenario FILE]
+                               simulate N clusters, from seed S on, or with a rule removed, or one scenario";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match command(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn command(args: &[String]) -> anyhow::Result<()> {
+    match args.split_first() {
+        Some((name, [])) if name == "ci" => ci::run(),
+        Some((name, [])) if name == "tidy" => tidy::run(),
+        Some((name, rest)) if name == "sim" => sim::run(rest),
+        Some((name, _)) if name == "help" || name == "--help" => {
+            println!("{HELP}");
+            Ok(())
+        }
+        _ => bail!("say one of these:\n{HELP}"),
+    }
+}
