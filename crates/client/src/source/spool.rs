@@ -1,6 +1,6 @@
 //! Copies of what can be read only once: standard input, and rows of a query that cannot be paged.
 //!
-//! A copy of rows is a file of records: `len u32le | JSON-free encoding`, see [`push_row`]. It is derived and never
+//! A copy of rows is a file of records: `len u32le | row`, see [`push_row`]. It is derived and never
 //! outlives a change of its source: each start of a job makes it anew.
 
 use std::fs::{self, File};
@@ -58,6 +58,8 @@ impl RowsWriter {
     pub(super) fn finish(mut self) -> Result<Rows, SourceError> {
         self.file.flush().map_err(io_error("write", &self.path))?;
         let file = File::open(&self.path).map_err(io_error("read", &self.path))?;
+        // It lives as long as it is open: the next start makes its own.
+        fs::remove_file(&self.path).map_err(io_error("remove", &self.path))?;
         Ok(Rows { reader: BufReader::with_capacity(256 << 10, file), path: self.path, next: 1 })
     }
 }

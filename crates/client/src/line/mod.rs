@@ -3,6 +3,9 @@
 //! A session that is over for good is followed by another: the router then knows nothing of what was on its way, and the
 //! machine is told so (`Lost`).
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::time::Duration;
@@ -14,7 +17,7 @@ use sheaf_session::{Config, Depth, Faults, How, Session, SessionId, Side};
 use sheaf_task::ToRouter;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::driver::Line;
 
@@ -32,6 +35,8 @@ pub struct SessionLine {
     target: Target,
     faults: Option<Faults>,
     running: Option<Running>,
+    /// When the next session may begin, while there is none.
+    again_at: Instant,
     /// Not yet given to the link.
     commands: Vec<ClientCommand>,
     /// Not yet taken by the driver.
@@ -58,7 +63,17 @@ impl SessionLine {
     pub fn open(target: Target, faults: Option<Faults>) -> io::Result<Self> {
         let running = Some(Running::start(&target, faults.as_ref())?);
         let (commands, events) = (Vec::new(), VecDeque::new());
-        Ok(Self { target, faults, running, commands, events, tickets_before: 0, ticket: 0, tag: None })
+        Ok(Self {
+            target,
+            faults,
+            running,
+            again_at: Instant::now(),
+            commands,
+            events,
+            tickets_before: 0,
+            ticket: 0,
+            tag: None,
+        })
     }
 
     fn take(&mut self, reports: Vec<ClientReport>) {
@@ -81,6 +96,7 @@ impl SessionLine {
     /// The present session is over.
     fn hang_up(&mut self) {
         self.running = None;
+        self.again_at = Instant::now() + AGAIN;
         self.commands.clear();
         self.tickets_before = self.ticket;
         self.events.push_back(Event::Down);
@@ -89,8 +105,10 @@ impl SessionLine {
         self.events.push_back(Event::Lost);
     }
 
+    /// Cancel-safe: the time at which it may be is kept.
     async fn begin_again(&mut self) {
-        sleep(AGAIN).await;
+        sleep_until(self.again_at).await;
+        self.again_at = Instant::now() + AGAIN;
         match Running::start(&self.target, self.faults.as_ref()) {
             Ok(running) => self.running = Some(running),
             Err(error) => tracing::warn!(%error, "cannot begin a session"),

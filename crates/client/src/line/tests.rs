@@ -1,0 +1,159 @@
+//! A whole job over TCP: the real driver, line, session and link, and on the other side a router of forty lines that
+//! answers every row at once.
+
+use std::fs;
+
+use sheaf_net::{Arrival, Incoming, Listener};
+use sheaf_roles::client::Reason;
+use sheaf_session::{
+    Delivery, Endpoint, Fatal, Input, Kind, Lane, Micros, Outgoing, Output, Step, {Body, Event as SessionEvent},
+};
+use sheaf_task::{DeliveredRow, JobCounts, JobId, JobOptions, Key, Outcome, RouterId, ToClient};
+use tokio::sync::watch;
+
+use super::*;
+use crate::config::{Interrupt, JobConfig, prepare};
+use crate::driver::run_job;
+use crate::progress::Progress;
+use crate::sink::SinkSpec;
+use crate::source::SourceSpec;
+
+struct EchoRouter {
+    session: Session,
+    number: u64,
+    ended: bool,
+}
+
+impl EchoRouter {
+    fn say(&mut self, now: Micros, lane: Lane, message: &ToClient) {
+        let body = Body::Inline(message.encode());
+        self.session.send(now, Outgoing { lane, kind: Kind::Data, app: 0, of: None, body }).unwrap();
+    }
+
+    fn hear(&mut self, now: Micros, delivery: Delivery) {
+        match ToRouter::decode(delivery.body).unwrap() {
+            ToRouter::OpenJob(spec) => {
+                let counts = JobCounts { last_number: self.number, ..JobCounts::default() };
+                let router = RouterId([1; 16]);
+                self.say(
+                    now,
+                    Lane::Urgent,
+                    &ToClient::JobOpened { job: spec.job, router, cursor: spec.cursor, counts },
+                );
+            }
+            ToRouter::Submit { job, rows } => self.answer(now, job, rows),
+            other => assert!(matches!(other, ToRouter::Scanned { .. })),
+        }
+        self.session.commit(now, delivery.place);
+    }
+
+    fn answer(&mut self, now: Micros, job: JobId, rows: Vec<sheaf_task::SubmitRow>) {
+        let rows = rows.into_iter().map(|row| {
+            self.number += 1;
+            DeliveredRow {
+                number: self.number,
+                row: row.row,
+                key: Key([1; 16]),
+                outcome: Outcome::Ok(row.body),
+                attempts: 1,
+                worker: String::new(),
+                ms: 0,
+                cached: false,
+            }
+        });
+        let message = ToClient::Deliver { job, rows: rows.collect() };
+        self.say(now, Lane::Bulk, &message);
+    }
+}
+
+impl Endpoint for EchoRouter {
+    type Command = ();
+    type Report = ();
+
+    fn input(&mut self, now: Micros, input: Input) -> Result<(), Fatal> {
+        self.session.feed(now, input)
+    }
+
+    fn command(&mut self, _: Micros, (): ()) {}
+
+    fn poll(&mut self, now: Micros) -> Step<()> {
+        loop {
+            match self.session.take(now) {
+                Output::Transmit(bytes) => return Step::Transmit(bytes),
+                Output::Close(reason) => return Step::Close(reason),
+                Output::Deliver(delivery) => self.hear(now, delivery),
+                Output::Event(SessionEvent::Ended) => self.ended = true,
+                Output::Event(_) => {}
+                Output::Wait(_) if self.ended => return Step::Done,
+                Output::Wait(wake) => return Step::Wait(wake),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+/// Serves every session that arrives, each with an echoing router of its own.
+async fn serve(listener: Listener) {
+    let (arrivals_in, mut arrivals) = mpsc::channel(4);
+    let serving = tokio::spawn(listener.serve(arrivals_in));
+    let mut sessions: std::collections::BTreeMap<[u8; 16], mpsc::Sender<Incoming>> = Default::default();
+    let mut held = Vec::new();
+    while let Some(Arrival { hello, incoming }) = arrivals.recv().await {
+        let door = sessions.entry(hello.session.0).or_insert_with(|| {
+            let config = fit_config(Config::default(), Depth::Memory);
+            let session = Session::new(config, Side::Listener, hello.session, 7);
+            let (door, connections) = mpsc::channel(1);
+            let (commands, taken) = mpsc::channel(1);
+            let (says, mut reports) = mpsc::channel(1);
+            let endpoint = EchoRouter { session, number: 0, ended: false };
+            tokio::spawn(Link::new(endpoint, Clock::start(), Source::Accept(connections), taken, says).run());
+            tokio::spawn(async move { while reports.recv().await.is_some() {} });
+            held.push(commands);
+            door
+        });
+        door.send(incoming).await.unwrap();
+    }
+    serving.abort();
+}
+
+async fn job_over_tcp(faults: Option<Faults>, rows: usize) {
+    let dir = tempfile::tempdir().unwrap();
+    let lines: Vec<String> = (0..rows).map(|n| format!("row {n}")).collect();
+    fs::write(dir.path().join("rows.txt"), lines.join("\n")).unwrap();
+    let listener = Listener::bind(Some("127.0.0.1:0")).await.unwrap();
+    let target = Target::Tcp(listener.addr().unwrap());
+    let router = tokio::spawn(serve(listener));
+    let config = JobConfig {
+        name: "tcp".into(),
+        source: SourceSpec::new(dir.path().join("rows.txt")),
+        sink: SinkSpec { ordered: true, ..SinkSpec::new(dir.path().join("o.csv")) },
+        service: "echo".into(),
+        revision: "1".into(),
+        template: String::new(),
+        fresh: false,
+        share: false,
+        limit: None,
+        max_failures: None,
+        options: JobOptions::default(),
+    };
+    let prepared = prepare(config, &Interrupt::default()).unwrap();
+    let line = SessionLine::open(target, faults).unwrap();
+    let run = run_job(prepared, line, Interrupt::default(), watch::Sender::new(Progress::default()));
+    let summary = timeout(Duration::from_secs(60), run).await.unwrap().unwrap();
+    assert_eq!(summary.ended.reason, Reason::Complete, "{summary}");
+    let mut reader = csv::Reader::from_path(dir.path().join("o.csv")).unwrap();
+    let answers: Vec<String> = reader.records().map(|record| record.unwrap()[3].to_owned()).collect();
+    assert_eq!(answers, lines);
+    router.abort();
+}
+
+#[tokio::test]
+async fn a_job_over_tcp() {
+    job_over_tcp(None, 20_000).await;
+}
+
+#[tokio::test]
+async fn a_job_over_a_line_that_loses_and_repeats() {
+    let faults = Faults { drop: 0.1, dup: 0.05, reorder: 0.1, seed: 3, ..Faults::default() };
+    job_over_tcp(Some(faults), 3_000).await;
+}
