@@ -4,10 +4,10 @@
 //! Ids travel as two `fixed64` halves, big end first: no allocation, no length. Bodies come last in their message, are
 //! copied once when encoded and not at all when decoded.
 
-use super::shim::{Receipt, SessionId};
 use bytes::{BufMut, Bytes};
 use prost::Message;
-use sheaf_task::{Class, Evidence, Failure, JobId, JobOptions, Key, Order, Outcome, RowId, WorkerId};
+use sheaf_session::{Receipt, SessionId};
+use sheaf_task::{Class, Evidence, Failure, JobCounts, JobId, JobOptions, Key, Order, Outcome, RowId, WorkerId};
 
 use super::event::Lsn;
 use super::record::{
@@ -209,13 +209,27 @@ struct WorkerWire {
     services: Vec<String>,
 }
 
-/// `Settled`, `Scanned` and `Cancelled`.
+/// `Settled`; and `Scanned` and `Cancelled`, without counts.
 #[derive(Clone, PartialEq, Message)]
 struct JobWire {
     #[prost(uint32, tag = "1")]
     job: u32,
     #[prost(uint64, tag = "2")]
-    number: u64,
+    settled: u64,
+    #[prost(uint64, tag = "3")]
+    submitted: u64,
+    #[prost(uint64, tag = "4")]
+    ok: u64,
+    #[prost(uint64, tag = "5")]
+    failed: u64,
+    #[prost(uint64, tag = "6")]
+    open: u64,
+    #[prost(uint64, tag = "7")]
+    cached: u64,
+    #[prost(uint64, tag = "8")]
+    retried: u64,
+    #[prost(uint64, tag = "9")]
+    last_number: u64,
 }
 
 /// `Heard`, and `Forgotten` without a receipt.
@@ -262,8 +276,10 @@ impl Record {
             Record::Finished(finished) => put(&finished_in(finished), buffer),
             Record::Registered(registered) => put(&worker_in(registered), buffer),
             Record::Left { worker } => put(&WorkerWire { worker: id_in(worker.0), ..WorkerWire::default() }, buffer),
-            Record::Settled { job, number } => put(&JobWire { job: job.0, number: *number }, buffer),
-            Record::Scanned { job } | Record::Cancelled { job } => put(&JobWire { job: job.0, number: 0 }, buffer),
+            Record::Settled { job, counts } => put(&counts_in(*job, counts), buffer),
+            Record::Scanned { job } | Record::Cancelled { job } => {
+                put(&counts_in(*job, &JobCounts::default()), buffer);
+            }
             Record::Heard { session, receipt } => {
                 let receipt = Bytes::copy_from_slice(&receipt.to_bytes());
                 put(&SessionWire { session: id_in(session.0), receipt }, buffer);
@@ -294,8 +310,8 @@ impl Record {
             kind::REGISTERED => Record::Registered(worker_out(WorkerWire::decode(payload)?)),
             kind::LEFT => Record::Left { worker: worker_out(WorkerWire::decode(payload)?).worker },
             kind::SETTLED => {
-                let JobWire { job, number } = JobWire::decode(payload)?;
-                Record::Settled { job: JobNo(job), number }
+                let wire = JobWire::decode(payload)?;
+                Record::Settled { job: JobNo(wire.job), counts: counts_out(&wire) }
             }
             kind::SCANNED => Record::Scanned { job: JobNo(JobWire::decode(payload)?.job) },
             kind::CANCELLED => Record::Cancelled { job: JobNo(JobWire::decode(payload)?.job) },
@@ -471,8 +487,17 @@ fn worker_out(wire: WorkerWire) -> Registered {
     Registered { worker: WorkerId(id_out(worker)), incarnation, name, services }
 }
 
+fn counts_in(job: JobNo, counts: &JobCounts) -> JobWire {
+    let JobCounts { submitted, ok, failed, open, running: _, cached, retried, last_number, settled } = *counts;
+    JobWire { job: job.0, settled, submitted, ok, failed, open, cached, retried, last_number }
+}
+
+fn counts_out(wire: &JobWire) -> JobCounts {
+    let JobWire { job: _, settled, submitted, ok, failed, open, cached, retried, last_number } = *wire;
+    JobCounts { submitted, ok, failed, open, running: 0, cached, retried, last_number, settled }
+}
+
 fn heard_out(wire: SessionWire) -> Result<Record, RecordError> {
-    let bytes: [u8; 64] = wire.receipt.as_ref().try_into().map_err(|_| RecordError::Field("receipt"))?;
-    let receipt = Receipt::from_bytes(&bytes).ok_or(RecordError::Field("receipt"))?;
+    let receipt = Receipt::from_bytes(&wire.receipt).ok_or(RecordError::Field("receipt"))?;
     Ok(Record::Heard { session: SessionId(id_out(wire.session)), receipt })
 }

@@ -3,8 +3,8 @@
 //! It deliberately knows no sessions, sockets or bytes on a wire: a peer is a number, a message is decoded, a body that
 //! goes out is the LSN of the record that holds it. Ports turn all of that into session traffic.
 
-use super::shim::{Lane, Micros, Place, Receipt, SessionId};
 use bytes::Bytes;
+use sheaf_session::{Lane, Micros, Place, Receipt, SessionId};
 use sheaf_task::{
     Answer, Capacity, Fence, JobCounts, JobId, JobSpec, Key, Question, Registration, ResultItem, RowId, TaskInfo,
     ToClient, ToWorker,

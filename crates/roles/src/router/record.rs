@@ -12,9 +12,9 @@
 //! worker: Registered ── … ── Left                                    Heard: what a session has taken durably
 //! ```
 
-use super::shim::{Receipt, SessionId};
 use bytes::Bytes;
-use sheaf_task::{Class, DeliveredRow, JobId, JobOptions, Key, Outcome, RowId, WorkerId};
+use sheaf_session::{Receipt, SessionId};
+use sheaf_task::{Class, DeliveredRow, JobCounts, JobId, JobOptions, Key, Outcome, RowId, WorkerId};
 
 use super::event::{Lsn, Prior, PriorFinished};
 
@@ -50,12 +50,12 @@ pub enum Record {
         /// Who.
         worker: WorkerId,
     },
-    /// The sink of a job has committed up to this number.
+    /// The sink of a job has committed up to `counts.settled`; where the job stood then, so that older records can go.
     Settled {
         /// Which.
         job: JobNo,
-        /// Up to and including.
-        number: u64,
+        /// After it; `running` is not kept.
+        counts: JobCounts,
     },
     /// A job's source was read to its end.
     Scanned {
@@ -249,6 +249,25 @@ pub fn index_key(record: &Record) -> Option<Key> {
         | Record::Cancelled { .. }
         | Record::Heard { .. }
         | Record::Forgotten { .. } => None,
+    }
+}
+
+/// The jobs that a record is about; a job's own `Opened` is not.
+pub(super) fn jobs_of(record: &Record) -> Vec<JobNo> {
+    match record {
+        Record::Submitted(submitted) => vec![submitted.job],
+        Record::Joined(joined) => vec![joined.job],
+        Record::Finished(finished) => finished.deliveries.iter().map(|delivery| delivery.job).collect(),
+        Record::Cached(Cached { delivery, .. })
+        | Record::Withdrawn(Withdrawn { delivery, .. })
+        | Record::Retried(Retried { delivery, .. }) => vec![delivery.job],
+        Record::Settled { job, .. } | Record::Scanned { job } | Record::Cancelled { job } => vec![*job],
+        Record::Opened(_)
+        | Record::Ended(_)
+        | Record::Registered(_)
+        | Record::Left { .. }
+        | Record::Heard { .. }
+        | Record::Forgotten { .. } => Vec::new(),
     }
 }
 

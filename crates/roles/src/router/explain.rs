@@ -1,0 +1,144 @@
+//! Answers to operators, and why a task waits.
+//!
+//! Lists are bounded by what one message carries: of more jobs or workers than that, the newest are shown.
+
+use sheaf_task::{
+    Answer, BATCH_BYTES_AIM, BATCH_ROWS_MAX, JobInfo, Key, Question, RowId, TaskInfo, TaskState, Waiting, WorkerInfo,
+};
+
+use super::Router;
+use super::event::{FailureItem, Lsn, Outbound, PeerId, Prior};
+use super::record::JobNo;
+use super::slab::{Ix, Spot};
+use super::workers::{ServiceNo, Worker};
+
+impl Router {
+    pub(super) fn on_ask(&mut self, peer: PeerId, id: u64, question: Question, prior: Option<Prior>) -> Lsn {
+        let message = match question {
+            Question::Jobs => Outbound::answer(id, Answer::Jobs(self.job_infos())),
+            Question::Workers => Outbound::answer(id, Answer::Workers(self.worker_infos())),
+            Question::Task(key) => self.explain(id, key, prior),
+            Question::Failures { job, after, limit } => match self.jobs.find(job) {
+                Some(no) => Outbound::Failures { id, items: self.failures(no, after, limit) },
+                None => Outbound::answer(id, Answer::NotFound),
+            },
+            Question::CancelJob(job) => return self.on_cancel_job(peer, id, job),
+            Question::Retry { job, keys } => return self.on_retry_job(peer, id, job, keys),
+            Question::Shutdown => {
+                self.on_stop();
+                Outbound::answer(id, Answer::Stopping)
+            }
+        };
+        // An answer may tell of anything that is written.
+        let gate = self.out.written();
+        self.send(peer, gate, message, None);
+        gate
+    }
+
+    fn job_infos(&self) -> Vec<JobInfo> {
+        let skip = (self.jobs.next_no().0 as usize - 1).saturating_sub(BATCH_ROWS_MAX);
+        let info = |job: &super::jobs::Job| JobInfo {
+            job: job.spec.job,
+            name: job.spec.name.clone(),
+            service: job.spec.service.clone(),
+            state: job.state(),
+            counts: self.counts_of(job.spec.no),
+        };
+        self.jobs.iter().skip(skip).map(info).collect()
+    }
+
+    fn worker_infos(&self) -> Vec<WorkerInfo> {
+        let lease = self.time.lease();
+        let info = |worker: &Worker| WorkerInfo {
+            worker: worker.id,
+            name: worker.name.clone(),
+            services: worker.services.iter().map(|no| self.workers.service(*no).name.clone()).collect(),
+            batch: worker.capacity.batch,
+            depth: worker.capacity.depth,
+            outstanding: worker.outstanding(),
+            silent_ms: lease.since(worker.link.heard).as_ms(),
+            quarantined: worker.quarantine.is_some(),
+        };
+        let registered = self.workers.iter().map(|(_, worker)| worker).filter(|worker| worker.registered.is_some());
+        let skip = (self.workers.registered as usize).saturating_sub(BATCH_ROWS_MAX);
+        registered.skip(skip).map(info).collect()
+    }
+
+    fn failures(&self, no: JobNo, after: u64, limit: u32) -> Vec<FailureItem> {
+        let (mut items, mut bytes) = (Vec::new(), 0);
+        for (number, failed) in self.jobs.job(no).failed.range(after.saturating_add(1)..) {
+            bytes += failed.len as usize;
+            let full = items.len() >= (limit as usize).min(BATCH_ROWS_MAX);
+            if full || (bytes > BATCH_BYTES_AIM && !items.is_empty()) {
+                break;
+            }
+            let (key, row, finished, body) = (failed.key, failed.row, failed.finished, failed.body);
+            items.push(FailureItem { number: *number, row, key, finished, body });
+        }
+        items
+    }
+
+    fn explain(&self, id: u64, key: Key, prior: Option<Prior>) -> Outbound {
+        let Some(ix) = self.tasks.find(key) else {
+            let prior = self.recent.prior(key, JobNo(0), RowId::default(), prior);
+            let Some(finished) = prior.and_then(|prior| prior.finished) else {
+                return Outbound::answer(id, Answer::Task(None));
+            };
+            let info = TaskInfo { key, service: String::new(), body_len: 0, attempts: 0, state: TaskState::Ok };
+            return Outbound::Task { id, info, finished: finished.lsn };
+        };
+        let row = self.tasks.row(ix);
+        let held = u32::from(row.spot == Spot::Assigned);
+        let info = TaskInfo {
+            key,
+            service: self.jobs.job(row.job).spec.service.clone(),
+            body_len: u64::from(row.len),
+            attempts: self.tasks.cold(ix).ended + held,
+            state: self.state_of(ix),
+        };
+        Outbound::answer(id, Answer::Task(Some(info)))
+    }
+
+    fn state_of(&self, ix: Ix) -> TaskState {
+        let row = self.tasks.row(ix);
+        match row.spot {
+            Spot::Assigned => {
+                let worker = self.workers.worker(row.worker).name.clone();
+                TaskState::Running { worker, ms: self.held_for(ix).as_ms() }
+            }
+            Spot::Withheld => {
+                TaskState::Waiting(Waiting::Withheld { ms: self.restart.left(self.time.lease()).as_ms() })
+            }
+            Spot::Backoff => TaskState::Waiting(Waiting::Backoff { ms: row.since.since(self.time.now).as_ms() }),
+            Spot::Ready | Spot::Suspect | Spot::Idle => TaskState::Waiting(self.why_ready(ix)),
+        }
+    }
+
+    /// Why a task that could be assigned is not.
+    fn why_ready(&self, ix: Ix) -> Waiting {
+        let row = self.tasks.row(ix);
+        let job = self.jobs.job(row.job);
+        let service = self.workers.service(job.service);
+        if !self.has_worker(job.service) {
+            return Waiting::NoWorker { service: service.name.clone() };
+        }
+        if row.spot == Spot::Suspect {
+            return Waiting::Suspect;
+        }
+        if self.jobs.rated.iter().any(|(_, rated)| *rated == row.job) {
+            return Waiting::Rate;
+        }
+        if service.room.is_empty() {
+            let ahead = u64::from(service.ready.saturating_sub(1)) + u64::from(service.suspects.len);
+            return Waiting::AllFull { workers: service.workers, ahead };
+        }
+        Waiting::Ready
+    }
+
+    /// A worker of the service is on record and not lost.
+    fn has_worker(&self, service: ServiceNo) -> bool {
+        self.workers
+            .iter()
+            .any(|(_, worker)| worker.registered.is_some() && !worker.link.lost && worker.services.contains(&service))
+    }
+}

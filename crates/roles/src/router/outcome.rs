@@ -1,0 +1,93 @@
+//! How attempts end: the first `ok` wins, whoever brings it.
+//!
+//! Invariants: a stale attempt contributes only an `ok`, and only to an open task; a result of a finished task is
+//! dropped and counted; a task finishes once, with a delivery number for every row that asked for it.
+
+use sheaf_task::{Class, Failure, Fence, Outcome, ResultItem, ToWorker};
+
+use super::Router;
+use super::event::{Lsn, Outbound, PeerId};
+use super::record::{Delivery, Finished, Record};
+use super::slab::{Ix, Spot};
+use super::workers::WorkerNo;
+
+impl Router {
+    /// Attempts that ended, as a worker tells. Returns what their acknowledgement waits for.
+    pub(super) fn on_results(&mut self, peer: PeerId, items: Vec<ResultItem>) -> Lsn {
+        let worker = self.peers.get(&peer).and_then(|peer| peer.worker).unwrap_or(WorkerNo::NONE);
+        for item in items {
+            self.on_outcome(worker, item);
+        }
+        // Dropped results rest on the record that finished their task.
+        self.out.written()
+    }
+
+    fn on_outcome(&mut self, no: WorkerNo, item: ResultItem) {
+        let Some(ix) = self.tasks.find(item.fence.key) else {
+            self.stats.dropped += 1;
+            return;
+        };
+        let present = self.present(&item.fence, no).is_some();
+        #[cfg(feature = "mutations")]
+        let present = present || self.config.mutation == Some(super::Mutation::NoFence);
+        match item.outcome {
+            Outcome::Ok(body) => {
+                self.praise(no, ix, item.ms);
+                self.finish(ix, no, item.fence, item.ms, Outcome::Ok(body));
+            }
+            Outcome::Failed(failure) if present => self.on_failed(no, ix, item.fence, item.ms, failure),
+            Outcome::Failed(_) => self.stats.dropped += 1,
+        }
+    }
+
+    fn praise(&mut self, no: WorkerNo, ix: Ix, ms: u64) {
+        if no != WorkerNo::NONE {
+            self.workers.worker_mut(no).garbage = 0;
+        }
+        let (job, len) = (self.tasks.row(ix).job, self.tasks.row(ix).len);
+        let service = self.jobs.job(job).service;
+        self.workers.service_mut(service).learn(len, ms);
+    }
+
+    fn on_failed(&mut self, no: WorkerNo, ix: Ix, fence: Fence, ms: u64, failure: Failure) {
+        if failure.class == Class::Garbage {
+            self.blame(no);
+        }
+        match failure.class {
+            Class::Rejected | Class::Expired => self.finish(ix, no, fence, ms, Outcome::Failed(failure)),
+            Class::Crashed => self.on_crashed(no, ix, fence, ms, failure),
+            Class::Error | Class::Timeout | Class::Garbage | Class::Cancelled => {
+                self.retry_or_finish(no, ix, fence, ms, failure);
+            }
+        }
+    }
+
+    /// A task has its outcome.
+    pub(super) fn finish(&mut self, ix: Ix, no: WorkerNo, fence: Fence, ms: u64, outcome: Outcome) {
+        let row = self.tasks.row(ix);
+        if row.spot == Spot::Assigned && self.fence(ix) != fence {
+            self.cancel_attempt(ix);
+        }
+        let row = self.tasks.row(ix);
+        let (key, submitted, body_len) = (row.key, row.body, row.len);
+        let attempts = self.tasks.cold(ix).ended + 1;
+        let askers = self.tasks.askers(ix).collect::<Vec<_>>();
+        let mut deliveries = Vec::<Delivery>::with_capacity(askers.len());
+        for asker in askers {
+            let given = deliveries.iter().filter(|delivery| delivery.job == asker.job).count() as u64;
+            let number = self.jobs.job(asker.job).counts.last_number + 1 + given;
+            deliveries.push(Delivery { job: asker.job, row: asker.row, number });
+        }
+        let worker = if no == WorkerNo::NONE { String::new() } else { self.workers.worker(no).name.clone() };
+        let finished = Finished { key, submitted, body_len, attempts, worker, ms, outcome, deliveries };
+        self.write(Record::Finished(finished));
+    }
+
+    /// Ends the attempt that a task is held under: nobody wants it any more.
+    pub(super) fn cancel_attempt(&mut self, ix: Ix) {
+        let (fence, no) = (self.fence(ix), self.tasks.row(ix).worker);
+        if let Some(peer) = self.workers.worker(no).link.peer {
+            self.send(peer, Lsn::NONE, Outbound::Worker(ToWorker::Cancel(vec![fence])), None);
+        }
+    }
+}

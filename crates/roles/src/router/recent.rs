@@ -1,0 +1,154 @@
+//! Outcomes given since the last seal of the index: what the index cannot find yet.
+//!
+//! It deliberately knows no bodies and no bound of its own: the shell seals a segment, says so, and what the index then
+//! has leaves here, a slice at a time. About 80 bytes an entry, for the entries of about one segment.
+
+use std::collections::VecDeque;
+
+use hashbrown::HashTable;
+use sheaf_task::Key;
+
+use super::event::{Generation, Lsn, Prior, PriorFinished};
+use super::record::{Delivery, JobNo};
+use sheaf_task::RowId;
+
+/// One outcome given to one row.
+#[derive(Clone, Debug)]
+struct Entry {
+    key: Key,
+    /// The record that gave it.
+    record: Lsn,
+    /// The `Finished` record with the outcome; [`Lsn::NONE`]: it was withdrawn.
+    finished: Lsn,
+    delivery: Delivery,
+    len: u32,
+    /// The entry of the same key before this one, counted as `head` counts; itself: none.
+    older: u32,
+    ok: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Recent {
+    entries: VecDeque<Entry>,
+    /// The count of the front entry, wrapping.
+    head: u32,
+    /// Per first byte of the key: the latest entry of each key.
+    shards: Vec<HashTable<u32>>,
+    sealed: Lsn,
+    generation: Generation,
+}
+
+const SHARDS: usize = 256;
+
+impl Recent {
+    /// Nothing up to `sealed` needs to be kept: the index of `generation` has it.
+    pub(super) fn new(sealed: Lsn, generation: Generation) -> Self {
+        let shards = (0..SHARDS).map(|_| HashTable::new()).collect();
+        Self { entries: VecDeque::new(), head: 0, shards, sealed, generation }
+    }
+
+    /// Look-ups in an older index may miss what is no longer here.
+    pub(super) fn is_stale(&self, generation: Generation) -> bool {
+        generation < self.generation
+    }
+
+    pub(super) fn seal(&mut self, upto: Lsn, generation: Generation) {
+        self.sealed = self.sealed.max(upto);
+        self.generation = self.generation.max(generation);
+    }
+
+    /// Drops at most `count` entries that the index has. True when there are more.
+    pub(super) fn drop_sealed(&mut self, count: u32) -> bool {
+        for _ in 0..count {
+            match self.entries.front() {
+                Some(entry) if entry.record <= self.sealed => self.drop_front(),
+                Some(_) | None => return false,
+            }
+        }
+        true
+    }
+
+    fn drop_front(&mut self) {
+        let Some(entry) = self.entries.pop_front() else { return };
+        let head = self.head;
+        self.head = head.wrapping_add(1);
+        if let Ok(found) = self.shards[usize::from(entry.key.0[0])].find_entry(hash(entry.key), |at| *at == head) {
+            found.remove();
+        }
+    }
+
+    pub(super) fn add(&mut self, key: Key, record: Lsn, finished: Lsn, ok: bool, len: u32, delivery: Delivery) {
+        if record <= self.sealed {
+            return;
+        }
+        let count = self.head.wrapping_add(self.entries.len() as u32);
+        let (entries, head) = (&self.entries, self.head);
+        let shard = &mut self.shards[usize::from(key.0[0])];
+        let mut older = count;
+        match shard.find_mut(hash(key), |at| entry_at(entries, head, *at).is_some_and(|entry| entry.key == key)) {
+            Some(latest) => older = std::mem::replace(latest, count),
+            None => {
+                let hash_at = |at: &u32| entry_at(entries, head, *at).map_or_else(|| hash(key), |e| hash(e.key));
+                shard.insert_unique(hash(key), count, hash_at);
+            }
+        }
+        self.entries.push_back(Entry { key, record, finished, delivery, len, older, ok });
+    }
+
+    /// What is here of `key`, as `prior_of` would say it, joined with what the index said.
+    pub(super) fn prior(&self, key: Key, job: JobNo, row: RowId, hint: Option<Prior>) -> Option<Prior> {
+        let shard = &self.shards[usize::from(key.0[0])];
+        let is = |at: &u32| entry_at(&self.entries, self.head, *at).is_some_and(|entry| entry.key == key);
+        let Some(latest) = shard.find(hash(key), is).copied() else { return hint };
+        let mut here = Prior::default();
+        let mut at = latest;
+        while let Some(entry) = entry_at(&self.entries, self.head, at) {
+            here.add_recent(entry, job, row);
+            if entry.older == at {
+                break;
+            }
+            at = entry.older;
+        }
+        let hint = hint.unwrap_or_default();
+        Some(Prior {
+            finished: [here.finished, hint.finished]
+                .into_iter()
+                .flatten()
+                .reduce(|a, b| if a.ok || !b.ok { a } else { b }),
+            number: here.number.or(hint.number),
+            failed_here: here.failed_here || hint.failed_here,
+        })
+    }
+
+    /// Entries held.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+}
+
+impl Prior {
+    /// Entries come newest first: the first ok wins, else the first failure; the first number of the row counts.
+    fn add_recent(&mut self, entry: &Entry, job: JobNo, row: RowId) {
+        let here = entry.delivery.job == job;
+        if entry.finished != Lsn::NONE {
+            self.failed_here |= here && !entry.ok;
+            if self.finished.is_none_or(|known| entry.ok && !known.ok) {
+                self.finished = Some(PriorFinished { lsn: entry.finished, ok: entry.ok, len: entry.len });
+            }
+        }
+        if here && entry.delivery.row == row {
+            self.number = self.number.or(Some(entry.delivery.number));
+        }
+    }
+}
+
+fn entry_at(entries: &VecDeque<Entry>, head: u32, count: u32) -> Option<&Entry> {
+    entries.get(count.wrapping_sub(head) as usize)
+}
+
+fn hash(key: Key) -> u64 {
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&key.0[8..]);
+    u64::from_le_bytes(bytes)
+}

@@ -1,0 +1,72 @@
+//! Trying again: by class of failure, with exponential backoff and full jitter, up to the job's limit.
+
+use std::cmp::Reverse;
+
+use sheaf_session::Micros;
+use sheaf_task::{Class, Failure, Fence, Outcome};
+
+use super::Router;
+use super::limits::{BACKOFF_FIRST_MS, BACKOFF_MAX_MS, GARBAGE_MAX, QUARANTINE_MS};
+use super::queue::End;
+use super::record::{Ended, Record};
+use super::slab::{Ix, Spot};
+use super::workers::WorkerNo;
+
+impl Router {
+    /// A failure that may pass: the task waits for its next attempt, or has had its last.
+    pub(super) fn retry_or_finish(&mut self, no: WorkerNo, ix: Ix, fence: Fence, ms: u64, failure: Failure) {
+        if self.is_last(ix) {
+            self.finish(ix, no, fence, ms, Outcome::Failed(failure));
+        } else {
+            self.retry(ix, failure.class, false);
+        }
+    }
+
+    /// The job grants no attempt after this one.
+    pub(super) fn is_last(&self, ix: Ix) -> bool {
+        let job = self.jobs.job(self.tasks.row(ix).job);
+        self.tasks.cold(ix).failed >= job.spec.options.retries
+    }
+
+    /// Ends the present attempt on record; the task pauses.
+    pub(super) fn retry(&mut self, ix: Ix, class: Class, suspect: bool) {
+        let key = self.tasks.row(ix).key;
+        self.detach(ix);
+        self.write(Record::Ended(Ended { key, class: Some(class), suspect, counts: true }));
+        let failed = self.tasks.cold(ix).failed;
+        let most = BACKOFF_MAX_MS.min(BACKOFF_FIRST_MS.saturating_mul(1 << failed.saturating_sub(1).min(20)));
+        let pause = Micros(self.rng.below(Micros::from_ms(most).0 + 1));
+        let due = self.time.now + pause;
+        let row = self.tasks.row_mut(ix);
+        (row.spot, row.since) = (Spot::Backoff, due);
+        self.backoff.push(Reverse((due, ix)));
+    }
+
+    /// Tasks whose pause is over are ready again.
+    pub(super) fn end_pauses(&mut self) {
+        for _ in 0..self.config.limits.slice_max {
+            let Some(Reverse((due, ix))) = self.backoff.peek().copied().filter(|top| top.0.0 <= self.time.now) else {
+                return;
+            };
+            self.backoff.pop();
+            if self.tasks.used(ix) && self.tasks.row(ix).spot == Spot::Backoff && self.tasks.row(ix).since == due {
+                self.tasks.row_mut(ix).spot = Spot::Idle;
+                self.enqueue(ix, End::Back);
+            }
+        }
+    }
+
+    /// A worker answered garbage; after repeats it is given nothing for a while.
+    pub(super) fn blame(&mut self, no: WorkerNo) {
+        if no == WorkerNo::NONE {
+            return;
+        }
+        let until = self.time.now + Micros::from_ms(QUARANTINE_MS);
+        let worker = self.workers.worker_mut(no);
+        worker.garbage += 1;
+        if worker.garbage >= GARBAGE_MAX {
+            (worker.garbage, worker.quarantine) = (0, Some(until));
+            self.workers.room_changed(no);
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! Workers and services: who can do what, what each holds, and who has room.
+//!
+//! Invariants: a worker stands in the room list of each of its services if and only if [`Worker::has_room`];
+//! `outstanding` is the length of `held`.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use sheaf_session::Micros;
+use sheaf_task::{Capacity, Fence, WorkerId};
+
+use super::event::{Lsn, PeerId};
+use super::queue::Service;
+use super::slab::List;
+
+/// A worker, by order of first registration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct WorkerNo(pub(super) u32);
+
+impl WorkerNo {
+    /// No worker.
+    pub(super) const NONE: WorkerNo = WorkerNo(u32::MAX);
+}
+
+/// A service, by order of first mention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct ServiceNo(pub(super) u32);
+
+/// One worker.
+#[derive(Debug)]
+pub(super) struct Worker {
+    pub(super) id: WorkerId,
+    pub(super) incarnation: u64,
+    pub(super) name: String,
+    pub(super) services: Vec<ServiceNo>,
+    /// Its `Registered` record; `None`: it left.
+    pub(super) registered: Option<Lsn>,
+    pub(super) link: Link,
+    /// As announced, clamped.
+    pub(super) capacity: Capacity,
+    /// What it holds, in order of assignment.
+    pub(super) held: List,
+    pub(super) held_bytes: u64,
+    /// It holds a suspect: gets no second one.
+    pub(super) suspect: bool,
+    /// A recall is under way.
+    pub(super) recalling: bool,
+    /// Garbage answers since its last ok.
+    pub(super) garbage: u32,
+    /// Given nothing until then.
+    pub(super) quarantine: Option<Micros>,
+    /// Its place in the room list of each of its services; empty: it has no room.
+    places: Vec<u32>,
+}
+
+/// How a worker can be reached.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Link {
+    /// Its session.
+    pub(super) peer: Option<PeerId>,
+    /// It has introduced itself since the router started.
+    pub(super) resumed: bool,
+    /// When it was last heard, on the clock of leases.
+    pub(super) heard: Micros,
+    /// It was silent past the grace.
+    pub(super) lost: bool,
+    /// What it held when it was lost: judged when it is heard again.
+    pub(super) lost_with: Vec<Fence>,
+    /// The session has a connection.
+    pub(super) up: bool,
+}
+
+impl Worker {
+    /// Attempts that it holds.
+    pub(super) fn outstanding(&self) -> u32 {
+        self.held.len
+    }
+
+    /// Attempts that it may hold.
+    pub(super) fn allowed(&self) -> u32 {
+        if self.capacity.batch == 0 { 0 } else { self.capacity.batch + self.capacity.depth }
+    }
+
+    /// Of what it holds: waiting behind what it executes.
+    pub(super) fn waiting(&self) -> u32 {
+        self.outstanding().saturating_sub(self.capacity.batch)
+    }
+
+    fn can_work(&self) -> bool {
+        self.link.up && !self.link.lost && self.link.peer.is_some() && self.quarantine.is_none()
+    }
+
+    /// It may be given at least one more task.
+    pub(super) fn has_room(&self) -> bool {
+        let bytes = self.capacity.bytes == 0 || self.held.len == 0 || self.held_bytes < self.capacity.bytes;
+        self.can_work() && self.outstanding() < self.allowed() && bytes
+    }
+}
+
+/// Every worker and every service.
+#[derive(Debug, Default)]
+pub(super) struct Workers {
+    all: Vec<Worker>,
+    by_id: BTreeMap<WorkerId, WorkerNo>,
+    services: Vec<Service>,
+    by_name: BTreeMap<String, ServiceNo>,
+    /// Workers on record: they have not left.
+    pub(super) registered: u32,
+}
+
+impl Workers {
+    pub(super) fn find(&self, id: WorkerId) -> Option<WorkerNo> {
+        self.by_id.get(&id).copied()
+    }
+
+    pub(super) fn worker(&self, no: WorkerNo) -> &Worker {
+        &self.all[no.0 as usize]
+    }
+
+    pub(super) fn worker_mut(&mut self, no: WorkerNo) -> &mut Worker {
+        &mut self.all[no.0 as usize]
+    }
+
+    /// Every worker that ever registered, also those that left.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (WorkerNo, &Worker)> {
+        self.all.iter().enumerate().map(|(at, worker)| (WorkerNo(at as u32), worker))
+    }
+
+    pub(super) fn count(&self) -> u32 {
+        self.all.len() as u32
+    }
+
+    pub(super) fn service(&self, no: ServiceNo) -> &Service {
+        &self.services[no.0 as usize]
+    }
+
+    pub(super) fn service_mut(&mut self, no: ServiceNo) -> &mut Service {
+        &mut self.services[no.0 as usize]
+    }
+
+    pub(super) fn service_count(&self) -> u32 {
+        self.services.len() as u32
+    }
+
+    pub(super) fn service_of(&self, name: &str) -> Option<ServiceNo> {
+        self.by_name.get(name).copied()
+    }
+
+    /// The service of this name, known from now on.
+    pub(super) fn name_service(&mut self, name: &str) -> ServiceNo {
+        if let Some(no) = self.service_of(name) {
+            return no;
+        }
+        let no = ServiceNo(self.services.len() as u32);
+        self.by_name.insert(name.to_owned(), no);
+        self.services.push(Service::new(name));
+        no
+    }
+
+    /// Takes up a `Registered` record. What the worker holds and how it is reached stay as they are.
+    pub(super) fn register(&mut self, lsn: Lsn, record: &super::record::Registered) -> WorkerNo {
+        let services = record.services.iter().map(|name| self.name_service(name)).collect::<Vec<_>>();
+        let no = match self.find(record.worker) {
+            Some(no) => no,
+            None => self.add(record.worker),
+        };
+        self.leave_room(no);
+        for service in std::mem::take(&mut self.worker_mut(no).services) {
+            self.service_mut(service).workers -= 1;
+        }
+        for service in &services {
+            self.service_mut(*service).workers += 1;
+        }
+        self.registered += u32::from(self.worker(no).registered.is_none());
+        let worker = self.worker_mut(no);
+        worker.incarnation = record.incarnation;
+        worker.name.clone_from(&record.name);
+        worker.services = services;
+        worker.registered = Some(lsn);
+        self.room_changed(no);
+        no
+    }
+
+    fn add(&mut self, id: WorkerId) -> WorkerNo {
+        let no = WorkerNo(self.all.len() as u32);
+        self.by_id.insert(id, no);
+        self.all.push(Worker {
+            id,
+            incarnation: 0,
+            name: String::new(),
+            services: Vec::new(),
+            registered: None,
+            link: Link::default(),
+            capacity: Capacity { batch: 0, depth: 0, bytes: 0 },
+            held: List::default(),
+            held_bytes: 0,
+            suspect: false,
+            recalling: false,
+            garbage: 0,
+            quarantine: None,
+            places: Vec::new(),
+        });
+        no
+    }
+
+    /// Takes up a `Left` record.
+    pub(super) fn leave(&mut self, no: WorkerNo) {
+        self.leave_room(no);
+        for service in std::mem::take(&mut self.worker_mut(no).services) {
+            self.service_mut(service).workers -= 1;
+        }
+        self.registered -= u32::from(self.worker_mut(no).registered.take().is_some());
+    }
+
+    /// Puts a worker into the room lists or takes it out, as it now has room or not.
+    pub(super) fn room_changed(&mut self, no: WorkerNo) {
+        let worker = self.worker(no);
+        match (worker.has_room(), worker.places.is_empty()) {
+            (true, true) => self.enter_room(no),
+            (false, false) => self.leave_room(no),
+            (true, false) | (false, true) => {}
+        }
+        self.waiting_changed(no);
+    }
+
+    fn enter_room(&mut self, no: WorkerNo) {
+        for at in 0..self.worker(no).services.len() {
+            let service = self.worker(no).services[at];
+            let room = &mut self.services[service.0 as usize].room;
+            room.push(no);
+            let place = room.len() as u32 - 1;
+            self.worker_mut(no).places.push(place);
+        }
+    }
+
+    fn leave_room(&mut self, no: WorkerNo) {
+        let places = std::mem::take(&mut self.worker_mut(no).places);
+        for (at, place) in places.into_iter().enumerate() {
+            let service = self.worker(no).services[at];
+            let room = &mut self.services[service.0 as usize].room;
+            room.swap_remove(place as usize);
+            let Some(moved) = room.get(place as usize).copied() else { continue };
+            let moved = self.worker_mut(moved);
+            if let Some(its) = moved.services.iter().position(|one| *one == service) {
+                moved.places[its] = place;
+            }
+        }
+    }
+
+    /// Keeps the queues of workers that something waits behind.
+    fn waiting_changed(&mut self, no: WorkerNo) {
+        let worker = self.worker(no);
+        let waits = worker.waiting() > 0 && worker.link.up && !worker.link.lost && !worker.recalling;
+        for at in 0..self.worker(no).services.len() {
+            let service = self.worker(no).services[at];
+            let behind = &mut self.services[service.0 as usize].behind;
+            if waits {
+                behind.insert(no);
+            } else {
+                behind.remove(&no);
+            }
+        }
+    }
+}
+
+/// What a peer is and what it has not acknowledged.
+#[derive(Debug, Default)]
+pub(super) struct Peer {
+    pub(super) up: bool,
+    /// Its name, where receipts of it are on record.
+    pub(super) session: Option<sheaf_session::SessionId>,
+    /// The highest gate of anything sent to it: later messages wait as long, so that they do not overtake.
+    pub(super) gate: Lsn,
+    pub(super) tag: u64,
+    pub(super) unacked: VecDeque<(super::event::Tag, Sent)>,
+    pub(super) worker: Option<WorkerNo>,
+    pub(super) jobs: Vec<super::record::JobNo>,
+}
+
+/// What a bulk message carried.
+#[derive(Debug)]
+pub(super) enum Sent {
+    /// Results of a job up to this number.
+    Deliver(super::record::JobNo, u64),
+    /// These attempts.
+    Assign(Vec<(super::slab::Ix, u32)>),
+}
