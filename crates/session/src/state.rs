@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::record::{Record, Step};
 use crate::wire::KIND_VOID;
-use crate::{Lane, MsgId, Place, Receipt, SessionId};
+use crate::{Lane, Place, Receipt, SessionId};
 
 /// What [`crate::Session::recover`] starts from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -91,13 +91,6 @@ impl State {
                 }
             }
         }
-    }
-
-    /// What a sending lane of depth DISK still holds, oldest first: for an embedder that must know what it had sent.
-    pub fn unacknowledged(&self, lane: Lane) -> impl Iterator<Item = (MsgId, Bytes)> + '_ {
-        let tx = &self.tx[lane.index()];
-        let messages = (tx.first..).zip(&tx.log).filter(|(_, msg)| msg.kind != KIND_VOID);
-        messages.map(move |(n, msg)| (MsgId { lane, n }, msg.body.clone()))
     }
 
     pub(crate) fn receipt(&self, lane: Lane) -> Option<Receipt> {

@@ -60,7 +60,9 @@ impl Deliveries {
     pub(super) fn on_opened(&mut self, router: RouterId, cursor: u64) -> bool {
         let other = self.router != Some(router);
         self.router = Some(router);
-        if other {
+        // Ahead of the sink it is where the sink was restored from an older copy: what it lacks is submitted anew, and gets
+        // new numbers.
+        if other || cursor > self.taken {
             (self.taken, self.committed) = (cursor, cursor);
         }
         other

@@ -51,11 +51,12 @@ impl WorkerPort {
         Self::resume(session, VecDeque::new())
     }
 
-    /// On a session recovered from the spool, with the messages that `state` still holds for sending.
+    /// On a session recovered from the spool, with the results that it still holds for sending.
     pub fn recover(config: Config, seed: u64, state: State) -> Self {
-        let messages = state.unacknowledged(Lane::Bulk);
+        let session = Session::recover(config, Side::Dialer, seed, state);
+        let messages = session.outbox(Lane::Bulk).filter_map(|(id, _, body)| body.map(|body| (id, body.clone())));
         let results = messages.map(|(id, body)| (id, fences_in(body))).collect();
-        Self::resume(Session::recover(config, Side::Dialer, seed, state), results)
+        Self::resume(session, results)
     }
 
     fn resume(session: Session, results: VecDeque<(MsgId, Vec<Fence>)>) -> Self {
