@@ -4,8 +4,11 @@
 mod config;
 mod exec;
 pub mod keeper;
+mod run;
+mod shell;
 mod spool;
 
 pub use config::{ConfigError, Mode, PLACEHOLDER, ProgramConfig, RETRY_EXIT_DEFAULT, Work, find_program};
 pub use exec::{Ended, Executor};
+pub use run::{Config, Stop, Summary, WorkerError, run};
 pub use spool::SpoolError;

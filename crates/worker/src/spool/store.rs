@@ -152,7 +152,9 @@ fn apply_mark(started: &mut BTreeSet<Fence>, kind: u8, fences: Vec<Fence>) {
     if kind == KIND_STARTED {
         started.extend(fences);
     } else {
-        fences.iter().for_each(|fence| drop(started.remove(fence)));
+        for fence in &fences {
+            started.remove(fence);
+        }
     }
 }
 
