@@ -9,6 +9,7 @@
 //! Names: those of new files are durable with their first sync (before it a power cut may lose or keep the file); renames
 //! and removals are durable at once, as the contract of [`Disk`] says.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use crate::disk::{Disk, DiskError, DiskErrorKind, FileInfo};
@@ -24,6 +25,7 @@ pub struct MemDisk {
     pub faults: DiskFaults,
     /// What was asked of it so far.
     pub counts: DiskCounts,
+    reads: Cell<u64>,
 }
 
 /// Faults to come.
@@ -38,13 +40,9 @@ pub struct DiskFaults {
     pub calls_left: Option<u64>,
 }
 
-/// What a disk was asked.
+/// What a disk was asked to change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DiskCounts {
-    /// Reads.
-    pub reads: u64,
-    /// Bytes read.
-    pub read_bytes: u64,
     /// Writes.
     pub writes: u64,
     /// Syncs, failed ones too.
@@ -107,6 +105,11 @@ impl MemDisk {
     /// The bytes of a file as reads see them.
     pub fn content(&self, name: &str) -> Option<&[u8]> {
         self.files.get(name).map(|file| file.cache.as_slice())
+    }
+
+    /// How many reads there were.
+    pub fn reads(&self) -> u64 {
+        self.reads.get()
     }
 
     /// Bytes of all files.
@@ -172,6 +175,7 @@ impl Disk for MemDisk {
     }
 
     fn read(&self, name: &str, offset: u64, buf: &mut [u8]) -> Result<usize, DiskError> {
+        self.reads.set(self.reads.get() + 1);
         let file = self.files.get(name).ok_or_else(|| DiskError::new(DiskErrorKind::NotFound, name))?;
         let rest = file.cache.get(offset as usize..).unwrap_or(&[]);
         let len = rest.len().min(buf.len());

@@ -7,6 +7,8 @@ use crate::{Class, Config, Entry, Journal, Lsn, Report};
 
 mod basics;
 mod crash;
+mod damage;
+mod space;
 
 /// Small files, so that a test crosses many of them.
 pub(crate) fn config() -> Config {

@@ -1,0 +1,200 @@
+//! Bytes of an index file, and looking a key up in one: two reads at most, of a block each.
+//!
+//! ```text
+//!  0        64                        64 + 4096 n
+//!  +--------+---------+-----+---------+---------------------+----------------+--------+
+//!  | header | block 0 | ... | block n-1 | fences: n × u64     | filter         | crc u32|
+//!  +--------+---------+-----+---------+---------------------+----------------+--------+
+//!                                                            crc of fences and filter ─┘
+//!  header:  "SHEAFIX1" | first segment u64 | last segment u64 | keys u64 | blocks u32 | filter bytes u32 |
+//!           zeros | crc u32 (of the first 60 bytes)
+//!  block:   crc u32 (of the rest, and its number) | count u16 | zero u16 | count × (key 16, lsn u64) | zeros
+//!  fence:   first eight bytes of the block's first key, big-endian order; kept in memory with the filter
+//! ```
+//!
+//! Entries ascend by key, then lsn. All numbers little-endian, keys as they are. Version rule: another format has another
+//! magic, and is rebuilt.
+
+use std::ops::RangeInclusive;
+
+use super::Posting;
+use super::filter::{Filter, prefix};
+use crate::disk::{Disk, DiskError, DiskErrorKind};
+use crate::name::SegmentId;
+use crate::number::Lsn;
+
+pub(super) const MAGIC: &[u8; 8] = b"SHEAFIX1";
+pub(super) const HEADER: usize = 64;
+pub(super) const BLOCK: usize = 4096;
+pub(super) const BLOCK_HEAD: usize = 8;
+pub(super) const ENTRY: usize = 24;
+/// Entries of a full block.
+pub(super) const BLOCK_ENTRIES: usize = (BLOCK - BLOCK_HEAD) / ENTRY;
+const SUFFIX: &str = ".idx1";
+
+/// The segments that an index file is of: first and last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Span {
+    /// The oldest.
+    pub first: SegmentId,
+    /// The newest; the same for one segment.
+    pub last: SegmentId,
+}
+
+/// An index file that is open: its fences and filter are in memory, about 9.4 bits a key.
+#[derive(Clone, Debug)]
+pub struct Index {
+    span: Span,
+    keys: u64,
+    fences: Vec<u64>,
+    filter: Filter,
+}
+
+/// An index file that must be rebuilt from its segments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("index file {} is damaged or missing", span.file())]
+pub struct Damaged {
+    /// Which.
+    pub span: Span,
+}
+
+/// Why a file gave no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LookupError {
+    /// It must be rebuilt.
+    #[error(transparent)]
+    Damaged(#[from] Damaged),
+    /// The disk failed.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+}
+
+impl Span {
+    /// Of one segment.
+    pub fn of(segment: SegmentId) -> Self {
+        Self { first: segment, last: segment }
+    }
+
+    /// The file's name.
+    pub fn file(&self) -> String {
+        format!("{:016x}-{:016x}{SUFFIX}", self.first.0, self.last.0)
+    }
+
+    /// The span of an index file of that name.
+    pub fn parse(file: &str) -> Option<Self> {
+        let (first, last) = file.strip_suffix(SUFFIX)?.split_once('-')?;
+        let id = |digits| u64::from_str_radix(digits, 16).ok().map(SegmentId);
+        Some(Self { first: id(first)?, last: id(last)? })
+    }
+
+    /// True if all segments of `other` are in this.
+    pub fn covers(&self, other: Self) -> bool {
+        self.first <= other.first && other.last <= self.last
+    }
+}
+
+impl Index {
+    /// Opens a file: reads and checks all but its blocks.
+    pub fn open<D: Disk>(disk: &D, span: Span) -> Result<Self, LookupError> {
+        let damaged = Damaged { span };
+        let file = span.file();
+        let header = read_exact(disk, &file, 0, HEADER, damaged)?;
+        let number = |at: usize| header[at..at + 8].first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        let crc = header[60..].first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
+        let is_sound = header.starts_with(MAGIC)
+            && crc == crc32c::crc32c(&header[..60])
+            && (number(8), number(16)) == (span.first.0, span.last.0);
+        if !is_sound {
+            return Err(damaged.into());
+        }
+        let (blocks, filter) = ((number(32) & 0xffff_ffff) as usize, (number(32) >> 32) as usize);
+        let tail_at = (HEADER + blocks * BLOCK) as u64;
+        let mut tail = read_exact(disk, &file, tail_at, blocks * 8 + filter + 4, damaged)?;
+        let crc = tail.split_off(blocks * 8 + filter);
+        if crc != crc32c::crc32c(&tail).to_le_bytes() {
+            return Err(damaged.into());
+        }
+        let filter = Filter::from_bytes(tail.split_off(blocks * 8)).ok_or(damaged)?;
+        let fences = tail.as_chunks().0.iter().map(|fence| u64::from_le_bytes(*fence)).collect();
+        Ok(Self { span, keys: number(24), fences, filter })
+    }
+
+    /// Which segments it is of.
+    pub fn span(&self) -> Span {
+        self.span
+    }
+
+    /// How many keys it holds.
+    pub fn keys(&self) -> u64 {
+        self.keys
+    }
+
+    /// Bytes of memory.
+    pub fn bytes(&self) -> usize {
+        self.fences.len() * 8 + self.filter.bytes().len()
+    }
+
+    /// Appends to `found` the records that may hold the key.
+    pub fn lookup<D: Disk>(&self, disk: &D, key: &[u8; 16], found: &mut Vec<Lsn>) -> Result<(), LookupError> {
+        if self.keys == 0 || !self.filter.may_hold(key) {
+            return Ok(());
+        }
+        for block in self.blocks_of(key) {
+            let entries = self.block(disk, block)?;
+            let from = entries.partition_point(|(other, _)| other < key);
+            found.extend(entries[from..].iter().take_while(|(other, _)| other == key).map(|(_, lsn)| *lsn));
+        }
+        Ok(())
+    }
+
+    /// Blocks that may hold the key: usually one.
+    fn blocks_of(&self, key: &[u8; 16]) -> RangeInclusive<usize> {
+        let prefix = prefix(key);
+        // A block that begins with the same eight bytes may hold it, and so may the one before.
+        let first = self.fences.partition_point(|fence| *fence < prefix).saturating_sub(1);
+        let last = self.fences.partition_point(|fence| *fence <= prefix).saturating_sub(1);
+        first..=last.max(first)
+    }
+
+    /// Reads and checks a block.
+    pub(super) fn block<D: Disk>(&self, disk: &D, block: usize) -> Result<Vec<Posting>, LookupError> {
+        let damaged = Damaged { span: self.span };
+        let bytes = read_exact(disk, &self.span.file(), (HEADER + block * BLOCK) as u64, BLOCK, damaged)?;
+        let count = usize::from(u16::from_le_bytes([bytes[4], bytes[5]]));
+        if bytes[..4] != block_crc(block, &bytes).to_le_bytes() || count > BLOCK_ENTRIES {
+            return Err(damaged.into());
+        }
+        let entries = bytes[BLOCK_HEAD..].as_chunks::<ENTRY>().0;
+        Ok(entries.iter().take(count).filter_map(posting).collect())
+    }
+
+    pub(super) fn blocks(&self) -> usize {
+        self.fences.len()
+    }
+}
+
+/// The checksum of a block: of its number and all behind the checksum itself.
+pub(super) fn block_crc(number: usize, block: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&(number as u64).to_le_bytes()), &block[4..])
+}
+
+fn posting(entry: &[u8; ENTRY]) -> Option<Posting> {
+    let (key, lsn) = entry.split_first_chunk::<16>()?;
+    Some((*key, Lsn(u64::from_le_bytes(*lsn.first_chunk()?))))
+}
+
+fn read_exact<D: Disk>(
+    disk: &D,
+    file: &str,
+    offset: u64,
+    len: usize,
+    damaged: Damaged,
+) -> Result<Vec<u8>, LookupError> {
+    let mut bytes = vec![0; len];
+    match disk.read(file, offset, &mut bytes) {
+        Ok(read) if read == len => Ok(bytes),
+        Ok(_) => Err(damaged.into()),
+        Err(error) if error.kind == DiskErrorKind::NotFound => Err(damaged.into()),
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,64 @@
+//! Merges index files of neighbouring segments into one: fewer files to ask, without ever holding their entries in memory.
+
+use super::Posting;
+use super::build::{BuildError, Writer};
+use super::file::{Index, LookupError, Span};
+use crate::disk::Disk;
+use crate::number::Lsn;
+
+/// A merged file holds at most so many keys: making its filter takes about forty bytes of memory for each.
+pub const KEYS_MAX: u64 = 2_000_000;
+
+/// Merges files, in the order of their segments, into one; the sources are left for the caller to remove. `is_gone` says
+/// that a record is no longer in the journal, so that its entry need not be kept.
+///
+/// # Panics
+/// If `sources` is empty.
+pub fn merge<D: Disk>(disk: &mut D, sources: &[&Index], is_gone: &dyn Fn(Lsn) -> bool) -> Result<Index, BuildError> {
+    let (Some(first), Some(last)) = (sources.first(), sources.last()) else { panic!("nothing to merge") };
+    let mut writer = Writer::new(Span { first: first.span().first, last: last.span().last });
+    let mut cursors = Vec::with_capacity(sources.len());
+    for source in sources {
+        cursors.push(Cursor::new(source, disk)?);
+    }
+    let mut last = None;
+    while let Some((at, posting)) =
+        cursors.iter().enumerate().filter_map(|(at, cursor)| Some((at, cursor.head()?))).min_by_key(|(_, head)| *head)
+    {
+        cursors[at].advance(disk)?;
+        if last != Some(posting) && !is_gone(posting.1) {
+            writer.push(disk, posting)?;
+        }
+        last = Some(posting);
+    }
+    writer.finish(disk)
+}
+
+/// A place in one source.
+struct Cursor<'a> {
+    index: &'a Index,
+    block: usize,
+    entries: Vec<Posting>,
+    at: usize,
+}
+
+impl<'a> Cursor<'a> {
+    fn new<D: Disk>(index: &'a Index, disk: &D) -> Result<Self, LookupError> {
+        let entries = if index.blocks() > 0 { index.block(disk, 0)? } else { Vec::new() };
+        Ok(Self { index, block: 0, entries, at: 0 })
+    }
+
+    fn head(&self) -> Option<Posting> {
+        self.entries.get(self.at).copied()
+    }
+
+    fn advance<D: Disk>(&mut self, disk: &D) -> Result<(), LookupError> {
+        self.at += 1;
+        if self.at == self.entries.len() && self.block + 1 < self.index.blocks() {
+            self.block += 1;
+            self.at = 0;
+            self.entries = self.index.block(disk, self.block)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,135 @@
+//! All index files of a journal: which there are, which are missing, which to merge.
+//!
+//! Whose thread it is on is the shell's choice; it only reads segments' names, and owns the index files alone.
+
+use super::build::BuildError;
+use super::file::{Damaged, Index, LookupError, Span};
+use super::merge::{KEYS_MAX, merge};
+use crate::disk::{Disk, DiskError, DiskErrorKind};
+use crate::name::SegmentId;
+use crate::number::Lsn;
+
+/// The open index files, oldest first; no two of the same segment.
+#[derive(Clone, Debug, Default)]
+pub struct Tiers {
+    files: Vec<Index>,
+}
+
+/// What a lookup found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Candidates {
+    /// Records that may hold the key, newest first. To be checked.
+    pub lsns: Vec<Lsn>,
+    /// Files that could not answer: they are closed now, and must be rebuilt.
+    pub damaged: Vec<Damaged>,
+}
+
+/// So many neighbours of one tier become one of the next.
+const FAN: usize = 4;
+/// The lowest tier's files have up to this many keys; each further tier's four times as many.
+const TIER_KEYS: u64 = 1 << 16;
+
+impl Tiers {
+    /// Opens what there is for the sealed segments (ascending) of a journal, and removes files of segments that are gone
+    /// or that a merged file covers. Returns also the segments without a file: build theirs.
+    pub fn open<D: Disk>(disk: &mut D, sealed: &[SegmentId]) -> Result<(Self, Vec<SegmentId>), DiskError> {
+        let mut spans: Vec<Span> = disk.list()?.iter().filter_map(|file| Span::parse(&file.name)).collect();
+        // The widest first where several begin alike, so that what a merge left behind is seen to be covered.
+        spans.sort_unstable_by_key(|span| (span.first, std::cmp::Reverse(span.last)));
+        let mut tiers = Self::default();
+        for span in spans {
+            let is_covered = tiers.files.iter().any(|file| file.span().covers(span));
+            let is_gone = !sealed.iter().any(|id| (span.first..=span.last).contains(id));
+            if is_covered || is_gone {
+                remove(disk, span)?;
+                continue;
+            }
+            match Index::open(disk, span) {
+                Ok(index) => tiers.files.push(index),
+                Err(LookupError::Damaged(_)) => remove(disk, span)?,
+                Err(LookupError::Disk(error)) => return Err(error),
+            }
+        }
+        let missing = tiers.missing(sealed);
+        Ok((tiers, missing))
+    }
+
+    /// The segments, of these, that no file is of.
+    pub fn missing(&self, sealed: &[SegmentId]) -> Vec<SegmentId> {
+        let has_file = |id: &SegmentId| self.files.iter().any(|file| file.span().covers(Span::of(*id)));
+        sealed.iter().filter(|id| !has_file(id)).copied().collect()
+    }
+
+    /// Adds a file that was built.
+    pub fn add(&mut self, index: Index) {
+        self.files.retain(|file| !index.span().covers(file.span()));
+        let at = self.files.partition_point(|file| file.span() < index.span());
+        self.files.insert(at, index);
+    }
+
+    /// The records that may hold a key.
+    pub fn lookup<D: Disk>(&mut self, disk: &D, key: &[u8; 16]) -> Result<Candidates, DiskError> {
+        let mut candidates = Candidates::default();
+        for file in self.files.iter().rev() {
+            match file.lookup(disk, key, &mut candidates.lsns) {
+                Ok(()) => {}
+                Err(LookupError::Damaged(damaged)) => candidates.damaged.push(damaged),
+                Err(LookupError::Disk(error)) => return Err(error),
+            }
+        }
+        let damaged = &candidates.damaged;
+        self.files.retain(|file| !damaged.iter().any(|bad| bad.span == file.span()));
+        candidates.lsns.sort_unstable_by(|a, b| b.cmp(a));
+        candidates.lsns.dedup();
+        Ok(candidates)
+    }
+
+    /// Merges one group of files, if there is one to merge; true if it did. Call it again until it is false.
+    pub fn merge_some<D: Disk>(&mut self, disk: &mut D, is_gone: &dyn Fn(Lsn) -> bool) -> Result<bool, BuildError> {
+        let Some(from) = self.files.windows(FAN).position(is_mergeable) else { return Ok(false) };
+        let sources: Vec<&Index> = self.files[from..from + FAN].iter().collect();
+        let spans: Vec<Span> = sources.iter().map(|source| source.span()).collect();
+        match merge(disk, &sources, is_gone) {
+            Ok(merged) => self.add(merged),
+            Err(BuildError::Source(LookupError::Damaged(damaged))) => {
+                self.files.retain(|file| file.span() != damaged.span);
+                return Err(BuildError::Source(LookupError::Damaged(damaged)));
+            }
+            Err(error) => return Err(error),
+        }
+        for span in spans {
+            remove(disk, span)?;
+        }
+        Ok(true)
+    }
+
+    /// Closes and removes the files of which every segment is older than `oldest`, the first that the journal still has.
+    pub fn drop_before<D: Disk>(&mut self, disk: &mut D, oldest: SegmentId) -> Result<(), DiskError> {
+        while let Some(file) = self.files.first()
+            && file.span().last < oldest
+        {
+            remove(disk, file.span())?;
+            self.files.remove(0);
+        }
+        Ok(())
+    }
+
+    /// The open files, oldest first.
+    pub fn files(&self) -> &[Index] {
+        &self.files
+    }
+}
+
+fn is_mergeable(group: &[Index]) -> bool {
+    let tier = |index: &Index| (index.keys() / TIER_KEYS).checked_ilog(FAN as u64).map_or(0, |log| log + 1);
+    let total: u64 = group.iter().map(Index::keys).sum();
+    total <= KEYS_MAX && group.iter().all(|index| tier(index) == tier(&group[0]))
+}
+
+fn remove<D: Disk>(disk: &mut D, span: Span) -> Result<(), DiskError> {
+    match disk.remove(&span.file()) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind == DiskErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}

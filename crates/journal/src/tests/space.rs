@@ -1,0 +1,239 @@
+//! Files: compaction, trimming, recycling, a full disk, a sync that fails.
+
+use super::{Dice, append, config, contents, open};
+use crate::testing::MemDisk;
+use crate::{
+    AppendError, Class, CommitError, Config, Disk, Entry, Journal, Keep, Log, LogError, Lsn, Map, Owner, Progress,
+    ReadError, SegmentId,
+};
+
+fn upkeep(journal: &mut Journal<MemDisk>) -> Result<Lsn, AppendError> {
+    journal.append(Class::Upkeep, &[Entry { kind: 2, payload: b"settled" }])
+}
+
+fn compact_oldest(journal: &mut Journal<MemDisk>, keep: &mut dyn FnMut(Lsn) -> bool) -> Option<SegmentId> {
+    let map = &mut journal.map().clone();
+    compact_followed(journal, map, keep)
+}
+
+/// Compacts the oldest segment while a reader's map follows.
+fn compact_followed(
+    journal: &mut Journal<MemDisk>,
+    map: &mut Map,
+    keep: &mut dyn FnMut(Lsn) -> bool,
+) -> Option<SegmentId> {
+    loop {
+        let progress = journal.compact(500, &mut |lsn, _, _| if keep(lsn) { Keep::Keep } else { Keep::Drop }).unwrap();
+        match progress {
+            Progress::Nothing => return None,
+            Progress::Slice { .. } => {}
+            Progress::AwaitsCommit => map.apply(&journal.commit().unwrap()),
+            Progress::Dropped(id) => return Some(id),
+        }
+    }
+}
+
+fn filled(records: u64) -> Journal<MemDisk> {
+    let (mut journal, _) = open(MemDisk::new());
+    for i in 1..=records {
+        append(&mut journal, &[&i.to_le_bytes().repeat(12)]);
+    }
+    journal.commit().unwrap();
+    journal
+}
+
+#[test]
+fn a_kept_record_keeps_its_number_and_place_in_replay_however_often_it_moves() {
+    let mut journal = filled(300);
+    let mut map = journal.map().clone();
+    for _ in 0..60 {
+        append(&mut journal, &[&[5; 100]]);
+        compact_followed(&mut journal, &mut map, &mut |lsn| lsn.0 % 50 == 0 && lsn.0 <= 300);
+        map.apply(&journal.commit().unwrap());
+        if journal.map().base() > Lsn(300) {
+            break;
+        }
+    }
+    for _ in 0..10 {
+        append(&mut journal, &[&[6; 1500]]);
+        compact_followed(&mut journal, &mut map, &mut |lsn| lsn.0 % 50 == 0 && lsn.0 <= 300);
+    }
+    map.apply(&journal.commit().unwrap());
+    let found = contents(&journal);
+    assert_eq!(found.keys().copied().take(6).collect::<Vec<_>>(), [50, 100, 150, 200, 250, 300]);
+    assert_eq!(found[&150], 150_u64.to_le_bytes().repeat(12));
+    assert!(matches!(journal.read(Lsn(151)), Err(ReadError::Missing { .. })));
+    assert_eq!(crate::read_record(journal.disk(), &map, Lsn(150)).unwrap().payload[..], found[&150][..]);
+    let (journal, report) = open(journal.into_disk());
+    assert_eq!(contents(&journal), found);
+    assert_eq!(report.records, found.len() as u64);
+    assert_eq!(report.next, journal.last().next());
+}
+
+#[test]
+fn numbers_go_on_when_only_moved_records_are_left() {
+    let mut journal = filled(100);
+    while compact_oldest(&mut journal, &mut |lsn| lsn == Lsn(3)).is_some() && journal.map().base() <= Lsn(100) {}
+    let (mut journal, report) = open(journal.into_disk());
+    assert_eq!(report.next, Lsn(101));
+    assert_eq!(append(&mut journal, &[b"new"]), Lsn(101));
+    assert_eq!(contents(&journal).keys().copied().next(), Some(3));
+}
+
+#[test]
+fn dropped_segments_are_written_again_and_their_old_frames_never_shown() {
+    let mut journal = filled(500);
+    for round in 0..40_u64 {
+        journal.trim(Lsn(journal.last().0 - 100)).unwrap();
+        for _ in 0..30 {
+            append(&mut journal, &[&round.to_le_bytes().repeat(12)]);
+        }
+        journal.commit().unwrap();
+        let names = journal.disk().list().unwrap();
+        assert!(names.iter().filter(|file| file.name.ends_with(".free")).count() <= 2);
+        if round % 7 == 3 {
+            let before = contents(&journal);
+            let mut disk = journal.into_disk();
+            disk.crash(&mut |_| 0);
+            journal = open(disk).0;
+            assert_eq!(contents(&journal), before);
+        }
+    }
+}
+
+#[test]
+fn an_index_of_a_segment_can_be_made_from_it() {
+    let mut journal = filled(100);
+    compact_oldest(&mut journal, &mut |lsn| lsn == Lsn(3));
+    let mut seen = Vec::new();
+    let ids: Vec<_> = journal.segments().filter(|segment| segment.is_sealed).map(|segment| segment.id).collect();
+    for id in ids {
+        assert!(journal.scan_segment(id, &mut |lsn, _, _, _| seen.push(lsn.0)).unwrap());
+    }
+    assert!(seen.is_sorted() && !seen.contains(&1) && seen.len() > 40);
+    assert!(!journal.scan_segment(SegmentId(999), &mut |_, _, _, _| ()).unwrap());
+}
+
+#[test]
+fn a_full_disk_refuses_intake_and_goes_on_with_upkeep() {
+    for spare in 0..200 {
+        let mut journal = filled(60);
+        let used = journal.disk().used();
+        journal.disk_mut().faults.capacity = Some(used + spare * 8);
+        let mut refused = 0;
+        for _ in 0..20 {
+            let batch = [Entry { kind: 1, payload: [1; 100] }, Entry { kind: 1, payload: [2; 100] }];
+            refused += u32::from(journal.append(Class::Intake, &batch) == Err(AppendError::Full));
+        }
+        assert!(refused > 0 && journal.is_full());
+        let before = contents(&journal);
+        for _ in 0..20 {
+            upkeep(&mut journal).unwrap();
+        }
+        journal.commit().unwrap();
+        assert!(!journal.retry_full().unwrap(), "the reserve is used and cannot be made anew");
+        assert_eq!(journal.append(Class::Intake, &[Entry { kind: 1, payload: b"" }]), Err(AppendError::Full));
+        let wanted = contents(&journal);
+        assert_eq!(wanted.len(), before.len() + 20);
+        let mut disk = journal.into_disk();
+        disk.crash(&mut |n| n - 1);
+        let (mut journal, report) = open(disk);
+        assert_eq!(contents(&journal), wanted, "the refused records are not there, the settled ones are");
+        assert!(report.quarantined.is_empty());
+        append(&mut journal, &[b"room again"]);
+    }
+}
+
+#[test]
+fn intake_goes_on_once_there_is_room() {
+    let mut journal = filled(60);
+    journal.disk_mut().faults.capacity = Some(0);
+    assert_eq!(journal.append(Class::Intake, &[Entry { kind: 1, payload: [0; 5000] }]), Err(AppendError::Full));
+    upkeep(&mut journal).unwrap();
+    assert!(!journal.retry_full().unwrap());
+    journal.disk_mut().faults.capacity = None;
+    assert!(journal.retry_full().unwrap());
+    let last = append(&mut journal, &[b"room again"]);
+    journal.commit().unwrap();
+    assert_eq!(contents(&journal).len() as u64, last.0);
+}
+
+#[test]
+fn a_full_disk_can_be_opened() {
+    let mut disk = filled(300).into_disk();
+    let wanted = contents(&open(disk.clone()).0);
+    disk.faults.capacity = Some(0);
+    let (mut journal, report) = open(disk);
+    assert!(report.no_reserve && journal.is_full());
+    assert_eq!(contents(&journal), wanted);
+    assert_eq!(journal.append(Class::Intake, &[Entry { kind: 1, payload: b"" }]), Err(AppendError::Full));
+    upkeep(&mut journal).unwrap();
+}
+
+#[test]
+fn a_failed_sync_poisons_the_journal_for_good() {
+    let mut journal = filled(10);
+    append(&mut journal, &[b"unlucky"]);
+    let syncs = journal.disk().counts.syncs;
+    journal.disk_mut().faults.fail_sync = Some(syncs + 1);
+    assert!(matches!(journal.commit(), Err(CommitError::Disk(_))));
+    assert_eq!(journal.commit(), Err(CommitError::Poisoned));
+    assert_eq!(upkeep(&mut journal), Err(AppendError::Poisoned));
+    assert_eq!(journal.trim(Lsn(5)), Err(AppendError::Poisoned));
+    assert!(journal.read(Lsn(3)).is_ok(), "what is there can still be read");
+}
+
+#[test]
+fn the_reserve_is_there_before_it_is_needed() {
+    let (journal, report) = Journal::open(MemDisk::new(), Config { reserve_bytes: 3 << 20, ..config() }).unwrap();
+    assert_eq!(journal.disk().content("reserve").map(<[u8]>::len), Some(3 << 20));
+    assert!(!report.no_reserve);
+}
+
+#[test]
+fn the_seam_fences_and_knows_its_tail() {
+    let (mut log, _) = open(MemDisk::new());
+    let epoch = log.acquire(Owner([1; 16])).unwrap();
+    let batch = [Entry { kind: 1, payload: &b"a"[..] }];
+    assert_eq!(Log::append(&mut log, epoch, Lsn(0), &batch), Ok(Lsn(1)));
+    assert_eq!(Log::append(&mut log, epoch, Lsn(0), &batch), Err(LogError::WrongTail(Lsn(1))));
+    assert_eq!(Log::append(&mut log, epoch.next(), Lsn(1), &batch), Err(LogError::Fenced));
+    let mut seen = 0;
+    assert_eq!(Log::read(&log, Lsn(1), &mut |_, _, _, _| seen += 1), Ok(None));
+    assert_eq!((seen, log.tail()), (1, Lsn(1)));
+}
+
+#[test]
+fn a_full_disk_and_power_cuts_lose_nothing_acknowledged() {
+    for seed in 0..300 {
+        let dice = &mut Dice(seed);
+        let mut journal = filled(dice.below(40));
+        let used = journal.disk().used();
+        journal.disk_mut().faults.capacity = Some(used + dice.below(6000));
+        let mut acked = journal.durable();
+        for _ in 0..60 {
+            let class = if dice.below(2) == 0 { Class::Intake } else { Class::Upkeep };
+            match journal.append(class, &[Entry { kind: 1, payload: vec![7; dice.below(300) as usize] }]) {
+                Ok(_) | Err(AppendError::Full) => {}
+                Err(error) => panic!("seed {seed}: {error}"),
+            }
+            if dice.below(3) == 0 {
+                acked = journal.commit().unwrap().durable;
+            }
+            if dice.below(10) == 0 {
+                journal.disk_mut().faults.capacity = Some(used + dice.below(12_000));
+                journal.retry_full().unwrap();
+            }
+        }
+        let before = contents(&journal);
+        let mut disk = journal.into_disk();
+        disk.crash(&mut |n| dice.below(n));
+        let (journal, report) = open(disk);
+        let after = contents(&journal);
+        assert!(report.quarantined.is_empty(), "seed {seed}: {report:?}");
+        assert!(
+            before.iter().take(acked.0 as usize).all(|(lsn, payload)| after.get(lsn) == Some(payload)),
+            "seed {seed}"
+        );
+    }
+}
