@@ -1,1 +1,61 @@
-//! Tests of the machine.
+//! Tests of the machine: stories in `testdata/router/*.txt` (commands in, whole trace out; `UPDATE=1` records anew), and
+//! random days, each checked against a replay of its own records.
+
+mod random;
+mod script;
+mod world;
+
+use std::path::Path;
+
+/// One story a file: lines are commands, the indented lines after each are what came out.
+fn check(name: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/router").join(name);
+    let expected = std::fs::read_to_string(&path).unwrap();
+    let actual = script::run(&expected);
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(&path, actual).unwrap();
+    } else {
+        assert_eq!(actual, expected, "{name}: run with UPDATE=1 to record anew");
+    }
+}
+
+macro_rules! stories {
+    ($($name:ident)*) => {
+        $(#[test] fn $name() { check(concat!(stringify!($name), ".txt")); })*
+
+        #[test]
+        fn every_story_is_told() {
+            let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/router");
+            let files = std::fs::read_dir(dir).unwrap().count();
+            assert_eq!(files, [$(stringify!($name)),*].len());
+        }
+    };
+}
+
+stories! {
+    life_of_a_task
+    gates
+    joins_and_cached_answers
+    failures_are_final_for_the_job_that_saw_them
+    retry_classes
+    poison
+    lost_and_found
+    own_sleep_extends_leases
+    restart_keeps_running_tasks
+    workers_new_life
+    stale_attempts
+    recall
+    balance_and_lies
+    garbage_quarantine
+    fairness_and_rate
+    shortest_first
+    cancel
+    retry_order
+    cursor
+    busy
+    relook
+    explain
+    compaction
+    shutdown
+    settled_row_asked_again
+}

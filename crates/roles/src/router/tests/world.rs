@@ -1,0 +1,167 @@
+//! A router with a journal that is a list, and names for everything.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use sheaf_session::{Lane, Micros, Place};
+use sheaf_task::{JobId, Key, RouterId, RowId, WorkerId};
+
+use super::super::record::prior_of;
+use super::super::*;
+
+/// Sixteen bytes that show their name.
+pub(super) fn id(name: &str) -> [u8; 16] {
+    let mut out = [0; 16];
+    for (at, byte) in name.bytes().take(16).enumerate() {
+        out[at] = byte;
+    }
+    out
+}
+
+/// The name in sixteen bytes.
+pub(super) fn name(id: &[u8; 16]) -> String {
+    String::from_utf8_lossy(id).trim_end_matches('\0').to_owned()
+}
+
+pub(super) struct World {
+    pub(super) router: Router,
+    pub(super) now: Micros,
+    pub(super) epoch: u64,
+    /// Every record that was appended, compaction aside.
+    pub(super) journal: Vec<(Lsn, Record)>,
+    pub(super) next_lsn: Lsn,
+    pub(super) durable: Lsn,
+    pub(super) sealed: (Lsn, Generation),
+    peers: BTreeMap<String, PeerId>,
+    next_peer: u64,
+    seq: u64,
+    config: Config,
+}
+
+impl World {
+    pub(super) fn new(limits: Limits) -> Self {
+        let config = Config {
+            router: RouterId(id("router")),
+            epoch: 1,
+            seed: 1,
+            grace: Micros::from_secs(60),
+            sealed: Lsn::NONE,
+            generation: Generation(0),
+            limits,
+            #[cfg(feature = "mutations")]
+            mutation: None,
+        };
+        let mut router = Router::new(config.clone());
+        router.start(Micros::from_secs(1_000), Lsn(1));
+        Self {
+            router,
+            now: Micros::from_secs(1_000),
+            epoch: 1,
+            journal: Vec::new(),
+            next_lsn: Lsn(1),
+            durable: Lsn::NONE,
+            sealed: (Lsn::NONE, Generation(0)),
+            peers: BTreeMap::new(),
+            next_peer: 1,
+            seq: 0,
+            config,
+        }
+    }
+
+    pub(super) fn peer(&mut self, name: &str) -> PeerId {
+        let next = &mut self.next_peer;
+        *self.peers.entry(name.to_owned()).or_insert_with(|| {
+            *next += 1;
+            PeerId(*next - 1)
+        })
+    }
+
+    pub(super) fn peer_name(&self, peer: PeerId) -> String {
+        self.peers.iter().find(|(_, known)| **known == peer).map_or_else(|| "?".to_owned(), |(name, _)| name.clone())
+    }
+
+    pub(super) fn forget_peer(&mut self, name: &str) {
+        self.peers.remove(name);
+    }
+
+    pub(super) fn message(&mut self, peer: &str, inbound: Inbound) -> Vec<Output> {
+        self.seq += 1;
+        let place = Place { lane: Lane::Bulk, epoch: 1, seq: self.seq };
+        let peer = self.peer(peer);
+        self.handle(Event::Message { peer, place, receipt: None, inbound })
+    }
+
+    /// A row as the port would key it and look it up.
+    pub(super) fn row(&self, job: &str, row: &str, key: &str, len: usize) -> KeyedRow {
+        let job = self.router.job_no(JobId(id(job)));
+        let key = Key(id(key));
+        let found = self.journal.iter().filter(|(lsn, _)| *lsn <= self.sealed.0).cloned().collect::<Vec<_>>();
+        let prior = prior_of(key, job, RowId(id(row)), &found);
+        KeyedRow { row: RowId(id(row)), key, sample: 0, body: Bytes::from(vec![b'x'; len]), prior }
+    }
+
+    /// One event; what comes out at once.
+    pub(super) fn handle(&mut self, event: Event) -> Vec<Output> {
+        self.router.handle(self.now, event);
+        let mut outputs = Vec::new();
+        while let Some(output) = self.router.poll() {
+            if let Output::Append { lsn, record } = &output {
+                assert_eq!(*lsn, self.next_lsn, "records come in order");
+                let mut payload = Vec::new();
+                record.encode_into(&mut payload);
+                assert_eq!(&Record::decode(record.kind(), payload.into()).unwrap(), record);
+                self.journal.push((*lsn, record.clone()));
+                self.next_lsn = lsn.next();
+            }
+            outputs.push(output);
+        }
+        outputs
+    }
+
+    /// The disk has everything.
+    pub(super) fn sync(&mut self) -> Vec<Output> {
+        let written = Lsn(self.next_lsn.0 - 1);
+        if written == self.durable {
+            return Vec::new();
+        }
+        self.durable = written;
+        self.handle(Event::Durable(written))
+    }
+
+    /// A router that knows what the records say.
+    pub(super) fn replayed(&self, records: &[(Lsn, Record)]) -> Router {
+        let (sealed, generation) = self.sealed;
+        let mut router = Router::new(Config { epoch: self.epoch, sealed, generation, ..self.config.clone() });
+        for (lsn, record) in records {
+            assert!(router.replay(*lsn, record), "its job is known: {record:?}");
+        }
+        router
+    }
+
+    /// What was made durable is all that the next life of the router has.
+    pub(super) fn restart(&mut self) -> Vec<Output> {
+        self.journal.retain(|(lsn, _)| *lsn <= self.durable);
+        self.next_lsn = self.durable.next();
+        self.epoch += 1;
+        self.peers.clear();
+        self.router = self.replayed(&self.journal);
+        self.router.start(self.now, self.next_lsn);
+        Vec::new()
+    }
+
+    /// Drops every record that is not needed. The rest must say the same.
+    pub(super) fn compact(&mut self) {
+        let router = &self.router;
+        self.journal.retain(|(lsn, record)| router.needed(*lsn, record));
+        self.check_replay();
+    }
+
+    pub(super) fn check_replay(&self) {
+        assert_eq!(self.replayed(&self.journal).digest(), self.router.digest(), "a replay says the same");
+    }
+}
+
+/// A worker by name.
+pub(super) fn worker_id(name: &str) -> WorkerId {
+    WorkerId(id(name))
+}
