@@ -3,6 +3,7 @@
 //! Invariant: rules read, and never write. A finding that cannot be mended at once goes into the baseline with a reason.
 
 mod comments;
+mod dead;
 mod docs;
 mod enums;
 mod finding;
@@ -22,7 +23,7 @@ use finding::Finding;
 use tree::Tree;
 
 /// The rules. Each has a test that shows it at work on a planted violation.
-const RULES: [fn(&Tree) -> Vec<Finding>; 13] = [
+const RULES: [fn(&Tree) -> Vec<Finding>; 14] = [
     graph::crate_graph,
     purity::pure_clippy,
     purity::pure_libraries,
@@ -33,6 +34,7 @@ const RULES: [fn(&Tree) -> Vec<Finding>; 13] = [
     phrases::dropped_results,
     comments::allows,
     comments::machine_paths,
+    dead::dead_pub,
     enums::stringly_errors,
     enums::wildcards,
     docs::documents,
