@@ -72,6 +72,9 @@ struct Kept {
 impl<D: Disk> Journal<D> {
     /// Compacts a slice of about `slice` bytes of the oldest sealed segment. `keep` is asked once for each record that is
     /// read from there now, with the number that it has for life; what it lets go may be shown again after a crash.
+    ///
+    /// An index of the old segment goes with it: whoever keeps one enters the kept keys again, for the segment that is
+    /// active now (once sealed, [`Journal::scan_segment`] shows them there).
     pub fn compact(
         &mut self,
         slice: usize,

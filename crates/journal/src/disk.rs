@@ -35,6 +35,33 @@ pub trait Disk {
     fn remove(&mut self, name: &str) -> Result<(), DiskError>;
 }
 
+/// A disk that is lent: its owner has it back when the journal is gone, or could not be opened.
+impl<D: Disk> Disk for &mut D {
+    fn list(&self) -> Result<Vec<FileInfo>, DiskError> {
+        (**self).list()
+    }
+
+    fn read(&self, name: &str, offset: u64, buf: &mut [u8]) -> Result<usize, DiskError> {
+        (**self).read(name, offset, buf)
+    }
+
+    fn write(&mut self, name: &str, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
+        (**self).write(name, offset, bytes)
+    }
+
+    fn sync(&mut self, name: &str) -> Result<(), DiskError> {
+        (**self).sync(name)
+    }
+
+    fn rename(&mut self, from: &str, to: &str) -> Result<(), DiskError> {
+        (**self).rename(from, to)
+    }
+
+    fn remove(&mut self, name: &str) -> Result<(), DiskError> {
+        (**self).remove(name)
+    }
+}
+
 /// What kind of failure: all that the journal branches on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DiskErrorKind {

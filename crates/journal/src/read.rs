@@ -70,7 +70,9 @@ pub fn read_many<D: Disk>(disk: &D, map: &Map, lsns: &[Lsn], found: &mut dyn FnM
         let near = |(other, _): &&(Place, Lsn)| {
             other.name.id == place.name.id && other.offset as usize - (place.offset as usize) < LARGE - SMALL
         };
-        let ahead = places[i..].iter().take(AHEAD_MAX).take_while(near).last();
+        // Only where a read is due: what the last one brought is not asked for again.
+        let due = if window.holds(place) { &[] } else { &places[i..] };
+        let ahead = due.iter().take(AHEAD_MAX).take_while(near).last();
         let span = ahead.map_or(0, |(last, _)| (last.offset - place.offset) as usize);
         found(*lsn, window.read(disk, place, *lsn, span + SMALL));
     }
@@ -114,6 +116,12 @@ impl Window {
             return Err(ReadError::Missing { lsn });
         };
         Ok(Record { lsn, epoch, kind, payload: payload.slice_ref(original) })
+    }
+
+    /// True if the place itself is in memory.
+    fn holds(&self, place: &Place) -> bool {
+        let at = u64::from(place.offset);
+        self.segment == place.name.id && at >= self.start && at < self.start + self.bytes.len() as u64
     }
 
     /// Steps from frame to frame by their lengths. Cheap, and possibly misled by a damaged one.
@@ -172,7 +180,7 @@ impl Window {
         head: &Head,
         seed: u32,
     ) -> Result<bool, ReadError> {
-        if !self.load(disk, place, at, head.size(), 0)? {
+        if !self.load(disk, place, at, head.size(), 0).map_err(|error| gone(error, head.lsn))? {
             return Ok(false);
         }
         let from = (at - self.start) as usize;

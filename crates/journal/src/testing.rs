@@ -186,7 +186,7 @@ impl Disk for MemDisk {
     fn write(&mut self, name: &str, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
         let is_dead = self.is_dead();
         self.counts.writes += 1;
-        let used = self.used();
+        let used = if self.faults.capacity.is_some() { self.used() } else { 0 };
         let file = self.files.entry(name.to_owned()).or_default();
         let grows = (offset + bytes.len() as u64).saturating_sub(file.cache.len() as u64);
         let room = self.faults.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(used));

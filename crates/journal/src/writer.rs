@@ -50,12 +50,12 @@ impl<D: Disk> Journal<D> {
     /// anything before the mark is then known as damage, not taken for a torn tail. Does nothing if nothing is new.
     pub fn mark_idle(&mut self) -> Result<Committed, CommitError> {
         let committed = self.commit()?;
-        if self.tip.marked == self.tip.durable {
+        // The mark is a help, not a promise: a full disk goes without.
+        if self.tip.marked == self.tip.durable || self.is_full() {
             return Ok(committed);
         }
         match self.put(Class::Upkeep, frame::size(0), |batch| batch.mark()) {
             Ok(()) => {}
-            // The mark is a help, not a promise: a full disk goes without.
             Err(AppendError::Full | AppendError::TooLong { .. }) => return Ok(committed),
             Err(AppendError::Disk(error)) => return Err(CommitError::Disk(error)),
             Err(AppendError::Poisoned) => return Err(CommitError::Poisoned),

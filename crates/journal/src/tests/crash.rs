@@ -113,22 +113,14 @@ fn story(seed: u64, mutation: Option<Mutation>) -> Result<(), String> {
     let config = Config { mutation, ..config() };
     let (mut disk, mut model) = (MemDisk::new(), Model::default());
     for _ in 0..6 {
-        let opened = if dice.below(4) == 0 {
+        if dice.below(4) == 0 {
             disk.faults.calls_left = Some(dice.below(12));
-            let mut aside = disk.clone();
-            match Journal::open(disk, config.clone()) {
-                Ok(opened) => opened,
-                // The first half of a failed open leaves its traces: replay it on the clone, whose disk we still hold.
-                Err(_) => {
-                    aside = half_open(aside, &config);
-                    aside.crash(&mut |n| dice.below(n));
-                    Journal::open(aside, config.clone()).map_err(|error| error.to_string())?
-                }
+            if Journal::open(&mut disk, config.clone()).is_err() {
+                disk.crash(&mut |n| dice.below(n));
             }
-        } else {
-            Journal::open(disk, config.clone()).map_err(|error| error.to_string())?
-        };
-        let (mut journal, report) = opened;
+            disk.kill();
+        }
+        let (mut journal, report) = Journal::open(disk, config.clone()).map_err(|error| error.to_string())?;
         if !report.quarantined.is_empty() {
             return Err(format!("damage where there is none: {:?}", report.quarantined));
         }
@@ -150,38 +142,6 @@ fn story(seed: u64, mutation: Option<Mutation>) -> Result<(), String> {
     Ok(())
 }
 
-/// What a disk looks like after an open that failed on it.
-fn half_open(disk: MemDisk, config: &Config) -> MemDisk {
-    let shared = Shared(std::rc::Rc::new(std::cell::RefCell::new(disk)));
-    let kept = shared.clone();
-    assert!(Journal::open(shared, config.clone()).is_err(), "the same faults fail the same open");
-    kept.0.borrow().clone()
-}
-
-#[derive(Clone)]
-struct Shared(std::rc::Rc<std::cell::RefCell<MemDisk>>);
-
-impl crate::Disk for Shared {
-    fn list(&self) -> Result<Vec<crate::FileInfo>, crate::DiskError> {
-        self.0.borrow().list()
-    }
-    fn read(&self, name: &str, offset: u64, buf: &mut [u8]) -> Result<usize, crate::DiskError> {
-        self.0.borrow().read(name, offset, buf)
-    }
-    fn write(&mut self, name: &str, offset: u64, bytes: &[u8]) -> Result<(), crate::DiskError> {
-        self.0.borrow_mut().write(name, offset, bytes)
-    }
-    fn sync(&mut self, name: &str) -> Result<(), crate::DiskError> {
-        self.0.borrow_mut().sync(name)
-    }
-    fn rename(&mut self, from: &str, to: &str) -> Result<(), crate::DiskError> {
-        self.0.borrow_mut().rename(from, to)
-    }
-    fn remove(&mut self, name: &str) -> Result<(), crate::DiskError> {
-        self.0.borrow_mut().remove(name)
-    }
-}
-
 #[test]
 fn nothing_acknowledged_is_lost_and_nothing_made_up() {
     for seed in 0..SEEDS {
@@ -197,6 +157,38 @@ fn acknowledging_before_the_sync_is_caught() {
 #[test]
 fn relying_on_an_unconfirmed_tail_where_it_lies_is_caught() {
     assert!((0..SEEDS).any(|seed| story(seed, Some(Mutation::NoTailCopy)).is_err()));
+}
+
+#[test]
+fn compaction_and_recovery_may_stop_at_any_call() {
+    let mut journal = Journal::open(MemDisk::new(), config()).unwrap().0;
+    let mut model = Model::default();
+    for lsn in 1..=150_u64 {
+        model.appended.insert(lsn, lsn.to_le_bytes().repeat(12));
+        journal.append(Class::Intake, &[Entry { kind: 1, payload: &model.appended[&lsn] }]).unwrap();
+    }
+    model.acked = journal.commit().unwrap().durable.0;
+    let start = journal.into_disk();
+    for calls in 0..80 {
+        let mut disk = start.clone();
+        disk.faults.calls_left = Some(calls);
+        let keeps = |lsn: u64| lsn.is_multiple_of(4);
+        model.let_go = (1..=150).filter(|lsn| !keeps(*lsn)).collect();
+        if let Ok((mut journal, _)) = Journal::open(&mut disk, config()) {
+            let judge = &mut |lsn: Lsn, _, _: &[u8]| if keeps(lsn.0) { Keep::Keep } else { Keep::Drop };
+            for _ in 0..40 {
+                if journal.compact(600, judge).is_err() || journal.commit().is_err() {
+                    break;
+                }
+            }
+        }
+        let mut dice = Dice(calls);
+        disk.crash(&mut |n| dice.below(n));
+        let journal = Journal::open(disk, config()).unwrap().0;
+        let found = found_in(&journal).unwrap_or_else(|error| panic!("after {calls} calls: {error}"));
+        model.check(&found).unwrap_or_else(|error| panic!("after {calls} calls: {error}"));
+        assert_eq!(journal.last(), Lsn(150));
+    }
 }
 
 /// Each is a few lives with some hundred calls.
