@@ -151,18 +151,19 @@ impl Running {
 impl Line for SessionLine {
     async fn next(&mut self) -> Event {
         loop {
-            // What the driver has said goes first: it may be what the router waits for.
-            if self.commands.is_empty()
-                && let Some(event) = self.events.pop_front()
-            {
-                return event;
-            }
             match &mut self.running {
-                None if !self.events.is_empty() => self.commands.clear(),
-                None => self.begin_again().await,
-                Some(running) => match running.exchange(&mut self.commands).await {
-                    Some(reports) => self.take(reports),
-                    None => self.hang_up(),
+                // What the driver has said goes first: it may be what the router waits for.
+                Some(running) if !self.commands.is_empty() || self.events.is_empty() => {
+                    match running.exchange(&mut self.commands).await {
+                        Some(reports) => self.take(reports),
+                        None => self.hang_up(),
+                    }
+                }
+                // What it says while there is no session waits for the next, bounded by the machine: the router will
+                // ask for the job to be opened first.
+                Some(_) | None => match self.events.pop_front() {
+                    Some(event) => return event,
+                    None => self.begin_again().await,
                 },
             }
         }

@@ -2,13 +2,14 @@
 //! answers every row at once.
 
 use std::fs;
+use std::sync::{Arc, Mutex};
 
 use sheaf_net::{Arrival, Incoming, Listener};
 use sheaf_roles::client::Reason;
 use sheaf_session::{
     Delivery, Endpoint, Fatal, Input, Kind, Lane, Micros, Outgoing, Output, Step, {Body, Event as SessionEvent},
 };
-use sheaf_task::{DeliveredRow, JobCounts, JobId, JobOptions, Key, Outcome, RouterId, ToClient};
+use sheaf_task::{DeliveredRow, JobCounts, JobId, JobOptions, Key, Outcome, Refusal, RouterId, ToClient};
 use tokio::sync::watch;
 
 use super::*;
@@ -18,10 +19,16 @@ use crate::progress::Progress;
 use crate::sink::SinkSpec;
 use crate::source::SourceSpec;
 
+/// What the router has on disk: results by number, from 1.
+type Journal = Arc<Mutex<Vec<DeliveredRow>>>;
+
 struct EchoRouter {
     session: Session,
-    number: u64,
+    journal: Journal,
+    /// Ends the session after so many more messages of rows.
+    ends_after: Option<u32>,
     ended: bool,
+    opened: bool,
 }
 
 impl EchoRouter {
@@ -31,27 +38,51 @@ impl EchoRouter {
     }
 
     fn hear(&mut self, now: Micros, delivery: Delivery) {
+        if self.ends_after == Some(0) {
+            return;
+        }
         match ToRouter::decode(delivery.body).unwrap() {
             ToRouter::OpenJob(spec) => {
-                let counts = JobCounts { last_number: self.number, ..JobCounts::default() };
+                let journal = self.journal.lock().unwrap().clone();
+                let counts = JobCounts { last_number: journal.len() as u64, ..JobCounts::default() };
                 let router = RouterId([1; 16]);
-                self.say(
-                    now,
-                    Lane::Urgent,
-                    &ToClient::JobOpened { job: spec.job, router, cursor: spec.cursor, counts },
-                );
+                let opened = ToClient::JobOpened { job: spec.job, router, cursor: spec.cursor, counts };
+                self.say(now, Lane::Urgent, &opened);
+                let again = if self.opened { journal.len() } else { spec.cursor as usize };
+                self.opened = true;
+                for rows in journal[again..].chunks(500) {
+                    self.say(now, Lane::Bulk, &ToClient::Deliver { job: spec.job, rows: rows.to_vec() });
+                }
             }
-            ToRouter::Submit { job, rows } => self.answer(now, job, rows),
+            ToRouter::Submit { job, rows } if !self.opened => {
+                let rows = rows.into_iter().map(|row| row.row).collect();
+                let refusal = Refusal::UnknownJob;
+                self.say(now, Lane::Urgent, &ToClient::Refused { job, rows, refusal });
+            }
+            ToRouter::Submit { job, rows } => {
+                self.answer(now, job, rows);
+                if let Some(left) = &mut self.ends_after {
+                    *left -= 1;
+                    if *left == 0 {
+                        self.session.close(now, How::Now);
+                        return;
+                    }
+                }
+            }
             other => assert!(matches!(other, ToRouter::Scanned { .. })),
         }
         self.session.commit(now, delivery.place);
     }
 
     fn answer(&mut self, now: Micros, job: JobId, rows: Vec<sheaf_task::SubmitRow>) {
-        let rows = rows.into_iter().map(|row| {
-            self.number += 1;
-            DeliveredRow {
-                number: self.number,
+        let mut journal = self.journal.lock().unwrap().clone();
+        let before = journal.len();
+        for row in rows {
+            if journal.iter().any(|known| known.row == row.row) {
+                continue;
+            }
+            journal.push(DeliveredRow {
+                number: journal.len() as u64 + 1,
                 row: row.row,
                 key: Key([1; 16]),
                 outcome: Outcome::Ok(row.body),
@@ -59,10 +90,13 @@ impl EchoRouter {
                 worker: String::new(),
                 ms: 0,
                 cached: false,
-            }
-        });
-        let message = ToClient::Deliver { job, rows: rows.collect() };
-        self.say(now, Lane::Bulk, &message);
+            });
+        }
+        let rows = journal[before..].to_vec();
+        *self.journal.lock().unwrap() = journal;
+        if !rows.is_empty() {
+            self.say(now, Lane::Bulk, &ToClient::Deliver { job, rows });
+        }
     }
 }
 
@@ -92,8 +126,9 @@ impl Endpoint for EchoRouter {
     }
 }
 
-/// Serves every session that arrives, each with an echoing router of its own.
-async fn serve(listener: Listener) {
+/// Serves every session that arrives. The first ends after so many messages of rows, where that is said.
+async fn serve(listener: Listener, mut ends_after: Option<u32>) {
+    let journal = Journal::default();
     let (arrivals_in, mut arrivals) = mpsc::channel(4);
     let serving = tokio::spawn(listener.serve(arrivals_in));
     let mut sessions: std::collections::BTreeMap<[u8; 16], mpsc::Sender<Incoming>> = Default::default();
@@ -105,24 +140,31 @@ async fn serve(listener: Listener) {
             let (door, connections) = mpsc::channel(1);
             let (commands, taken) = mpsc::channel(1);
             let (says, mut reports) = mpsc::channel(1);
-            let endpoint = EchoRouter { session, number: 0, ended: false };
+            let endpoint = EchoRouter {
+                session,
+                journal: journal.clone(),
+                ends_after: ends_after.take(),
+                ended: false,
+                opened: false,
+            };
             tokio::spawn(Link::new(endpoint, Clock::start(), Source::Accept(connections), taken, says).run());
             tokio::spawn(async move { while reports.recv().await.is_some() {} });
             held.push(commands);
             door
         });
-        door.send(incoming).await.unwrap();
+        // A session that is over wants no connection.
+        drop(door.send(incoming).await);
     }
     serving.abort();
 }
 
-async fn job_over_tcp(faults: Option<Faults>, rows: usize) {
+async fn job_over_tcp(faults: Option<Faults>, ends_after: Option<u32>, rows: usize) {
     let dir = tempfile::tempdir().unwrap();
     let lines: Vec<String> = (0..rows).map(|n| format!("row {n}")).collect();
     fs::write(dir.path().join("rows.txt"), lines.join("\n")).unwrap();
     let listener = Listener::bind(Some("127.0.0.1:0")).await.unwrap();
     let target = Target::Tcp(listener.addr().unwrap());
-    let router = tokio::spawn(serve(listener));
+    let router = tokio::spawn(serve(listener, ends_after));
     let config = JobConfig {
         name: "tcp".into(),
         source: SourceSpec::new(dir.path().join("rows.txt")),
@@ -149,11 +191,16 @@ async fn job_over_tcp(faults: Option<Faults>, rows: usize) {
 
 #[tokio::test]
 async fn a_job_over_tcp() {
-    job_over_tcp(None, 20_000).await;
+    job_over_tcp(None, None, 5_000).await;
 }
 
 #[tokio::test]
 async fn a_job_over_a_line_that_loses_and_repeats() {
     let faults = Faults { drop: 0.1, dup: 0.05, reorder: 0.1, seed: 3, ..Faults::default() };
-    job_over_tcp(Some(faults), 3_000).await;
+    job_over_tcp(Some(faults), None, 3_000).await;
+}
+
+#[tokio::test]
+async fn a_session_that_ends_is_followed_by_another() {
+    job_over_tcp(None, Some(3), 5_000).await;
 }
