@@ -27,6 +27,26 @@ pub(super) struct Deliveries {
     pub(super) local: Vec<WriteRow>,
     writes: VecDeque<Write>,
     last: WriteId,
+    written: Written,
+}
+
+/// Rows that were given to the sink with an answer, a bit each: the count of repetitions rests on nothing else.
+#[derive(Debug, Default)]
+struct Written {
+    bits: Vec<u64>,
+}
+
+impl Written {
+    /// True unless the sink was given an answer of this row before.
+    fn is_due(&mut self, number: u64, ok: bool) -> bool {
+        let (word, bit) = ((number / 64) as usize, 1 << (number % 64));
+        if self.bits.len() <= word {
+            self.bits.resize(word + 1, 0);
+        }
+        let due = self.bits[word] & bit == 0;
+        self.bits[word] |= bit * u64::from(ok);
+        due
+    }
 }
 
 #[derive(Debug)]
@@ -169,8 +189,9 @@ impl Client {
         };
         match state {
             State::Open | State::Refused => {}
+            // It was delivered while its submission was still on its way: the router took that for a sink that lost it.
             State::Ok => {
-                self.audit.repeated += 1;
+                self.audit.stale += 1;
                 return None;
             }
             // Retried by an operator: what comes now replaces what the sink has.
@@ -188,6 +209,7 @@ impl Client {
         self.audit.ok += u64::from(ok);
         self.audit.failed += u64::from(!ok);
         self.audit.cached += u64::from(ok && delivered.cached);
+        self.audit.repeated += u64::from(!self.deliveries.written.is_due(number, ok));
         Some(to_write(delivered, number))
     }
 }

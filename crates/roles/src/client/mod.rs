@@ -237,7 +237,7 @@ pub struct Audit {
     pub open: u64,
     /// Acknowledged by the router, not in the sink, and not open at the router: must be 0.
     pub lost: u64,
-    /// Times that the router gave an answered row another number: must be 0. Such a row is not written again.
+    /// Times that the sink was asked to write a row that it had an answer of: must be 0.
     pub repeated: u64,
     /// Of those with an answer: nobody executed them for this job.
     pub cached: u64,
@@ -245,7 +245,8 @@ pub struct Audit {
     pub resumed: u64,
     /// Of those: without an answer.
     pub resumed_failed: u64,
-    /// Deliveries of rows that this run does not know (deleted or changed since): not written.
+    /// Deliveries that were not written: of rows that this run does not know (deleted or changed since), or that had
+    /// their answer.
     pub stale: u64,
 }
 

@@ -99,10 +99,6 @@ impl<R> Pump<R> {
         self.session.close(now, How::Now);
     }
 
-    pub(super) fn is_over(&self) -> bool {
-        self.over.is_some()
-    }
-
     fn take_over(&mut self) -> Verdict {
         match &self.over {
             None => Verdict::Goes,

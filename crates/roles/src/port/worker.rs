@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use sheaf_session::{
-    Body, Config, Delivery, Endpoint, Event, Fatal, How, Input, Lane, Micros, MsgId, Record, Session, Side, State,
-    Status, Step, Ticket,
+    Body, Config, Delivery, Endpoint, Event, Fatal, How, Input, Lane, Micros, MsgId, Place, Record, Session, Side,
+    State, Status, Step, Ticket,
 };
 use sheaf_task::{Capacity, Fence, ToRouter, ToWorker, topic};
 
@@ -42,7 +42,26 @@ pub struct WorkerPort {
     pump: Pump<WorkerReport>,
     /// Fences of results that are not acknowledged, in order.
     results: VecDeque<(MsgId, Vec<Fence>)>,
-    waiting: Waiting<Vec<Fence>>,
+    waiting: Waiting<Memo>,
+    registering: Registering,
+    /// Assignments to commit when the router has taken the registration.
+    places: Vec<Place>,
+}
+
+/// What is remembered of a message until it is sent.
+enum Memo {
+    Results(Vec<Fence>),
+    Registration,
+    Word,
+}
+
+/// Where the registration of this connection is. It tells what the worker held when it was written; an assignment that
+/// came later and was acknowledged before the router read it would be taken for lost. So none is acknowledged until then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Registering {
+    Expected,
+    Sent(MsgId),
+    Taken,
 }
 
 impl WorkerPort {
@@ -60,7 +79,13 @@ impl WorkerPort {
     }
 
     fn resume(session: Session, results: VecDeque<(MsgId, Vec<Fence>)>) -> Self {
-        Self { pump: Pump::new(session), results, waiting: Waiting::new() }
+        Self {
+            pump: Pump::new(session),
+            results,
+            waiting: Waiting::new(),
+            registering: Registering::Expected,
+            places: Vec::new(),
+        }
     }
 
     /// The attempts whose results are in the session, unacknowledged: [`worker::Config::spooled`].
@@ -74,33 +99,41 @@ impl WorkerPort {
     }
 
     fn send(&mut self, now: Micros, message: &ToRouter) {
-        let (lane, fences) = match message {
-            ToRouter::Results(items) => (Lane::Bulk, items.iter().map(|item| item.fence).collect()),
+        let (lane, memo) = match message {
+            ToRouter::Results(items) => (Lane::Bulk, Memo::Results(items.iter().map(|item| item.fence).collect())),
+            ToRouter::Register(_) => (Lane::Urgent, Memo::Registration),
             ToRouter::OpenJob(_)
             | ToRouter::Submit { .. }
             | ToRouter::Scanned { .. }
             | ToRouter::Ask { .. }
-            | ToRouter::Register(_)
             | ToRouter::Recalled(_)
-            | ToRouter::Leave => (Lane::Urgent, Vec::new()),
+            | ToRouter::Leave => (Lane::Urgent, Memo::Word),
         };
         // Bounded by what the router lets this worker hold: its results, and a few words about them.
-        if !self.waiting.push(lane, Body::Inline(message.encode()), fences) {
+        if !self.waiting.push(lane, Body::Inline(message.encode()), memo) {
             self.pump.give_up(now, Over::Overrun);
         }
         self.flush(now);
     }
 
     fn flush(&mut self, now: Micros) {
-        let results = &mut self.results;
-        self.waiting.flush(now, &mut self.pump.session, |id, fences| match id.lane {
-            Lane::Bulk => results.push_back((id, fences)),
-            Lane::Urgent => {}
+        let (results, registering) = (&mut self.results, &mut self.registering);
+        self.waiting.flush(now, &mut self.pump.session, |id, memo| match memo {
+            Memo::Results(fences) => results.push_back((id, fences)),
+            Memo::Registration => *registering = Registering::Sent(id),
+            Memo::Word => {}
         });
     }
 
     fn report(&mut self, event: worker::Event) {
         self.pump.reports.push_back(WorkerReport::Event(event));
+    }
+
+    fn on_urgent_acked(&mut self, now: Micros, upto: MsgId) {
+        if matches!(self.registering, Registering::Sent(id) if id.n <= upto.n) {
+            self.registering = Registering::Taken;
+            self.places.drain(..).for_each(|place| self.pump.session.commit(now, place));
+        }
     }
 
     fn on_acked(&mut self, upto: MsgId) {
@@ -156,13 +189,18 @@ impl Glue for WorkerPort {
         &mut self.pump
     }
 
-    /// Everything is committed on receipt: what this process holds, it names when it comes back.
+    /// Committed on receipt, or with the registration: what this process holds, it names when it comes back.
     fn on_delivery(&mut self, now: Micros, delivery: Delivery) {
         let Ok(message) = ToWorker::decode(delivery.body) else {
             self.pump.give_up(now, Over::Malformed);
             return;
         };
-        self.pump.session.commit(now, delivery.place);
+        let is_assignment = matches!(message, ToWorker::Assign(_));
+        if is_assignment && self.registering != Registering::Taken {
+            self.places.push(delivery.place);
+        } else {
+            self.pump.session.commit(now, delivery.place);
+        }
         self.report(match message {
             ToWorker::Registered { router, keep, drop } => worker::Event::Registered { router, keep, drop },
             ToWorker::Assign(assignments) => worker::Event::Assigned(assignments),
@@ -174,13 +212,16 @@ impl Glue for WorkerPort {
 
     fn on_event(&mut self, now: Micros, event: Event) {
         match event {
-            Event::Up { resumed: _ } => self.report(worker::Event::Up),
+            Event::Up { resumed: _ } => {
+                self.registering = Registering::Expected;
+                self.report(worker::Event::Up);
+            }
             Event::Down => self.report(worker::Event::Down),
             Event::Acked { lane: Lane::Bulk, upto } => self.on_acked(upto),
+            Event::Acked { lane: Lane::Urgent, upto } => self.on_urgent_acked(now, upto),
             Event::Room { lane: _ } => self.flush(now),
             // A router that lost results makes those attempts again; results it lost twice over are stale to it.
-            Event::Acked { lane: Lane::Urgent, .. }
-            | Event::Diverged { .. }
+            Event::Diverged { .. }
             | Event::Renumbered { .. }
             | Event::Stored(_)
             | Event::Cancelled(_)
