@@ -70,7 +70,7 @@ impl Router {
         let mut sent = Vec::with_capacity(taken.len());
         for ix in taken.iter().copied() {
             gate = gate.max(self.tasks.gate(ix));
-            let attempt = self.tasks.row(ix).attempt + 1;
+            let attempt = self.next_attempt();
             self.tasks.row_mut(ix).attempt = attempt;
             if self.tasks.row(ix).cold {
                 self.tasks.cold_mut(ix).adopted = None;
@@ -86,6 +86,12 @@ impl Router {
         let Some(peer) = self.workers.worker(no).link.peer else { return };
         let message = Outbound::Assign { service: self.workers.service(service).name.clone(), items };
         self.send(peer, gate, message, Some(Sent::Assign(sent)));
+    }
+
+    /// Counted over all tasks, so that a task which is finished, forgotten and submitted again never repeats a fence.
+    fn next_attempt(&mut self) -> u32 {
+        self.attempt = self.attempt.checked_add(1).unwrap_or(1);
+        self.attempt
     }
 
     /// A task that is nowhere is held by a worker from now on.

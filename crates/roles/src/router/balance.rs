@@ -25,12 +25,14 @@ impl Router {
         Some(if is_less_loaded(self.workers.worker(b), self.workers.worker(a)) { b } else { a })
     }
 
-    /// How much of what is ready one message should take: a batch, but not more than leaves as much for every other
-    /// worker with room.
+    /// How much of what is ready one message should take: a batch (or a good part of what may wait, where that is more),
+    /// but not more than leaves as much for every other worker with room.
     pub(super) fn share(&self, service: ServiceNo, no: WorkerNo) -> u32 {
         let room = self.workers.service(service).room.len().max(1) as u32;
         let ready = self.workers.service(service).ready;
-        self.workers.worker(no).capacity.batch.min(ready.div_ceil(room)).max(1)
+        let worker = self.workers.worker(no);
+        let batch = worker.capacity.batch.max(worker.allowed().div_ceil(4));
+        batch.min(ready.div_ceil(room)).max(1)
     }
 
     pub(super) fn on_announce(&mut self, peer: PeerId, capacity: Capacity) {

@@ -134,6 +134,9 @@ pub struct Sizes {
     pub unsettled: u64,
 }
 
+/// Sealed keys that leave memory with each event: more than one event can add, on average.
+const RECENT_DROPPED: u32 = 2_048;
+
 /// The two clocks: the caller's, and that of leases, which stands still while the router itself was asleep.
 #[derive(Clone, Copy, Debug, Default)]
 struct Clock {
@@ -181,6 +184,8 @@ pub struct Router {
     /// Services that may have something to hand out.
     workers_active: BTreeSet<ServiceNo>,
     restart: Restart,
+    /// The last attempt given out in this epoch.
+    attempt: u32,
     mode: (Mode, Disk),
     stats: Stats,
 }
@@ -205,6 +210,7 @@ impl Router {
             backoff: BinaryHeap::new(),
             workers_active: BTreeSet::new(),
             restart: Restart::default(),
+            attempt: 0,
             mode: (Mode::Running, Disk::Room),
             stats: Stats::default(),
             config,
@@ -246,6 +252,7 @@ impl Router {
             Event::Tick => self.on_tick(),
             Event::Stop => self.on_stop(),
         }
+        self.recent.drop_sealed(RECENT_DROPPED);
         self.deliver();
         self.dispatch();
         self.recall();
@@ -301,7 +308,6 @@ impl Router {
         self.judge_silence();
         self.release_withheld();
         self.signal_progress();
-        self.recent.drop_sealed(self.config.limits.slice_max);
     }
 
     fn is_walking(&self) -> bool {

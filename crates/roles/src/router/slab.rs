@@ -67,7 +67,7 @@ pub(super) struct Row {
     prev: Ix,
     /// While `Assigned`.
     pub(super) worker: WorkerNo,
-    /// The last attempt of this epoch; 0: none yet.
+    /// Its last attempt of this epoch; 0: none yet.
     pub(super) attempt: u32,
     pub(super) spot: Spot,
     /// The ready list of its job that it is in, while `Ready`.

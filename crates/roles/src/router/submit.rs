@@ -154,8 +154,11 @@ impl Router {
             || self.mode.1 == Disk::Full
     }
 
-    /// The newest session that opens a job gets its results.
+    /// The newest session that opens a job gets its results. One that opens it again goes on where it is.
     fn take_client(&mut self, no: JobNo, id: PeerId) {
+        if self.jobs.job(no).client.is_some_and(|client| client.peer == id) {
+            return;
+        }
         let counts = self.jobs.job(no).counts;
         if let Some(before) = self.jobs.job(no).client.map(|client| client.peer)
             && let Some(peer) = self.peers.get_mut(&before)

@@ -228,7 +228,9 @@ impl Script {
             Some((epoch, attempt)) => (epoch.parse().unwrap(), attempt),
             None => (self.world.epoch, attempt),
         };
-        Fence { key: Key(id(key)), epoch, attempt: attempt.parse().unwrap() }
+        let ordinal = attempt.parse::<usize>().unwrap();
+        let key = Key(id(key));
+        Fence { key, epoch, attempt: self.world.attempts[&(epoch, key)][ordinal - 1] }
     }
 
     fn ask(&mut self, args: &[&str]) -> Vec<Output> {
@@ -317,10 +319,12 @@ impl Script {
 
     fn show_fence(&self, fence: &Fence) -> String {
         let key = name(&fence.key.0);
+        let attempts = &self.world.attempts[&(fence.epoch, fence.key)];
+        let ordinal = attempts.iter().position(|attempt| *attempt == fence.attempt).unwrap() + 1;
         if fence.epoch == self.world.epoch {
-            format!("{key}#{}", fence.attempt)
+            format!("{key}#{ordinal}")
         } else {
-            format!("{key}#{}.{}", fence.epoch, fence.attempt)
+            format!("{key}#{}.{ordinal}", fence.epoch)
         }
     }
 }

@@ -32,6 +32,8 @@ pub(super) struct World {
     pub(super) next_lsn: Lsn,
     pub(super) durable: Lsn,
     pub(super) sealed: (Lsn, Generation),
+    /// By epoch and key: the attempts that were given out, in order.
+    pub(super) attempts: BTreeMap<(u64, Key), Vec<u32>>,
     peers: BTreeMap<String, PeerId>,
     next_peer: u64,
     seq: u64,
@@ -61,6 +63,7 @@ impl World {
             next_lsn: Lsn(1),
             durable: Lsn::NONE,
             sealed: (Lsn::NONE, Generation(0)),
+            attempts: BTreeMap::new(),
             peers: BTreeMap::new(),
             next_peer: 1,
             seq: 0,
@@ -112,6 +115,13 @@ impl World {
                 assert_eq!(&Record::decode(record.kind(), payload.into()).unwrap(), record);
                 self.journal.push((*lsn, record.clone()));
                 self.next_lsn = lsn.next();
+            }
+            if let Output::Send { message: Outbound::Assign { items, .. }, .. } = &output {
+                for AssignItem { fence, .. } in items {
+                    let attempts = self.attempts.entry((fence.epoch, fence.key)).or_default();
+                    assert!(!attempts.contains(&fence.attempt), "a fence is given out once");
+                    attempts.push(fence.attempt);
+                }
             }
             outputs.push(output);
         }
