@@ -93,7 +93,7 @@ impl Disk for FileDisk {
     }
 
     fn read(&self, name: &str, offset: u64, buf: &mut [u8]) -> Result<usize, DiskError> {
-        let read = || -> io::Result<usize> {
+        let mut read = || -> io::Result<usize> {
             let file = self.read_file(name)?;
             let mut filled = 0;
             while filled < buf.len() {

@@ -3,9 +3,8 @@
 //!
 //! The index is never trusted: whatever it finds is read from the journal and checked for its key.
 
-use sheaf_roles::router::record::prior_of;
-use sheaf_roles::router::{Generation, JobNo, Lsn, Prior, Record};
-use sheaf_task::{Key, RowId};
+use sheaf_roles::router::{Generation, Lsn, Record};
+use sheaf_task::Key;
 
 use crate::store::Store;
 
@@ -19,11 +18,11 @@ impl Finished {
         Generation(0)
     }
 
-    /// What the journal knows of `key`, and of `row` in `job`.
-    pub(crate) fn prior(&self, store: &Store, key: Key, job: Option<JobNo>, row: RowId) -> Option<Prior> {
+    /// The records that the index names for `key`, in LSN order. Whoever uses them checks that they are of that key.
+    pub(crate) fn records(&self, store: &Store, key: Key) -> Vec<(Lsn, Record)> {
         let lsns = self.candidates(key);
         if lsns.is_empty() {
-            return None;
+            return Vec::new();
         }
         let mut found = Vec::with_capacity(lsns.len());
         for (lsn, fetched) in lsns.iter().zip(store.fetch(&lsns)) {
@@ -33,7 +32,7 @@ impl Finished {
                 Err(error) => tracing::error!(%error, lsn = lsn.0, "a record that the index names does not decode"),
             }
         }
-        prior_of(key, job, row, &found)
+        found
     }
 
     fn candidates(&self, _key: Key) -> Vec<Lsn> {

@@ -4,6 +4,7 @@
 //! Invariants: nothing is acknowledged before the writer has synced it; after an error of the disk the process stops;
 //! no stages wait for each other ([`stages`]).
 
+mod check;
 mod core;
 mod datadir;
 mod disk;
@@ -19,9 +20,10 @@ pub mod stages;
 mod store;
 mod writer;
 
-pub use datadir::{DataDir, DataDirError};
+pub use check::{Check, check};
+pub use datadir::{DataDir, DataDirError, random};
 pub use disk::FileDisk;
-pub use limits::Limits;
+pub use limits::{Limit, Limits, limits};
 pub use restore::RestoreError;
 pub use server::{Server, ServerConfig, ServerError, StartError, Stopper};
 pub use writer::WriterError;

@@ -26,3 +26,39 @@ impl Default for Limits {
         }
     }
 }
+
+/// One limit, for `sheaf doctor --limits`.
+#[derive(Clone, Copy, Debug)]
+pub struct Limit {
+    /// Its name.
+    pub name: &'static str,
+    /// Its value.
+    pub value: u64,
+    /// What happens when it is reached.
+    pub when_full: &'static str,
+}
+
+/// Every limit of a router and its links, with their defaults.
+pub fn limits() -> Vec<Limit> {
+    let own = Limits::default();
+    let machine = sheaf_roles::router::Limits::default();
+    let limit = |name, value, when_full| Limit { name, value, when_full };
+    vec![
+        limit("body_bytes_max", sheaf_task::BODY_BYTES_MAX as u64, "the row fails with a clear error"),
+        limit("batch_rows_max", sheaf_task::BATCH_ROWS_MAX as u64, "more rows go in the next message"),
+        limit("tasks_open_max", machine.tasks_open_max.into(), "rows are refused as busy and sent again later"),
+        limit("jobs_max", machine.jobs_max.into(), "opening another job is refused as busy"),
+        limit("workers_max", machine.workers_max.into(), "registering another worker is refused as busy"),
+        limit("services_max", machine.services_max.into(), "whoever names another service is refused as busy"),
+        limit("deliver_messages_max", machine.deliver_messages_max.into(), "results wait on disk until the sink commits"),
+        limit("failures_max", machine.failures_max.into(), "the oldest failures leave the list; they stay delivered"),
+        limit("capacity_max", machine.capacity_max.into(), "an announcement of more is taken as this"),
+        limit("sessions_max", own.sessions_max as u64, "a new connection is turned away"),
+        limit("session_warm_ms", own.session_warm_ms, "a session without a connection is forgotten"),
+        limit("recent_bytes", own.recent_bytes as u64, "older bodies are read back from disk"),
+        limit("append_bytes_max", own.append_bytes_max as u64, "no more events are taken until the disk has caught up"),
+        limit("outbound_bytes_max", sheaf_net::limits::OUTBOUND_BYTES_MAX as u64, "the session waits for its carrier"),
+        limit("reports_max", sheaf_net::limits::REPORTS_MAX as u64, "nothing more is read from the carrier"),
+        limit("strangers_max", sheaf_net::limits::STRANGERS_MAX as u64, "no more connections are accepted for now"),
+    ]
+}

@@ -1,14 +1,12 @@
 //! One session of the router, as its link drives it: the port, with what it asks for answered on the spot from the
 //! store. Keys are hashed and looked up here, on the link's task, and not on the core.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sheaf_net::Clock;
 use sheaf_roles::port::{RouterCommand, RouterPort, RouterReport};
-use sheaf_roles::router::{Event, Inbound, JobNo, Outbound, Output, PeerId};
+use sheaf_roles::router::{Event, Inbound, Output, PeerId};
 use sheaf_session::{Endpoint, Fatal, How, Input, Micros, Step};
-use sheaf_task::JobId;
 
 use crate::core::Input as CoreInput;
 use crate::finished::Finished;
@@ -20,7 +18,6 @@ pub(crate) struct Peer {
     port: RouterPort,
     store: Arc<Store>,
     finished: Arc<Finished>,
-    jobs: BTreeMap<JobId, JobNo>,
     /// Since when there has been no connection, and how long that may last.
     silence: Silence,
     /// Answers to the core that no report of the port stands for.
@@ -44,16 +41,12 @@ impl Peer {
         warm: Micros,
     ) -> Self {
         let silence = Silence { since: Some(clock.now()), max: warm, is_over: false };
-        Self { id, port, store, finished, jobs: BTreeMap::new(), silence, relooked: Vec::new() }
+        Self { id, port, store, finished, silence, relooked: Vec::new() }
     }
 
     fn look_up(&self, inbound: &mut Inbound) {
-        let generation = self.finished.generation();
-        RouterPort::look_up(inbound, generation, |of, key| {
-            let row = of.map(|(_, row)| row).unwrap_or_default();
-            let job = of.and_then(|(job, _)| self.jobs.get(&job).copied());
-            self.finished.prior(&self.store, key, job, row)
-        });
+        let finished = &self.finished;
+        self.port.look_up(inbound, finished.generation(), |key| finished.records(&self.store, key));
     }
 
     fn on_report(&mut self, now: Micros, report: RouterReport) -> Option<Event> {
@@ -113,9 +106,6 @@ impl Endpoint for Peer {
         let command = match order {
             Output::Commit { place, .. } => RouterCommand::Commit(place),
             Output::Send { lane, tag, message, .. } => {
-                if let Outbound::Opened { job_no, message: sheaf_task::ToClient::JobOpened { job, .. } } = &message {
-                    self.jobs.insert(*job, *job_no);
-                }
                 RouterCommand::Send { lane, tag, message }
             }
             Output::Signal { counts, .. } => RouterCommand::Signal(counts),

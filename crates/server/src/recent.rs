@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 /// The latest records, by LSN.
 #[derive(Debug)]
-pub struct Recent {
+pub(crate) struct Recent {
     batches: VecDeque<Batch>,
     bytes: usize,
     bytes_max: usize,
@@ -16,7 +16,7 @@ pub struct Recent {
 
 /// Payloads of consecutive records in one buffer.
 #[derive(Clone, Debug)]
-pub struct Batch {
+pub(crate) struct Batch {
     /// LSN of the first.
     pub first: u64,
     /// All payloads, one after the other.
@@ -27,7 +27,7 @@ pub struct Batch {
 
 impl Batch {
     /// Kind and payload of the record `lsn`, if it is in this batch.
-    pub fn record(&self, lsn: u64) -> Option<(u8, Bytes)> {
+    pub(crate) fn record(&self, lsn: u64) -> Option<(u8, Bytes)> {
         let at = usize::try_from(lsn.checked_sub(self.first)?).ok()?;
         let (kind, end) = *self.marks.get(at)?;
         let start = if at == 0 { 0 } else { self.marks[at - 1].1 as usize };
@@ -35,7 +35,7 @@ impl Batch {
     }
 
     /// Its records, in order.
-    pub fn records(&self) -> impl Iterator<Item = (u8, &[u8])> {
+    pub(crate) fn records(&self) -> impl Iterator<Item = (u8, &[u8])> {
         let mut start = 0;
         self.marks.iter().map(move |(kind, end)| {
             let payload = &self.buffer[start..*end as usize];
@@ -51,12 +51,12 @@ impl Batch {
 
 impl Recent {
     /// Keeps at most `bytes_max` bytes, but always the last batch.
-    pub fn new(bytes_max: usize) -> Self {
+    pub(crate) fn new(bytes_max: usize) -> Self {
         Self { batches: VecDeque::new(), bytes: 0, bytes_max }
     }
 
     /// Adds the records that come after all that were added before.
-    pub fn push(&mut self, batch: Batch) {
+    pub(crate) fn push(&mut self, batch: Batch) {
         self.bytes += batch.cost();
         self.batches.push_back(batch);
         while self.bytes > self.bytes_max && self.batches.len() > 1 {
@@ -67,7 +67,7 @@ impl Recent {
     }
 
     /// Kind and payload of the record `lsn`, if it is still here.
-    pub fn record(&self, lsn: u64) -> Option<(u8, Bytes)> {
+    pub(crate) fn record(&self, lsn: u64) -> Option<(u8, Bytes)> {
         let after = self.batches.partition_point(|batch| batch.first <= lsn);
         self.batches.get(after.checked_sub(1)?)?.record(lsn)
     }

@@ -1,1 +1,68 @@
-fn main() {}
+//! The `sheaf` binary: arguments in, exit code out. It joins the shells of the other crates and shows what they say.
+
+mod admin;
+mod args;
+mod ask;
+mod doctor;
+mod program;
+mod progress;
+mod run;
+mod serve;
+mod show;
+mod signals;
+mod units;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{CommandFactory, Parser};
+
+use args::{Cli, Command};
+
+/// Exit code for what was refused before or instead of running: usage, bad input, something in use.
+const REFUSED: u8 = 2;
+
+fn main() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|word| word == program::KEEPER_WORD) {
+        return sheaf_worker::keeper::main();
+    }
+    let cli = Cli::parse();
+    start_log();
+    match dispatch(cli) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("sheaf: {error:#}");
+            ExitCode::from(REFUSED)
+        }
+    }
+}
+
+fn dispatch(cli: Cli) -> Result<u8> {
+    let json = cli.json;
+    if let Command::Completions { shell } = cli.command {
+        clap_complete::generate(shell, &mut Cli::command(), "sheaf", &mut std::io::stdout());
+        return Ok(0);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match cli.command {
+            Command::Run(args) => run::run(*args, json).await,
+            Command::Up(args) => serve::up(args).await,
+            Command::Worker(args) => serve::work(args).await,
+            Command::Job(command) => admin::job(command, json).await,
+            Command::Task(command) => admin::task(command, json).await,
+            Command::Failures(args) => admin::failures(args, json).await,
+            Command::Retry(args) => admin::retry(args, json).await,
+            Command::Shutdown(target) => admin::shutdown(target).await,
+            Command::Doctor(args) => doctor::doctor(&args),
+            Command::Completions { .. } => Ok(0),
+        }
+    })
+}
+
+/// Messages go to standard error; `SHEAF_LOG` chooses which (`warn` unless told otherwise).
+fn start_log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("SHEAF_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
+}

@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use sheaf_session::Faults;
 
-pub(crate) use admin::{DoctorArgs, FailuresArgs, JobCommand, RetryArgs, TaskCommand};
-pub(crate) use run::RunArgs;
+pub(crate) use admin::{DoctorArgs, FailuresArgs, JobArgs, JobCommand, RetryArgs, TaskArgs, TaskCommand};
+pub(crate) use run::{OrderArg, RunArgs};
 pub(crate) use serve::{ProgramArgs, UpArgs, WorkerArgs};
 
 /// Where `sheaf up` listens, and where everything else looks for it.

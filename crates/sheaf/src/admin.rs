@@ -1,0 +1,171 @@
+//! The commands of operators: each asks a router and shows the answer.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use sheaf_task::{Answer, JobId, JobInfo, JobState, Key, Question, TaskInfo};
+
+use crate::args::{FailuresArgs, JobArgs, JobCommand, RetryArgs, Target, TaskArgs, TaskCommand};
+use crate::ask::Asker;
+use crate::show;
+
+/// Between two looks of `job wait`.
+const WAIT_EVERY: Duration = Duration::from_millis(250);
+
+/// `sheaf job …`
+pub(crate) async fn job(command: JobCommand, json: bool) -> Result<u8> {
+    match command {
+        JobCommand::Ls(target) => list(&target, json).await,
+        JobCommand::Info(args) => info(&args, json).await,
+        JobCommand::Wait(args) => wait(&args, json).await,
+        JobCommand::Cancel(args) => cancel(&args).await,
+    }
+}
+
+async fn list(target: &Target, json: bool) -> Result<u8> {
+    let mut asker = Asker::find(target).await?;
+    let jobs = jobs(&mut asker).await?;
+    let Answer::Workers(workers) = asker.ask(Question::Workers).await? else { bail!("the answer is to another question") };
+    for info in &jobs {
+        if json { println!("{}", show::job_json(info)) } else { println!("{}", show::job_line(info)) }
+    }
+    if !json {
+        workers.iter().for_each(|worker| println!("worker {}", show::worker_line(worker)));
+        if jobs.is_empty() {
+            eprintln!("sheaf: no jobs yet; begin one with: sheaf run --in ROWS --out RESULTS -- PROGRAM {{}}");
+        }
+    }
+    asker.close().await?;
+    Ok(0)
+}
+
+async fn info(args: &JobArgs, json: bool) -> Result<u8> {
+    let mut asker = Asker::find(&args.target).await?;
+    let info = find(&mut asker, &args.job).await?;
+    if json { println!("{}", show::job_json(&info)) } else { println!("{}", show::job_page(&info)) }
+    asker.close().await?;
+    Ok(0)
+}
+
+async fn wait(args: &JobArgs, json: bool) -> Result<u8> {
+    let mut asker = Asker::find(&args.target).await?;
+    let mut info = find(&mut asker, &args.job).await?;
+    let id = info.job.to_string();
+    while info.state == JobState::Open || info.counts.open > 0 {
+        tokio::time::sleep(WAIT_EVERY).await;
+        info = find(&mut asker, &id).await?;
+    }
+    if json { println!("{}", show::job_json(&info)) } else { println!("{}", show::job_page(&info)) }
+    asker.close().await?;
+    Ok(if info.counts.failed > 0 { 3 } else { 0 })
+}
+
+async fn cancel(args: &JobArgs) -> Result<u8> {
+    let mut asker = Asker::find(&args.target).await?;
+    let info = find(&mut asker, &args.job).await?;
+    match asker.ask(Question::CancelJob(info.job)).await? {
+        Answer::Done(tasks) => eprintln!("sheaf: job {} is cancelled; {tasks} rows were open", info.job.short()),
+        _ => bail!("job {} is gone", info.job.short()),
+    }
+    asker.close().await?;
+    Ok(0)
+}
+
+/// `sheaf task …`
+pub(crate) async fn task(command: TaskCommand, json: bool) -> Result<u8> {
+    match command {
+        TaskCommand::Info(args) => {
+            let info = one_task(&args).await?;
+            if json { println!("{}", show::task_json(&info)) } else { println!("{}", show::task_page(&info)) }
+        }
+        TaskCommand::Explain(args) => {
+            let info = one_task(&args).await?;
+            if json { println!("{}", show::task_json(&info)) } else { println!("{}", show::task_state(&info.state)) }
+        }
+    }
+    Ok(0)
+}
+
+async fn one_task(args: &TaskArgs) -> Result<TaskInfo> {
+    let key = key(&args.key)?;
+    let mut asker = Asker::find(&args.target).await?;
+    let answer = asker.ask(Question::Task(key)).await?;
+    asker.close().await?;
+    match answer {
+        Answer::Task(Some(info)) => Ok(info),
+        _ => bail!("the router knows no task {}; its key is the `key` of an output line", args.key),
+    }
+}
+
+/// `sheaf failures`
+pub(crate) async fn failures(args: FailuresArgs, json: bool) -> Result<u8> {
+    let mut asker = Asker::find(&args.job.target).await?;
+    let job = find(&mut asker, &args.job.job).await?.job;
+    let (mut after, mut left) = (0, args.max);
+    while left > 0 {
+        let question = Question::Failures { job, after, limit: left };
+        let Answer::Failures(rows) = asker.ask(question).await? else { break };
+        let Some(last) = rows.last() else { break };
+        (after, left) = (last.number, left.saturating_sub(rows.len() as u32));
+        for row in &rows {
+            if json { println!("{}", show::failure_row_json(row)) } else { println!("{}", show::failure_page(row)) }
+        }
+    }
+    if after == 0 && !json {
+        eprintln!("sheaf: no failures");
+    }
+    asker.close().await?;
+    Ok(0)
+}
+
+/// `sheaf retry`
+pub(crate) async fn retry(args: RetryArgs, json: bool) -> Result<u8> {
+    let keys = args.keys.iter().map(|text| key(text)).collect::<Result<Vec<_>>>()?;
+    let mut asker = Asker::find(&args.job.target).await?;
+    let job = find(&mut asker, &args.job.job).await?;
+    let Answer::Done(tasks) = asker.ask(Question::Retry { job: job.job, keys }).await? else {
+        bail!("job {} has no such failed rows", job.job.short())
+    };
+    if json {
+        println!("{}", serde_json::json!({ "retried": tasks }));
+    } else {
+        eprintln!("sheaf: {tasks} rows are open again; repeat the job's `sheaf run` to have their answers");
+    }
+    asker.close().await?;
+    Ok(0)
+}
+
+/// `sheaf shutdown`
+pub(crate) async fn shutdown(target: Target) -> Result<u8> {
+    let mut asker = Asker::find(&target).await?;
+    asker.ask(Question::Shutdown).await?;
+    eprintln!("sheaf: the router is stopping");
+    asker.close().await?;
+    Ok(0)
+}
+
+async fn jobs(asker: &mut Asker) -> Result<Vec<JobInfo>> {
+    match asker.ask(Question::Jobs).await? {
+        Answer::Jobs(jobs) => Ok(jobs),
+        _ => bail!("the answer is to another question"),
+    }
+}
+
+/// The job that is meant by `last`, an id, the beginning of one, or a name (the newest of that name).
+async fn find(asker: &mut Asker, meant: &str) -> Result<JobInfo> {
+    let mut jobs = jobs(asker).await?;
+    if meant == "last" {
+        return jobs.pop().context("there are no jobs yet");
+    }
+    if let Some(id) = JobId::parse(meant) {
+        let found = jobs.into_iter().find(|info| info.job == id);
+        return found.with_context(|| format!("there is no job {meant}; see: sheaf job ls"));
+    }
+    let is_meant = |info: &JobInfo| info.name == meant || (meant.len() >= 4 && info.job.to_string().starts_with(meant));
+    let found = jobs.into_iter().rev().find(is_meant);
+    found.with_context(|| format!("there is no job {meant}; see: sheaf job ls"))
+}
+
+fn key(text: &str) -> Result<Key> {
+    Key::parse(text).with_context(|| format!("`{text}` is no key: it has 32 hex digits, as in the `key` of an output line"))
+}

@@ -1,0 +1,73 @@
+//! The router and the worker of a `sheaf run` that joins nobody: in this process, on in-process carriers.
+
+use anyhow::{Context, Result};
+use sheaf_net::Target;
+use sheaf_server::{Server, ServerConfig};
+use sheaf_worker::Stop;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::args::RunArgs;
+use crate::program::{base_name, capacity_of, work_of};
+use crate::signals::Signals;
+
+/// Both, running.
+pub(super) struct Embedded {
+    server: Server,
+    worker: JoinHandle<Result<sheaf_worker::Summary, sheaf_worker::WorkerError>>,
+    stop: watch::Sender<Stop>,
+}
+
+/// Where the router of a run can be asked about it: any free loopback port, noted in its data directory.
+const LISTEN: &str = "127.0.0.1:0";
+
+impl Embedded {
+    /// Starts the router on its data directory, then the worker.
+    pub(super) async fn start(args: &RunArgs) -> Result<Self> {
+        let server = Server::start(ServerConfig {
+            data: args.data.clone(),
+            listen: Some(LISTEN.to_owned()),
+            grace: args.grace,
+            faults: args.chaos.chaos,
+            limits: sheaf_server::Limits::default(),
+        })
+        .await?;
+        let (stop, stopped) = watch::channel(Stop::No);
+        let service = args.service.clone().unwrap_or_else(|| base_name(&args.program.argv));
+        let worker = tokio::spawn(sheaf_worker::run(
+            sheaf_worker::Config {
+                name: "local".to_owned(),
+                services: vec![service],
+                capacity: capacity_of(&args.program),
+                work: work_of(&args.program)?,
+                target: server.target(),
+                data: None,
+                faults: args.chaos.chaos,
+            },
+            stopped,
+        ));
+        Ok(Self { server, worker, stop })
+    }
+
+    /// For the client's line.
+    pub(super) fn target(&self) -> Target {
+        self.server.target()
+    }
+
+    /// Lets the worker finish what it runs, then stops the router. A signal meanwhile does not wait for the worker.
+    pub(super) async fn stop(mut self, signals: &mut Signals) -> Result<()> {
+        self.stop.send_replace(Stop::Drain);
+        let worker = loop {
+            tokio::select! {
+                ended = &mut self.worker => break ended,
+                () = signals.next() => {
+                    self.stop.send_replace(Stop::Force);
+                }
+            }
+        };
+        self.server.stopper().stop().await;
+        self.server.ended().await?;
+        worker.context("the worker panicked")??;
+        Ok(())
+    }
+}

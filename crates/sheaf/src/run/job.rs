@@ -1,0 +1,75 @@
+//! From the words of `sheaf run` to the job that they describe.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use sheaf_client::JobConfig;
+use sheaf_client::sink::SinkSpec;
+use sheaf_client::source::SourceSpec;
+use sheaf_task::{JobOptions, Order};
+
+use crate::args::{OrderArg, ProgramArgs, RunArgs};
+use crate::program::{base_name, mode_name};
+
+/// The job, as far as it can be told without a router.
+pub(super) fn job_of(args: &RunArgs) -> Result<JobConfig> {
+    let (service, revision) = service_of(args)?;
+    let source = SourceSpec {
+        path: args.input.clone(),
+        format: None,
+        query: args.query.clone(),
+        column: args.column.clone(),
+        id: args.id.clone(),
+    };
+    let sink = SinkSpec { path: args.out.clone(), table: args.table.clone(), ordered: args.ordered };
+    Ok(JobConfig {
+        name: args.name.clone().unwrap_or_else(|| file_name(&args.out)),
+        source,
+        sink,
+        service,
+        revision,
+        template: String::new(),
+        fresh: args.fresh,
+        share: args.share,
+        limit: args.limit,
+        max_failures: args.max_failures,
+        options: options_of(args),
+    })
+}
+
+/// With a router elsewhere the service must be named, by itself or by the program that other workers offer.
+fn service_of(args: &RunArgs) -> Result<(String, String)> {
+    let ProgramArgs { argv, .. } = &args.program;
+    let service = match (&args.service, argv.is_empty()) {
+        (Some(service), _) => service.clone(),
+        (None, false) => base_name(argv),
+        (None, true) if args.join.is_some() => {
+            bail!("say which service the rows are for: --service NAME, as the workers announce it")
+        }
+        (None, true) => bail!("no program given; write it after --, as in: -- ./annotate {{}}"),
+    };
+    let revision = match &args.revision {
+        Some(revision) => revision.clone(),
+        None if argv.is_empty() => String::new(),
+        None => sheaf_client::default_revision(argv, mode_name(&args.program), "").context("cannot tell the revision")?,
+    };
+    Ok((service, revision))
+}
+
+fn options_of(args: &RunArgs) -> JobOptions {
+    JobOptions {
+        timeout_ms: args.timeout.map_or(0, |timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
+        retries: args.retries,
+        order: match args.order {
+            OrderArg::Fifo => Order::Fifo,
+            OrderArg::Shortest => Order::Shortest,
+            OrderArg::Auto => Order::Auto,
+        },
+        weight: args.weight.max(1),
+        rate_millihertz: args.rate.unwrap_or(0),
+    }
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}

@@ -1,0 +1,83 @@
+//! `sheaf up` and `sheaf worker`: processes that run until they are stopped.
+
+use anyhow::Result;
+use sheaf_net::Target;
+use sheaf_server::{Server, ServerConfig};
+use sheaf_worker::Stop;
+use tokio::sync::watch;
+
+use crate::args::{UpArgs, WorkerArgs};
+use crate::program::{base_name, capacity_of, work_of};
+use crate::signals::Signals;
+
+/// Runs a router until a signal, `sheaf shutdown`, or a failed disk.
+pub(crate) async fn up(args: UpArgs) -> Result<u8> {
+    let mut signals = Signals::listen()?;
+    let server = Server::start(ServerConfig {
+        data: args.data.clone(),
+        listen: Some(args.listen.clone()),
+        grace: args.grace,
+        faults: args.chaos.chaos,
+        limits: sheaf_server::Limits::default(),
+    })
+    .await?;
+    if let Some(addr) = server.addr() {
+        eprintln!("sheaf: router {} listens on {addr}, journal in {}", server.id().short(), args.data.display());
+        eprintln!("sheaf: join it with: sheaf worker --join {addr} -- PROGRAM {{}}");
+    }
+    let stopper = server.stopper();
+    let ended = server.ended();
+    tokio::pin!(ended);
+    loop {
+        tokio::select! {
+            ended = &mut ended => {
+                ended?;
+                return Ok(0);
+            }
+            () = signals.next() => {
+                eprintln!("sheaf: stopping");
+                stopper.stop().await;
+            }
+        }
+    }
+}
+
+/// Runs a worker until a signal. The first lets it finish what it runs, the second does not.
+pub(crate) async fn work(args: WorkerArgs) -> Result<u8> {
+    let mut signals = Signals::listen()?;
+    let work = work_of(&args.program)?;
+    let service = args.service.clone().unwrap_or_else(|| base_name(&args.program.argv));
+    let config = sheaf_worker::Config {
+        name: args.name.clone().unwrap_or_else(|| format!("{}-{}", host_name(), std::process::id())),
+        services: vec![service.clone()],
+        capacity: capacity_of(&args.program),
+        work,
+        target: Target::tcp(&args.join).await?,
+        data: Some(args.data.clone()),
+        faults: args.chaos.chaos,
+    };
+    let capacity = config.capacity;
+    eprintln!("sheaf: worker for `{service}`, batch {} depth {}, router {}", capacity.batch, capacity.depth, args.join);
+    let (stop, stopped) = watch::channel(Stop::No);
+    let running = sheaf_worker::run(config, stopped);
+    tokio::pin!(running);
+    loop {
+        tokio::select! {
+            ended = &mut running => {
+                let summary = ended?;
+                eprintln!("sheaf: {} attempts, {} results not yet acknowledged", summary.attempts, summary.unacknowledged);
+                return Ok(0);
+            }
+            () = signals.next() => {
+                let next = if *stop.borrow() == Stop::No { Stop::Drain } else { Stop::Force };
+                eprintln!("sheaf: {}", if next == Stop::Drain { "finishing what runs (again to stop at once)" } else { "stopping" });
+                stop.send_replace(next);
+            }
+        }
+    }
+}
+
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    if name.trim().is_empty() { "worker".to_owned() } else { name.trim().to_owned() }
+}

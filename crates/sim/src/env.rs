@@ -1,0 +1,114 @@
+//! What every host reaches of the world: the agenda, the network, chance, the trace and the ledger.
+
+use sheaf_session::{CloseReason, Endpoint, Input, Micros, Rng, Step};
+
+use crate::agenda::Agenda;
+use crate::ledger::Ledger;
+use crate::network::{Arrival, ConnId, End, Network};
+use crate::plan::{Break, Who};
+use crate::trace::{Trace, digest};
+
+/// The world without its hosts.
+#[derive(Debug)]
+pub(crate) struct Env {
+    pub agenda: Agenda<Happening>,
+    pub network: Network,
+    pub rng: Rng,
+    pub trace: Trace,
+    pub ledger: Ledger,
+}
+
+/// What is on the agenda. `life` counts a host's starts: what was meant for an earlier life is void.
+#[derive(Clone, Debug)]
+pub(crate) enum Happening {
+    Start(Who),
+    Arrive(Arrival),
+    /// A host's timer.
+    Wake(Who, u64),
+    /// A host tries to connect.
+    Dial(Who, u64),
+    /// The router's sync is done.
+    Synced(u64),
+    /// A worker's executor is done with an attempt.
+    Executed { worker: usize, life: u64, run: u64 },
+    /// A worker syncs what its spool holds.
+    SyncSpool { worker: usize, life: u64 },
+    /// A client's sink has committed.
+    Committed { client: usize, life: u64 },
+    Break(Break),
+    Thaw(Who, u64),
+}
+
+/// A host's connection and its timer.
+#[derive(Debug, Default)]
+pub(crate) struct Line {
+    pub conn: Option<ConnId>,
+    /// When the endpoint wants a tick.
+    pub wake: Option<Micros>,
+}
+
+impl Env {
+    pub(crate) fn now(&self) -> Micros {
+        self.agenda.now()
+    }
+
+    /// A time in `0..max`, at random.
+    pub(crate) fn time_below(&mut self, max: Micros) -> Micros {
+        Micros(self.rng.below(max.0.max(1)))
+    }
+
+    /// Does what an endpoint wants done outside, and returns what it reports.
+    pub(crate) fn drive<E: Endpoint>(&mut self, endpoint: &mut E, line: &mut Line, me: End) -> Driven<E::Report> {
+        let mut driven = Driven { reports: Vec::new(), closed: None, done: false };
+        loop {
+            match endpoint.poll(self.now()) {
+                Step::Transmit(bytes) => {
+                    self.trace.note(self.agenda.now(), &[digest(&bytes)], || format!("{me:?} sends {} bytes", bytes.len()));
+                    let sent = line.conn.and_then(|conn| self.network.send(self.agenda.now(), conn, me, bytes));
+                    if let Some((at, arrival)) = sent {
+                        self.agenda.enter(at, Happening::Arrive(arrival));
+                    }
+                }
+                Step::Report(report) => driven.reports.push(report),
+                Step::Close(reason) => {
+                    self.hang_up(line, me);
+                    self.input(endpoint, Input::Disconnected);
+                    driven.closed = Some(reason);
+                }
+                Step::Wait(wake) => {
+                    line.wake = wake;
+                    return driven;
+                }
+                Step::Done => {
+                    self.hang_up(line, me);
+                    line.wake = None;
+                    driven.done = true;
+                    return driven;
+                }
+            }
+        }
+    }
+
+    /// Feeds an endpoint; a peer that breaks the protocol is a violation here, for there are only our own.
+    pub(crate) fn input<E: Endpoint>(&mut self, endpoint: &mut E, input: Input) {
+        if let Err(fatal) = endpoint.input(self.now(), input) {
+            self.ledger.on_fatal(fatal);
+        }
+    }
+
+    /// Closes this end; the other sees it after all that was sent.
+    pub(crate) fn hang_up(&mut self, line: &mut Line, me: End) {
+        let Some(conn) = line.conn.take() else { return };
+        if let Some((at, arrival)) = self.network.close(self.now(), conn, me) {
+            self.agenda.enter(at, Happening::Arrive(arrival));
+        }
+    }
+}
+
+/// What came of driving an endpoint.
+#[derive(Debug)]
+pub(crate) struct Driven<R> {
+    pub reports: Vec<R>,
+    pub closed: Option<CloseReason>,
+    pub done: bool,
+}

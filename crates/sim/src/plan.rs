@@ -1,0 +1,183 @@
+//! What a seed decides before anything runs: how big the cluster is, what its rows are like, how the network and the
+//! disks behave, and what breaks when.
+
+use bytes::Bytes;
+use sheaf_session::{Faults, Micros, Rng};
+
+use crate::network::Weather;
+
+/// One run, whole.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The seed that it came from.
+    pub seed: u64,
+    /// Rows of each client's source.
+    pub clients: Vec<ClientPlan>,
+    /// One entry a worker.
+    pub workers: Vec<WorkerPlan>,
+    /// Silence that loses a worker.
+    pub grace: Micros,
+    /// Delays of the network.
+    pub weather: Weather,
+    /// Faults inside every session.
+    pub faults: Option<Faults>,
+    /// Longest time of a sync of the router's disk.
+    pub sync_max: Micros,
+    /// What breaks, in order of time.
+    pub breaks: Vec<(Micros, Break)>,
+}
+
+/// One client.
+#[derive(Clone, Debug)]
+pub struct ClientPlan {
+    /// Bodies, in order. Equal bodies are samples unless `share`.
+    pub rows: Vec<Bytes>,
+    /// Equal rows share one execution.
+    pub share: bool,
+    /// When it starts first.
+    pub starts: Micros,
+}
+
+/// One worker.
+#[derive(Clone, Copy, Debug)]
+pub struct WorkerPlan {
+    /// Executions at once.
+    pub batch: u32,
+    /// Waiting behind them.
+    pub depth: u32,
+    /// Longest execution.
+    pub slow: Micros,
+    /// It keeps a spool; else it forgets everything when it dies.
+    pub has_spool: bool,
+}
+
+/// Something that goes wrong.
+#[derive(Clone, Copy, Debug)]
+pub enum Break {
+    /// A process dies and is started again after a while. `power`: its machine too, with what was not synced.
+    Crash {
+        /// Which.
+        who: Who,
+        /// The machine too.
+        power: bool,
+        /// Until the next start.
+        down: Micros,
+    },
+    /// A host's connection is cut.
+    Cut(Who),
+    /// Nothing reaches one end of a host's connection any more, and nobody is told.
+    Deafen {
+        /// Whose connection.
+        who: Who,
+        /// The host's end; else the router's.
+        host_end: bool,
+    },
+    /// A host stands still and goes on later, as after SIGSTOP and SIGCONT.
+    Freeze {
+        /// Which.
+        who: Who,
+        /// For how long.
+        time: Micros,
+    },
+}
+
+/// One process of the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// The router.
+    Router,
+    /// By number.
+    Worker(usize),
+    /// By number.
+    Client(usize),
+}
+
+impl Plan {
+    /// The plan of a seed.
+    pub fn from_seed(seed: u64) -> Self {
+        let mut rng = Rng::new(seed ^ 0x5eaf_5eaf_5eaf_5eaf);
+        let clients = clients(&mut rng);
+        let workers: Vec<_> = (0..=rng.below(3)).map(|_| worker(&mut rng)).collect();
+        let weather = Weather { delay_min: Micros(50), delay_max: Micros(50 + rng.below(40_000)) };
+        let faults = rng.chance(0.6).then(|| Faults {
+            drop: rng.below(300) as f64 / 1_000.0,
+            dup: rng.below(200) as f64 / 1_000.0,
+            reorder: rng.below(200) as f64 / 1_000.0,
+            delay: rng.below(100) as f64 / 1_000.0,
+            seed,
+        });
+        let breaks = breaks(&mut rng, clients.len(), workers.len());
+        Self {
+            seed,
+            clients,
+            workers,
+            grace: Micros::from_ms(2_000 + rng.below(20_000)),
+            weather,
+            faults,
+            sync_max: Micros(100 + rng.below(30_000)),
+            breaks,
+        }
+    }
+
+    /// When the last of the faults has passed.
+    pub fn calm_after(&self) -> Micros {
+        self.breaks.iter().map(|(at, _)| *at).max().unwrap_or_default()
+    }
+}
+
+fn clients(rng: &mut Rng) -> Vec<ClientPlan> {
+    let first = ClientPlan { rows: rows(rng), share: rng.chance(0.3), starts: Micros(rng.below(200_000)) };
+    let mut clients = vec![first];
+    if rng.chance(0.4) {
+        // Over rows of the first, mostly: joins and cached answers.
+        let mut rows: Vec<Bytes> = clients[0].rows.iter().filter(|_| rng.chance(0.7)).cloned().collect();
+        rows.extend((0..rng.below(5)).map(|n| Bytes::from(format!("own-{n}"))));
+        clients.push(ClientPlan { rows, share: rng.chance(0.3), starts: Micros(rng.below(3_000_000)) });
+    }
+    clients
+}
+
+/// Mostly plain rows; a few that the program refuses, a few that kill whoever executes them, and equal ones.
+fn rows(rng: &mut Rng) -> Vec<Bytes> {
+    let count = 1 + rng.below(60);
+    let distinct = 1 + rng.below(count);
+    let text = |rng: &mut Rng| match rng.below(40) {
+        0 => format!("bad-{}", rng.below(distinct)),
+        1 => format!("die-{}", rng.below(2)),
+        2 | 3 => format!("flaky-{}", rng.below(distinct)),
+        _ => format!("row-{}-{}", rng.below(distinct), "x".repeat(rng.below(3) as usize * 200)),
+    };
+    (0..count).map(|_| Bytes::from(text(rng))).collect()
+}
+
+fn worker(rng: &mut Rng) -> WorkerPlan {
+    WorkerPlan {
+        batch: 1 + rng.below(4) as u32,
+        depth: rng.below(5) as u32,
+        slow: Micros(1_000 + rng.below(800_000)),
+        has_spool: rng.chance(0.7),
+    }
+}
+
+fn breaks(rng: &mut Rng, clients: usize, workers: usize) -> Vec<(Micros, Break)> {
+    let mut breaks: Vec<(Micros, Break)> =
+        (0..rng.below(12)).map(|_| (Micros(rng.below(20_000_000)), one_break(rng, clients, workers))).collect();
+    breaks.sort_by_key(|(at, _)| *at);
+    breaks
+}
+
+fn one_break(rng: &mut Rng, clients: usize, workers: usize) -> Break {
+    let who = match rng.below(10) {
+        0..=3 => Who::Router,
+        4..=6 => Who::Worker(rng.below(workers as u64) as usize),
+        _ => Who::Client(rng.below(clients as u64) as usize),
+    };
+    let host = if who == Who::Router { Who::Worker(rng.below(workers as u64) as usize) } else { who };
+    let time = Micros(1_000 + rng.below(if rng.chance(0.2) { 60_000_000 } else { 3_000_000 }));
+    match rng.below(10) {
+        0..=5 => Break::Crash { who, power: rng.chance(0.5), down: time },
+        6 | 7 => Break::Cut(host),
+        8 => Break::Deafen { who: host, host_end: rng.chance(0.5) },
+        _ => Break::Freeze { who: host, time },
+    }
+}

@@ -1,0 +1,441 @@
+//! The router's process: the machine, its journal on a disk that fails as disks do, and a port for each session.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use sheaf_journal::testing::MemDisk;
+use sheaf_journal::{Class, Config as JournalConfig, Entry, Journal};
+use sheaf_roles::port::{Fetched, RouterCommand, RouterPort, RouterReport, fit_config};
+use sheaf_roles::router::record::prior_of;
+use sheaf_roles::router::{
+    Config, Event, Generation, JobNo, Limits, Lsn, Outbound, Output, PeerId, Record, Router,
+};
+use sheaf_session::{
+    Config as SessionConfig, Depth, Faults, Input, Micros, Receipt, Session, SessionId, Side, State, peek_hello,
+};
+use sheaf_task::{JobId, Key, KeySecret, RouterId, RowId, ToClient};
+
+use crate::env::{Driven, Env, Happening, Line};
+use crate::mutation::Planted;
+use crate::network::{ConnId, End};
+use crate::plan::{Plan, Who};
+use crate::trace::digest;
+
+/// The process, running or not.
+pub(crate) struct RouterHost {
+    plan: Plan,
+    planted: Option<Planted>,
+    /// While it does not run.
+    disk: Option<MemDisk>,
+    run: Option<Running>,
+    pub life: u64,
+}
+
+/// What a running process has in memory.
+struct Running {
+    router: Router,
+    journal: Journal<MemDisk>,
+    peers: BTreeMap<PeerId, Peer>,
+    by_session: BTreeMap<SessionId, PeerId>,
+    /// Connections that have not said whose they are.
+    strangers: BTreeMap<ConnId, Vec<u8>>,
+    receipts: BTreeMap<SessionId, Vec<Receipt>>,
+    /// Emitted, and not handed to the journal.
+    pending: Vec<(Lsn, Record)>,
+    /// Appended, not synced.
+    syncing: Vec<(Lsn, Record)>,
+    peers_made: u64,
+    is_frozen: bool,
+    wake: Option<Micros>,
+}
+
+struct Peer {
+    port: RouterPort,
+    line: Line,
+    jobs: BTreeMap<JobId, JobNo>,
+}
+
+/// Small, so that segments are sealed and compaction has something to do.
+const SEGMENT_BYTES: u32 = 32 << 10;
+
+impl RouterHost {
+    pub(crate) fn new(plan: &Plan, planted: Option<Planted>) -> Self {
+        Self { plan: plan.clone(), planted, disk: Some(MemDisk::new()), run: None, life: 0 }
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        self.run.is_some()
+    }
+
+    /// Starts the process on what the disk has.
+    pub(crate) fn start(&mut self, env: &mut Env) {
+        let Some(disk) = self.disk.take() else { return };
+        self.life += 1;
+        let config = JournalConfig { segment_bytes: SEGMENT_BYTES, ..self.journal_config() };
+        let (journal, report) = match Journal::open(disk, config) {
+            Ok(opened) => opened,
+            Err(error) => return env.ledger.violate(format!("the journal does not open: {error}")),
+        };
+        if !report.quarantined.is_empty() {
+            env.ledger.violate(format!("records quarantined on a disk that only lost power: {:?}", report.quarantined));
+        }
+        let mut router = Router::new(self.router_config(u64::from(journal.epoch().0)));
+        let mut replayed = Vec::new();
+        let shown = journal.replay(sheaf_journal::Lsn(1), &mut |lsn, _, kind, payload| {
+            replayed.push((Lsn(lsn.0), Record::decode(kind, Bytes::copy_from_slice(payload))));
+        });
+        assert!(shown.is_ok(), "a simulated disk does not fail to read");
+        env.ledger.on_restart();
+        for (lsn, record) in &replayed {
+            match record {
+                Ok(record) => {
+                    router.replay(*lsn, record);
+                    env.ledger.on_durable_record(record);
+                }
+                Err(error) => env.ledger.violate(format!("record {} does not decode: {error}", lsn.0)),
+            }
+        }
+        env.ledger.on_replayed();
+        router.start(env.now(), Lsn(report.next.0));
+        env.trace.note(env.agenda.now(), &[router.digest(), self.life], || format!("router starts, life {}", self.life));
+        let mut receipts: BTreeMap<SessionId, Vec<Receipt>> = BTreeMap::new();
+        for (session, receipt) in router.receipts() {
+            receipts.entry(session).or_default().push(receipt);
+        }
+        self.run = Some(Running {
+            router,
+            journal,
+            peers: BTreeMap::new(),
+            by_session: BTreeMap::new(),
+            strangers: BTreeMap::new(),
+            receipts,
+            pending: Vec::new(),
+            syncing: Vec::new(),
+            peers_made: 0,
+            is_frozen: false,
+            wake: None,
+        });
+        self.after(env);
+    }
+
+    /// The process dies; `power`: the machine too.
+    pub(crate) fn crash(&mut self, env: &mut Env, power: bool) {
+        let Some(run) = self.run.take() else { return };
+        for (conn, _) in env.network.live() {
+            env.cut(conn);
+        }
+        let mut disk = run.journal.into_disk();
+        if power {
+            disk.crash(&mut |n| env.rng.below(n));
+        } else {
+            disk.kill();
+        }
+        env.trace.note(env.agenda.now(), &[u64::from(power)], || format!("router dies, power {power}"));
+        self.disk = Some(disk);
+    }
+
+    pub(crate) fn freeze(&mut self, is_frozen: bool, env: &mut Env) {
+        if let Some(run) = &mut self.run {
+            run.is_frozen = is_frozen;
+        }
+        self.after(env);
+    }
+
+    pub(crate) fn on_arrival(&mut self, env: &mut Env, conn: ConnId, bytes: Option<Bytes>) {
+        let Some(run) = &mut self.run else { return };
+        let known = run.peers.iter().find(|(_, peer)| peer.line.conn == Some(conn)).map(|(id, _)| *id);
+        match (known, bytes) {
+            (Some(id), bytes) => {
+                let Some(peer) = run.peers.get_mut(&id) else { return };
+                match bytes {
+                    Some(bytes) => env.input(&mut peer.port, Input::Bytes(bytes)),
+                    None => {
+                        peer.line.conn = None;
+                        env.input(&mut peer.port, Input::Disconnected);
+                    }
+                }
+                self.drive(env, id);
+            }
+            (None, Some(bytes)) => self.greet(env, conn, &bytes),
+            (None, None) => {
+                run.strangers.remove(&conn);
+            }
+        }
+        self.after(env);
+    }
+
+    /// The connection was cut under this end.
+    pub(crate) fn on_cut(&mut self, env: &mut Env, conn: ConnId) {
+        self.on_arrival(env, conn, None);
+    }
+
+    pub(crate) fn on_wake(&mut self, env: &mut Env) {
+        let now = env.now();
+        let Some(run) = &mut self.run else { return };
+        run.wake = None;
+        let due: Vec<PeerId> =
+            run.peers.iter().filter(|(_, peer)| peer.line.wake.is_some_and(|at| at <= now)).map(|(id, _)| *id).collect();
+        for id in due {
+            if let Some(peer) = self.run.as_mut().and_then(|run| run.peers.get_mut(&id)) {
+                env.input(&mut peer.port, Input::Tick);
+            }
+            self.drive(env, id);
+        }
+        self.after(env);
+    }
+
+    /// The sync that was under way is done.
+    pub(crate) fn on_synced(&mut self, env: &mut Env) {
+        let Some(run) = &mut self.run else { return };
+        match run.journal.commit() {
+            Ok(committed) => {
+                for (_, record) in run.syncing.drain(..) {
+                    env.ledger.on_durable_record(&record);
+                }
+                self.step(env, Event::Durable(Lsn(committed.durable.0)));
+            }
+            Err(error) => env.ledger.violate(format!("a commit failed on a good disk: {error}")),
+        }
+        self.after(env);
+    }
+
+    fn greet(&mut self, env: &mut Env, conn: ConnId, bytes: &[u8]) {
+        let Some(run) = &mut self.run else { return };
+        let stranger = run.strangers.entry(conn).or_default();
+        stranger.extend_from_slice(bytes);
+        let hello = match peek_hello(stranger) {
+            Ok(Some(hello)) => hello,
+            Ok(None) => return,
+            Err(fatal) => return env.ledger.on_fatal(fatal),
+        };
+        let read = run.strangers.remove(&conn).unwrap_or_default();
+        let id = match run.by_session.get(&hello.session) {
+            Some(id) => *id,
+            None => self.attach(hello.session),
+        };
+        let Some(peer) = self.run.as_mut().and_then(|run| run.peers.get_mut(&id)) else { return };
+        if peer.line.conn.is_some() {
+            env.input(&mut peer.port, Input::Disconnected);
+            env.hang_up(&mut peer.line, End::Listener);
+        }
+        peer.line.conn = Some(conn);
+        env.input(&mut peer.port, Input::Connected { conn: hello.conn });
+        env.input(&mut peer.port, Input::Bytes(read.into()));
+        self.drive(env, id);
+    }
+
+    fn attach(&mut self, session: SessionId) -> PeerId {
+        let config = self.session_config();
+        let Some(run) = &mut self.run else { return PeerId(0) };
+        run.peers_made += 1;
+        let id = PeerId(run.peers_made);
+        let seed = self.plan.seed ^ (self.life << 32) ^ id.0;
+        let session_machine = match run.receipts.remove(&session) {
+            Some(receipts) => {
+                let mut state = State::new(session);
+                receipts.into_iter().for_each(|receipt| state.received(receipt));
+                Session::recover(config, Side::Listener, seed, state)
+            }
+            None => Session::new(config, Side::Listener, session, seed),
+        };
+        let port = RouterPort::new(session_machine, session, id, KeySecret([7; 32]));
+        run.peers.insert(id, Peer { port, line: Line::default(), jobs: BTreeMap::new() });
+        run.by_session.insert(session, id);
+        id
+    }
+
+    fn drive(&mut self, env: &mut Env, id: PeerId) {
+        loop {
+            let Some(run) = &mut self.run else { return };
+            let Some(peer) = run.peers.get_mut(&id) else { return };
+            let Driven { reports, done, .. } = env.drive(&mut peer.port, &mut peer.line, End::Listener);
+            let is_idle = reports.is_empty();
+            for report in reports {
+                self.on_report(env, id, report);
+            }
+            if done && let Some(run) = &mut self.run {
+                run.peers.remove(&id);
+                run.by_session.retain(|_, other| *other != id);
+                return;
+            }
+            if is_idle {
+                return;
+            }
+        }
+    }
+
+    fn on_report(&mut self, env: &mut Env, id: PeerId, report: RouterReport) {
+        let Some(run) = &mut self.run else { return };
+        match report {
+            RouterReport::Event(mut event) => {
+                if let Event::Message { inbound, .. } = &mut event {
+                    let jobs = run.peers.get(&id).map(|peer| peer.jobs.clone()).unwrap_or_default();
+                    let journal = &run.journal;
+                    RouterPort::look_up(inbound, Generation::default(), |of, key| look_up(journal, &jobs, of, key));
+                }
+                self.step(env, event);
+            }
+            RouterReport::Fetch { msg, lsns } => {
+                let fetch = |lsn: &Lsn| {
+                    let record = run.journal.read(sheaf_journal::Lsn(lsn.0)).ok()?;
+                    Some(Fetched { kind: record.kind, payload: record.payload })
+                };
+                let records = lsns.iter().map(fetch).collect();
+                if let Some(peer) = run.peers.get_mut(&id) {
+                    let now = env.now();
+                    sheaf_session::Endpoint::command(&mut peer.port, now, RouterCommand::Fetched { msg, records });
+                }
+            }
+            RouterReport::Unreadable(lsn) => env.ledger.violate(format!("record {} cannot be read", lsn.0)),
+            RouterReport::Over(over) => {
+                env.trace.note(env.agenda.now(), &[id.0], || format!("router: session of {id:?} over: {over:?}"));
+            }
+        }
+    }
+
+    fn step(&mut self, env: &mut Env, event: Event) {
+        let Some(run) = &mut self.run else { return };
+        env.trace.note(env.agenda.now(), &[], || format!("router <- {event:?}"));
+        run.router.handle(env.now(), event);
+        let mut touched = Vec::new();
+        while let Some(output) = run.router.poll() {
+            env.trace.note(env.agenda.now(), &[digest(format!("{output:?}").as_bytes())], || format!("router -> {output:?}"));
+            if let Some(peer) = on_output(run, env, output) {
+                touched.push(peer);
+            }
+        }
+        touched.sort_unstable();
+        touched.dedup();
+        for id in touched {
+            self.drive(env, id);
+        }
+    }
+
+    /// Hands the journal what is pending, judges time last, and sets the next timer.
+    fn after(&mut self, env: &mut Env) {
+        let now = env.now();
+        while self.run.as_ref().is_some_and(|run| !run.is_frozen && run.router.deadline() <= now) {
+            self.step(env, Event::Tick);
+        }
+        let Some(run) = &mut self.run else { return };
+        if run.syncing.is_empty() && !run.pending.is_empty() {
+            run.syncing = std::mem::take(&mut run.pending);
+            append(run, env);
+            let delay = env.time_below(self.plan.sync_max);
+            env.agenda.enter_in(delay, Happening::Synced(self.life));
+        }
+        let wakes = run.peers.values().filter_map(|peer| peer.line.wake);
+        let next = wakes.fold(run.router.deadline(), Micros::min).max(Micros(now.0 + 1));
+        if run.wake.is_none_or(|at| next < at) {
+            run.wake = Some(next);
+            env.agenda.enter(next, Happening::Wake(Who::Router, self.life));
+        }
+    }
+
+    fn journal_config(&self) -> JournalConfig {
+        JournalConfig {
+            #[cfg(feature = "mutations")]
+            mutation: self.planted.and_then(Planted::journal),
+            ..JournalConfig::default()
+        }
+    }
+
+    fn router_config(&self, epoch: u64) -> Config {
+        Config {
+            router: RouterId([9; 16]),
+            epoch,
+            seed: self.plan.seed ^ self.life,
+            grace: self.plan.grace,
+            limits: Limits::default(),
+            #[cfg(feature = "mutations")]
+            mutation: self.planted.and_then(Planted::router),
+        }
+    }
+
+    fn session_config(&self) -> SessionConfig {
+        let faults = self.plan.faults.map(|faults| Faults { seed: faults.seed ^ self.life, ..faults });
+        let config = SessionConfig {
+            incarnation: self.run.as_ref().map_or(0, |run| u64::from(run.journal.epoch().0)),
+            boot: self.plan.seed ^ (self.life << 8),
+            faults,
+            #[cfg(feature = "mutations")]
+            mutation: self.planted.and_then(Planted::session),
+            ..SessionConfig::default()
+        };
+        fit_config(config, Depth::Memory)
+    }
+}
+
+/// Does what the machine wants; says which peer has something to send.
+fn on_output(run: &mut Running, env: &mut Env, output: Output) -> Option<PeerId> {
+    let now = env.now();
+    let (id, command) = match output {
+        Output::Append { lsn, record } => {
+            run.pending.push((lsn, record));
+            return None;
+        }
+        Output::Stopped => return None,
+        Output::Commit { peer, place } => (peer, RouterCommand::Commit(place)),
+        Output::Signal { peer, counts } => (peer, RouterCommand::Signal(counts)),
+        Output::Relook { .. } => return None,
+        Output::Send { peer, lane, tag, message } => {
+            note_sent(run, env, peer, &message);
+            (peer, RouterCommand::Send { lane, tag, message })
+        }
+    };
+    let peer = run.peers.get_mut(&id)?;
+    sheaf_session::Endpoint::command(&mut peer.port, now, command);
+    Some(id)
+}
+
+fn note_sent(run: &mut Running, env: &mut Env, id: PeerId, message: &Outbound) {
+    match message {
+        Outbound::Opened { job_no, message: ToClient::JobOpened { job, .. } } => {
+            if let Some(peer) = run.peers.get_mut(&id) {
+                peer.jobs.insert(*job, *job_no);
+            }
+        }
+        Outbound::Assign { items, .. } => items.iter().for_each(|item| env.ledger.on_assigned(item.fence)),
+        Outbound::Opened { .. }
+        | Outbound::Client(_)
+        | Outbound::Worker(_)
+        | Outbound::Deliver { .. }
+        | Outbound::Failures { .. }
+        | Outbound::Task { .. } => {}
+    }
+}
+
+fn append(run: &mut Running, env: &mut Env) {
+    let payloads: Vec<(u8, Vec<u8>)> = run
+        .syncing
+        .iter()
+        .map(|(_, record)| {
+            let mut payload = Vec::new();
+            record.encode_into(&mut payload);
+            (record.kind(), payload)
+        })
+        .collect();
+    let entries: Vec<Entry<&[u8]>> =
+        payloads.iter().map(|(kind, payload)| Entry { kind: *kind, payload: payload.as_slice() }).collect();
+    match run.journal.append(Class::Intake, &entries) {
+        Ok(last) => {
+            let expected = run.syncing.last().map(|(lsn, _)| lsn.0);
+            if expected != Some(last.0) {
+                env.ledger.violate(format!("the machine counts to {expected:?}, the journal to {}", last.0));
+            }
+        }
+        Err(error) => env.ledger.violate(format!("an append failed on a good disk: {error}")),
+    }
+}
+
+/// What the journal knows of a key: here by reading it whole, which is what the index spares the real one.
+fn look_up(
+    journal: &Journal<MemDisk>,
+    jobs: &BTreeMap<JobId, JobNo>,
+    of: Option<(JobId, RowId)>,
+    key: Key,
+) -> Option<sheaf_roles::router::Prior> {
+    let _unused = (journal, jobs, of, key);
+    // Nothing is sealed in these runs, so all finished keys are in the machine's memory.
+    prior_of(key, None, RowId::default(), &[])
+}

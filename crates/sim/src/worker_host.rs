@@ -1,0 +1,351 @@
+//! A worker's process: the machine, its port, its spool, and executors that take their time.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use sheaf_roles::port::{WorkerCommand, WorkerPort, WorkerReport, fit_config};
+use sheaf_roles::worker::{Config, Event, Output, Worker};
+use sheaf_session::{
+    Config as SessionConfig, Depth, Endpoint, Faults, How, Input, Micros, Record, Session, SessionId, Side,
+};
+use sheaf_task::{Assignment, Capacity, Class, Evidence, Failure, Outcome, WorkerId};
+
+use crate::env::{Driven, Env, Happening, Line};
+use crate::mutation::Planted;
+use crate::network::End;
+use crate::plan::{Plan, Who, WorkerPlan};
+use crate::spool::{Entry, Spool};
+
+/// The process, running or not.
+pub(crate) struct WorkerHost {
+    number: usize,
+    plan: WorkerPlan,
+    seed: u64,
+    faults: Option<Faults>,
+    planted: Option<Planted>,
+    spool: Spool,
+    run: Option<Running>,
+    pub life: u64,
+}
+
+struct Running {
+    machine: Worker,
+    port: WorkerPort,
+    line: Line,
+    executing: BTreeMap<u64, Assignment>,
+    runs: u64,
+    is_frozen: bool,
+    wake: Option<Micros>,
+    syncs: bool,
+}
+
+/// Between a spool's write and its sync, if the router has not acknowledged.
+const SYNC_AFTER: Micros = Micros::from_secs(1);
+
+impl WorkerHost {
+    pub(crate) fn new(number: usize, plan: &Plan, planted: Option<Planted>) -> Self {
+        Self {
+            number,
+            plan: plan.workers[number],
+            seed: plan.seed,
+            faults: plan.faults,
+            planted,
+            spool: Spool::default(),
+            run: None,
+            life: 0,
+        }
+    }
+
+    pub(crate) fn who(&self) -> Who {
+        Who::Worker(self.number)
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        self.run.is_some()
+    }
+
+    pub(crate) fn start(&mut self, env: &mut Env) {
+        self.life += 1;
+        if !self.plan.has_spool {
+            self.spool.clear();
+        }
+        let id = self.session_id();
+        let state = self.spool.state(id);
+        let incarnation = if self.plan.has_spool { state.incarnation + 1 } else { self.life };
+        let died_with = self.spool.died_with();
+        let config = self.session_config(incarnation);
+        let seed = self.seed ^ (self.life << 16) ^ self.number as u64;
+        let port = if self.plan.has_spool {
+            self.spool.append(Entry::Session(Record::start(incarnation)));
+            self.spool.sync();
+            WorkerPort::recover(config, seed, self.spool.state(id))
+        } else {
+            WorkerPort::new(Session::new(config, Side::Dialer, id, seed))
+        };
+        let machine = Worker::new(Config {
+            worker: self.worker_id(),
+            incarnation,
+            name: format!("w{}", self.number),
+            services: vec!["work".into()],
+            capacity: Capacity { batch: self.plan.batch, depth: self.plan.depth, bytes: 0 },
+            died_with,
+            spooled: port.unacknowledged(),
+        });
+        env.trace.note(env.agenda.now(), &[self.number as u64], || format!("worker {} starts", self.number));
+        #[cfg_attr(not(feature = "mutations"), expect(unused_mut, reason = "changed by a mutation only"))]
+        let mut run = Running {
+            machine,
+            port,
+            line: Line::default(),
+            executing: BTreeMap::new(),
+            runs: 0,
+            is_frozen: false,
+            wake: None,
+            syncs: false,
+        };
+        #[cfg(feature = "mutations")]
+        if self.planted == Some(Planted::RunTwice) {
+            run.machine.plant_run_twice();
+        }
+        self.run = Some(run);
+        env.agenda.enter_in(Micros(1), Happening::Dial(self.who(), self.life));
+        self.drive(env);
+    }
+
+    pub(crate) fn crash(&mut self, env: &mut Env, power: bool) {
+        let Some(run) = self.run.take() else { return };
+        if let Some(conn) = run.line.conn {
+            env.cut(conn);
+        }
+        if power {
+            self.spool.crash(&mut env.rng);
+        }
+        env.trace.note(env.agenda.now(), &[self.number as u64], || format!("worker {} dies, power {power}", self.number));
+    }
+
+    pub(crate) fn freeze(&mut self, is_frozen: bool, env: &mut Env) {
+        if let Some(run) = &mut self.run {
+            run.is_frozen = is_frozen;
+        }
+        self.drive(env);
+    }
+
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.run.as_ref().is_some_and(|run| run.is_frozen)
+    }
+
+    pub(crate) fn dial(&mut self, env: &mut Env) {
+        let Some(run) = &mut self.run else { return };
+        if run.line.conn.is_none() {
+            let conn = env.network.dial(self.number);
+            run.line.conn = Some(conn);
+            env.register(conn, Who::Worker(self.number));
+            let nonce = env.rng.next_u64();
+            env.input(&mut run.port, Input::Connected { conn: nonce });
+        }
+        self.drive(env);
+    }
+
+    pub(crate) fn conn(&self) -> Option<crate::network::ConnId> {
+        self.run.as_ref()?.line.conn
+    }
+
+    pub(crate) fn on_bytes(&mut self, env: &mut Env, bytes: Option<Bytes>) {
+        let Some(run) = &mut self.run else { return };
+        match bytes {
+            Some(bytes) => env.input(&mut run.port, Input::Bytes(bytes)),
+            None => {
+                run.line.conn = None;
+                env.input(&mut run.port, Input::Disconnected);
+                let (who, life) = (Who::Worker(self.number), self.life);
+                env.redial(who, life);
+            }
+        }
+        self.drive(env);
+    }
+
+    pub(crate) fn on_wake(&mut self, env: &mut Env) {
+        let now = env.now();
+        let Some(run) = &mut self.run else { return };
+        run.wake = None;
+        if run.line.wake.is_some_and(|at| at <= now) {
+            env.input(&mut run.port, Input::Tick);
+        }
+        if run.machine.deadline().is_some_and(|at| at <= now) {
+            run.machine.handle(now, Event::Tick);
+        }
+        self.drive(env);
+    }
+
+    pub(crate) fn on_executed(&mut self, env: &mut Env, number: u64) {
+        let now = env.now();
+        let Some(run) = &mut self.run else { return };
+        let Some(assignment) = run.executing.remove(&number) else { return };
+        if assignment.body.starts_with(b"die") && env.rng.chance(0.5) {
+            // The whole worker goes, as a long-lived program in its process would take it.
+            let who = self.who();
+            env.agenda.enter_in(Micros(0), Happening::Break(crate::plan::Break::Crash { who, power: false, down: Micros(200_000) }));
+            return;
+        }
+        let outcome = execute(env, &assignment);
+        self.spool.append(Entry::Ended(assignment.fence));
+        run.machine.handle(now, Event::Finished { fence: assignment.fence, outcome, ms: 1 });
+        self.drive(env);
+    }
+
+    pub(crate) fn on_sync(&mut self) {
+        self.spool.sync();
+        if let Some(run) = &mut self.run {
+            run.syncs = false;
+        }
+    }
+
+    fn drive(&mut self, env: &mut Env) {
+        loop {
+            let Some(run) = &mut self.run else { return };
+            if run.is_frozen {
+                return;
+            }
+            let Driven { reports, closed, done } = env.drive(&mut run.port, &mut run.line, End::Dialer);
+            if closed.is_some() && !done {
+                env.redial(Who::Worker(self.number), self.life);
+            }
+            let mut is_idle = reports.is_empty();
+            for report in reports {
+                self.on_report(env, report);
+            }
+            let Some(run) = &mut self.run else { return };
+            let mut outputs = Vec::new();
+            while let Some(output) = run.machine.poll() {
+                outputs.push(output);
+            }
+            is_idle &= outputs.is_empty();
+            for output in outputs {
+                self.on_output(env, output);
+            }
+            if is_idle {
+                break;
+            }
+        }
+        self.set_timer(env);
+    }
+
+    fn on_report(&mut self, env: &mut Env, report: WorkerReport) {
+        let now = env.now();
+        let Some(run) = &mut self.run else { return };
+        match report {
+            WorkerReport::Event(event) => {
+                if let Event::Acknowledged(fences) = &event {
+                    fences.iter().for_each(|fence| env.ledger.on_result_acknowledged(*fence));
+                }
+                env.trace.note(now, &[], || format!("worker {} <- {event:?}", self.number));
+                run.machine.handle(now, event);
+            }
+            WorkerReport::Spool(ticket, record) => {
+                self.spool.append(Entry::Session(record));
+                run.port.command(now, WorkerCommand::Spooled(ticket));
+                if !run.syncs {
+                    run.syncs = true;
+                    let sync = Happening::SyncSpool { worker: self.number, life: self.life };
+                    env.agenda.enter_in(SYNC_AFTER, sync);
+                }
+            }
+            WorkerReport::Over(over) => env.ledger.violate(format!("worker {}: session over: {over:?}", self.number)),
+        }
+    }
+
+    fn on_output(&mut self, env: &mut Env, output: Output) {
+        let now = env.now();
+        let Some(run) = &mut self.run else { return };
+        env.trace.note(now, &[], || format!("worker {} -> {output:?}", self.number));
+        match output {
+            Output::Start(assignments) => {
+                for assignment in assignments {
+                    self.spool.append(Entry::Started(assignment.fence));
+                    env.ledger.on_started(assignment.fence, self.number, self.life);
+                    run.runs += 1;
+                    let time = env.time_below(self.plan.slow);
+                    let done = Happening::Executed { worker: self.number, life: self.life, run: run.runs };
+                    run.executing.insert(run.runs, assignment);
+                    env.agenda.enter_in(time, done);
+                }
+            }
+            Output::Kill(fence) => {
+                let Some(number) = run.executing.iter().find(|(_, a)| a.fence == fence).map(|(n, _)| *n) else { return };
+                run.executing.remove(&number);
+                self.spool.append(Entry::Ended(fence));
+                let outcome = Outcome::Failed(Failure::new(Class::Cancelled, "cancelled"));
+                run.machine.handle(now, Event::Finished { fence, outcome, ms: 0 });
+            }
+            Output::Send(message) => {
+                env.ledger.on_worker_says(&message);
+                run.port.command(now, WorkerCommand::Send(message));
+            }
+            Output::Announce(capacity) => run.port.command(now, WorkerCommand::Announce(capacity)),
+            Output::DeathsReported => self.spool.append(Entry::DeathsReported),
+            Output::Refused(refusal) => env.ledger.violate(format!("worker {} refused: {refusal:?}", self.number)),
+            Output::Done => run.port.command(now, WorkerCommand::Close(How::Drain)),
+        }
+    }
+
+    fn set_timer(&mut self, env: &mut Env) {
+        let now = env.now();
+        let Some(run) = &mut self.run else { return };
+        let wakes = run.line.wake.into_iter().chain(run.machine.deadline());
+        let Some(next) = wakes.min().map(|at| at.max(Micros(now.0 + 1))) else { return };
+        if run.wake.is_none_or(|at| next < at) {
+            run.wake = Some(next);
+            env.agenda.enter(next, Happening::Wake(Who::Worker(self.number), self.life));
+        }
+    }
+
+    fn session_id(&self) -> SessionId {
+        let mut id = [1; 16];
+        id[0] = self.number as u8;
+        if !self.plan.has_spool {
+            id[1..9].copy_from_slice(&(self.life << 8).to_le_bytes());
+        }
+        SessionId(id)
+    }
+
+    fn worker_id(&self) -> WorkerId {
+        WorkerId([self.number as u8 + 1; 16])
+    }
+
+    fn session_config(&self, incarnation: u64) -> SessionConfig {
+        let seed = (self.life << 20) ^ self.number as u64;
+        let faults = self.faults.map(|faults| Faults { seed: faults.seed ^ seed, ..faults });
+        let config = SessionConfig {
+            incarnation,
+            boot: self.seed ^ seed,
+            faults,
+            #[cfg(feature = "mutations")]
+            mutation: self.planted.and_then(Planted::session),
+            ..SessionConfig::default()
+        };
+        fit_config(config, if self.plan.has_spool { Depth::Disk } else { Depth::Memory })
+    }
+}
+
+/// What the program says to a body. The answer depends on the body alone, so that the ledger can check it.
+fn execute(env: &mut Env, assignment: &Assignment) -> Outcome {
+    let body = &assignment.body;
+    let failed = |class| Outcome::Failed(Failure { class, message: "simulated".into(), evidence: Evidence::default() });
+    if body.starts_with(b"bad") {
+        return failed(Class::Rejected);
+    }
+    if body.starts_with(b"die") {
+        let evidence = Evidence { signal: Some(6), ..Evidence::default() };
+        return Outcome::Failed(Failure { class: Class::Crashed, message: "simulated".into(), evidence });
+    }
+    if body.starts_with(b"flaky") && env.rng.chance(0.4) {
+        return failed(if env.rng.chance(0.5) { Class::Error } else { Class::Timeout });
+    }
+    Outcome::Ok(answer(body))
+}
+
+/// The right answer to a body.
+pub(crate) fn answer(body: &[u8]) -> Bytes {
+    [b"=".as_slice(), body].concat().into()
+}
+
