@@ -2,6 +2,7 @@
 //! that the worker machine of `sheaf-roles` can decide.
 
 mod config;
+mod disk;
 mod exec;
 pub mod keeper;
 mod run;

@@ -11,6 +11,7 @@ use sheaf_task::{Capacity, Refusal, WorkerId};
 use tokio::sync::{mpsc, watch};
 
 use crate::config::{ConfigError, Work};
+use crate::disk::Disk;
 use crate::exec::{Ended, Executor};
 use crate::shell::Shell;
 use crate::spool::{Recovered, Spool, SpoolError, random};
@@ -104,13 +105,10 @@ pub async fn run(config: Config, mut stop: watch::Receiver<Stop>) -> Result<Summ
     if let Err(error) = link.await {
         tracing::error!(%error, "the link panicked");
     }
-    let Shell { executor, sync, .. } = shell;
+    let Shell { executor, disk, .. } = shell;
     executor.close().await;
-    if let Some(Ok(Err(error))) = match sync {
-        Some(sync) => Some(sync.await),
-        None => None,
-    } {
-        return Err(WorkerError::Sync(error));
+    if let Some(disk) = disk {
+        disk.close().await.map_err(WorkerError::Sync)?;
     }
     result
 }
@@ -157,7 +155,7 @@ async fn turn(
                 shell.on_stop();
             }
             Woken::Stop(_) => {}
-            Woken::Synced(synced) => shell.on_synced(synced)?,
+            Woken::Synced(synced) => synced.map_err(WorkerError::Sync)?,
             Woken::Time => {
                 shell.on_time()?;
                 if shell.is_overdue() {
@@ -174,13 +172,13 @@ async fn wait(
     stop: &mut watch::Receiver<Stop>,
 ) -> Woken {
     let (wake, clock) = (shell.wake(), shell.clock);
-    let Shell { executor, sync, .. } = shell;
+    let Shell { executor, disk, .. } = shell;
     let mut ended = Vec::new();
     tokio::select! {
         wanted = changed(stop) => Woken::Stop(wanted),
         reports = reports.recv() => Woken::Reports(reports),
         () = executor.ended(&mut ended) => Woken::Ended(ended),
-        synced = synced(sync) => Woken::Synced(synced),
+        synced = synced(disk) => Woken::Synced(synced),
         () = sleep(clock, wake) => Woken::Time,
     }
 }
@@ -193,9 +191,9 @@ async fn changed(stop: &mut watch::Receiver<Stop>) -> Stop {
     }
 }
 
-async fn synced(sync: &mut Option<tokio::task::JoinHandle<io::Result<()>>>) -> io::Result<()> {
-    match sync {
-        Some(sync) => sync.await.unwrap_or_else(|error| Err(io::Error::other(error))),
+async fn synced(disk: &mut Option<Disk>) -> io::Result<()> {
+    match disk {
+        Some(disk) => disk.synced().await,
         None => std::future::pending().await,
     }
 }
@@ -213,15 +211,15 @@ fn summary(shell: &Shell) -> Summary {
 
 /// Opens the spool, if there is one, and takes up where the last life ended.
 fn assemble(config: &Config, executor: Executor) -> Result<(WorkerPort, Shell), (Executor, WorkerError)> {
-    let (spool, recovered) = match recover(config) {
-        Ok(recovered) => recovered,
+    let (disk, recovered) = match recover(config) {
+        Ok((spool, recovered)) => (spool.map(Disk::new), recovered),
         Err(error) => return Err((executor, error)),
     };
     let seeds = match (seed(), seed()) {
         (Ok(boot), Ok(seed)) => (boot, seed),
         (Err(error), _) | (_, Err(error)) => return Err((executor, error)),
     };
-    let depth = if spool.is_some() { Depth::Disk } else { Depth::Memory };
+    let depth = if disk.is_some() { Depth::Disk } else { Depth::Memory };
     let session = sheaf_session::Config {
         incarnation: recovered.incarnation,
         boot: seeds.0,
@@ -230,7 +228,7 @@ fn assemble(config: &Config, executor: Executor) -> Result<(WorkerPort, Shell), 
     };
     let session = port::fit_config(session, depth);
     let id = recovered.state.id;
-    let port = match spool {
+    let port = match disk {
         Some(_) => WorkerPort::recover(session, seeds.1, recovered.state),
         None => WorkerPort::new(Session::new(session, Side::Dialer, id, seeds.1)),
     };
@@ -243,7 +241,7 @@ fn assemble(config: &Config, executor: Executor) -> Result<(WorkerPort, Shell), 
         died_with: recovered.died_with.clone(),
         spooled: port.unacknowledged(),
     });
-    let mut shell = Shell::new(machine, executor, spool, config.capacity, Clock::start());
+    let mut shell = Shell::new(machine, executor, disk, config.capacity);
     shell.died_with = recovered.died_with;
     Ok((port, shell))
 }

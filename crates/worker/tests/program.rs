@@ -2,7 +2,7 @@
 //!
 //! Needs `sh`, `cat` and friends, as every Unix has them; `/proc` for what looks at other processes.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, reason = "a test: its panic is its message")]
 
 mod common;
 

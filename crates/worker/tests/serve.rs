@@ -1,6 +1,6 @@
 //! Long-lived programs: many tasks in one process, and what becomes of them when it misbehaves.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, reason = "a test: its panic is its message")]
 
 mod common;
 

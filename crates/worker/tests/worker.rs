@@ -1,10 +1,12 @@
 //! The worker's loop against a stand-in for the router: what it says when it starts, works, dies, returns and leaves.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, reason = "a test: its panic is its message")]
 
 mod common;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use common::router::{Heard, Router, Say};
 use common::{PATIENCE, assignment, config, eventually, fence, ok};
@@ -204,5 +206,69 @@ fn a_directory_in_use_and_a_missing_program_are_said_before_any_work() {
         let missing = Work::Program(config(Mode::Stdin, &["no-such-program-here"]));
         let third = start(&router, missing, Some(dir.path().to_owned()), None);
         assert!(matches!(third.end().await, Err(WorkerError::Config(_))));
+    });
+}
+
+/// A file system of one megabyte; `None`, loudly, where this process may not mount one.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn mount() -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "none"]).arg(dir.path()).status();
+        if mounted.is_ok_and(|status| status.success()) {
+            return Some(Self(dir));
+        }
+        eprintln!("SKIPPED: only root can mount the small disk that this test needs");
+        None
+    }
+
+    fn fill(&self) {
+        let mut file = std::fs::File::create(self.0.path().join("filler")).unwrap();
+        while file.write_all(&[0; 4096]).is_ok() {}
+    }
+
+    fn free(&self) {
+        std::fs::remove_file(self.0.path().join("filler")).unwrap();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let unmounted = Command::new("umount").arg("-l").arg(self.0.path()).status();
+        assert!(unmounted.unwrap().success());
+    }
+}
+
+#[test]
+fn on_a_full_disk_it_takes_no_more_and_loses_nothing() {
+    let Some(disk) = SmallDisk::mount() else { return };
+    run(async {
+        let mut router = Router::start().await;
+        let worker = start(&router, Work::Echo, Some(disk.0.path().to_owned()), None);
+        router.register().await;
+        disk.fill();
+        let body = vec![b'x'; 100_000];
+        router.assign(vec![assignment(1, body.clone())]).await;
+        let announced =
+            |wanted: Capacity| move |heard| matches!(heard, Heard::Capacity(found) if found == wanted).then_some(());
+        router.until(announced(Capacity { batch: 0, depth: 0, bytes: 0 })).await;
+        disk.free();
+        let item = router.all_results(1).await.remove(0);
+        assert_eq!(ok(item.outcome), body);
+        router.until(announced(CAPACITY)).await;
+        worker.die().await;
+    });
+}
+
+#[test]
+fn it_leaves_in_time_when_the_router_is_away() {
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        let router = Router::start().await;
+        let worker = start(&router, Work::Echo, Some(dir.path().to_owned()), None);
+        drop(router);
+        worker.stop.send(Stop::Drain).unwrap();
+        assert_eq!(worker.end().await.unwrap(), Summary::default());
     });
 }

@@ -1,9 +1,11 @@
 //! The lines that a `--serve` program reads and writes.
 //!
-//!     to it     {"id":7,"body":"the row"}
-//!     from it   {"id":7,"output":"the answer"}           any other JSON value is an answer too, kept as written; null is none
-//!               {"id":7,"error":"why not"}               final, as a program's exit 1
-//!               {"id":7,"error":"busy","retry":true}     passing, as a program's exit 75
+//! ```text
+//! to it     {"id":7,"body":"the row"}
+//! from it   {"id":7,"output":"the answer"}           any other JSON value is an answer too, kept as written; null is none
+//!           {"id":7,"error":"why not"}               final, as a program's exit 1
+//!           {"id":7,"error":"busy","retry":true}     passing, as a program's exit 75
+//! ```
 //!
 //! A line that does not begin with `{` is no answer and no fault either, in small numbers: libraries print greetings.
 

@@ -10,8 +10,10 @@
 //! attempt; one that also hides its environment is killed as soon as its parent is gone, even in mid-attempt; one that
 //! forks faster than a sweep kills can outrun it until a limit of the system stops it.
 //!
-//!     request   len u32 | kind u8 | flags u8 | 0 u16 | id u64 | payload[len]      little-endian; pipes ride on the header
-//!     reply     id u64 | value i32 | kind u8 | 0 ×3
+//! ```text
+//! request   len u32 | kind u8 | flags u8 | 0 u16 | id u64 | payload[len]      little-endian; pipes ride on the header
+//! reply     id u64 | value i32 | kind u8 | 0 ×3
+//! ```
 
 mod handle;
 mod process;

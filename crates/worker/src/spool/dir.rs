@@ -1,9 +1,11 @@
 //! A worker's data directory: its lock, who it is, and which life this is.
 //!
-//!     DIR/lock          held (flock) while a worker runs: one process per directory
-//!     DIR/identity      16 bytes worker id, 16 bytes session id, CRC32C of both; made once
-//!     DIR/incarnation   u64, CRC32C: +1 and synced at each start, before anything is said
-//!     DIR/spool         results that the router has not acknowledged ([`super::log`])
+//! ```text
+//! DIR/lock          held (flock) while a worker runs: one process per directory
+//! DIR/identity      16 bytes worker id, 16 bytes session id, CRC32C of both; made once
+//! DIR/incarnation   u64, CRC32C: +1 and synced at each start, before anything is said
+//! DIR/spool         results that the router has not acknowledged ([`super::log`])
+//! ```
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};

@@ -1,7 +1,9 @@
 //! An append-only file of small entries, kept short by rewriting it.
 //!
-//!     file    "SHEAFSP1" | frame*
-//!     frame   len u32le | crc32c u32le | kind u8 | payload[len]        CRC over len, kind and payload
+//! ```text
+//! file    "SHEAFSP1" | frame*
+//! frame   len u32le | crc32c u32le | kind u8 | payload[len]        CRC over len, kind and payload
+//! ```
 //!
 //! Entries are written unsynced and synced when the caller asks. What cannot be read at the end was never relied on:
 //! it is cut off, and said. It knows nothing of what the entries mean.

@@ -1,6 +1,7 @@
 //! One way to run attempts with real programs: assignments in, outcomes out.
 
-#![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
+#![allow(dead_code, missing_docs, unreachable_pub, reason = "each test file uses a part of it")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test: its panic is its message")]
 
 pub mod router;
 

@@ -1,6 +1,7 @@
 //! A stand-in for the router: a bare session that says what a test tells it to, and commits when told.
 
-#![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
+#![allow(dead_code, missing_docs, unreachable_pub, reason = "each test file uses a part of it")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test: its panic is its message")]
 
 use std::collections::VecDeque;
 
