@@ -9,17 +9,17 @@ use crate::number::Lsn;
 /// A merged file holds at most so many keys: making its filter takes about forty bytes of memory for each.
 pub const KEYS_MAX: u64 = 2_000_000;
 
-/// Merges files, in the order of their segments, into one; the sources are left for the caller to remove. `is_gone` says
-/// that a record is no longer in the journal, so that its entry need not be kept.
+/// Merges the files of neighbouring spans, in ascending order, into one; the sources stay until the result is
+/// [added](super::Tiers::add). `is_gone` says that a record is no longer in the journal, so that its entry need not be kept.
 ///
 /// # Panics
-/// If `sources` is empty.
-pub fn merge<D: Disk>(disk: &mut D, sources: &[&Index], is_gone: &dyn Fn(Lsn) -> bool) -> Result<Index, BuildError> {
-    let (Some(first), Some(last)) = (sources.first(), sources.last()) else { panic!("nothing to merge") };
-    let mut writer = Writer::new(Span { first: first.span().first, last: last.span().last });
-    let mut cursors = Vec::with_capacity(sources.len());
-    for source in sources {
-        cursors.push(Cursor::new(source, disk)?);
+/// If `spans` is empty.
+pub fn merge<D: Disk>(disk: &mut D, spans: &[Span], is_gone: &dyn Fn(Lsn) -> bool) -> Result<Index, BuildError> {
+    let (Some(first), Some(last)) = (spans.first(), spans.last()) else { panic!("nothing to merge") };
+    let mut writer = Writer::new(Span { first: first.first, last: last.last });
+    let mut cursors = Vec::with_capacity(spans.len());
+    for span in spans {
+        cursors.push(Cursor::new(Index::open(disk, *span)?, disk)?);
     }
     let mut last = None;
     while let Some((at, posting)) =
@@ -35,15 +35,15 @@ pub fn merge<D: Disk>(disk: &mut D, sources: &[&Index], is_gone: &dyn Fn(Lsn) ->
 }
 
 /// A place in one source.
-struct Cursor<'a> {
-    index: &'a Index,
+struct Cursor {
+    index: Index,
     block: usize,
     entries: Vec<Posting>,
     at: usize,
 }
 
-impl<'a> Cursor<'a> {
-    fn new<D: Disk>(index: &'a Index, disk: &D) -> Result<Self, LookupError> {
+impl Cursor {
+    fn new<D: Disk>(index: Index, disk: &D) -> Result<Self, LookupError> {
         let entries = if index.blocks() > 0 { index.block(disk, 0)? } else { Vec::new() };
         Ok(Self { index, block: 0, entries, at: 0 })
     }

@@ -1,10 +1,10 @@
 //! All index files of a journal: which there are, which are missing, which to merge.
 //!
-//! Whose thread it is on is the shell's choice; it only reads segments' names, and owns the index files alone.
+//! Looking up shares it, everything slow is done beside it: build and merge files on another thread, then [`Tiers::add`].
+//! It owns the index files alone.
 
-use super::build::BuildError;
 use super::file::{Damaged, Index, LookupError, Span};
-use super::merge::{KEYS_MAX, merge};
+use super::merge::KEYS_MAX;
 use crate::disk::{Disk, DiskError, DiskErrorKind};
 use crate::name::SegmentId;
 use crate::number::Lsn;
@@ -20,7 +20,7 @@ pub struct Tiers {
 pub struct Candidates {
     /// Records that may hold the key, newest first. To be checked.
     pub lsns: Vec<Lsn>,
-    /// Files that could not answer: they are closed now, and must be rebuilt.
+    /// Files that could not answer: [`Tiers::close`] and rebuild them.
     pub damaged: Vec<Damaged>,
 }
 
@@ -60,15 +60,23 @@ impl Tiers {
         sealed.iter().filter(|id| !has_file(id)).copied().collect()
     }
 
-    /// Adds a file that was built.
-    pub fn add(&mut self, index: Index) {
-        self.files.retain(|file| !index.span().covers(file.span()));
-        let at = self.files.partition_point(|file| file.span() < index.span());
+    /// Adds a file that was built or merged; those whose segments it covers are closed and removed.
+    pub fn add<D: Disk>(&mut self, disk: &mut D, index: Index) -> Result<(), DiskError> {
+        let span = index.span();
+        let covered: Vec<Span> = self.files.iter().map(Index::span).filter(|other| span.covers(*other)).collect();
+        self.files.retain(|file| !span.covers(file.span()));
+        let at = self.files.partition_point(|file| file.span() < span);
         self.files.insert(at, index);
+        covered.into_iter().filter(|other| *other != span).try_for_each(|other| remove(disk, other))
+    }
+
+    /// Closes a file that cannot answer. Its segments are [`missing`](Self::missing) from now on.
+    pub fn close(&mut self, damaged: Damaged) {
+        self.files.retain(|file| file.span() != damaged.span);
     }
 
     /// The records that may hold a key.
-    pub fn lookup<D: Disk>(&mut self, disk: &D, key: &[u8; 16]) -> Result<Candidates, DiskError> {
+    pub fn lookup<D: Disk>(&self, disk: &D, key: &[u8; 16]) -> Result<Candidates, DiskError> {
         let mut candidates = Candidates::default();
         for file in self.files.iter().rev() {
             match file.lookup(disk, key, &mut candidates.lsns) {
@@ -77,30 +85,15 @@ impl Tiers {
                 Err(LookupError::Disk(error)) => return Err(error),
             }
         }
-        let damaged = &candidates.damaged;
-        self.files.retain(|file| !damaged.iter().any(|bad| bad.span == file.span()));
         candidates.lsns.sort_unstable_by(|a, b| b.cmp(a));
         candidates.lsns.dedup();
         Ok(candidates)
     }
 
-    /// Merges one group of files, if there is one to merge; true if it did. Call it again until it is false.
-    pub fn merge_some<D: Disk>(&mut self, disk: &mut D, is_gone: &dyn Fn(Lsn) -> bool) -> Result<bool, BuildError> {
-        let Some(from) = self.files.windows(FAN).position(is_mergeable) else { return Ok(false) };
-        let sources: Vec<&Index> = self.files[from..from + FAN].iter().collect();
-        let spans: Vec<Span> = sources.iter().map(|source| source.span()).collect();
-        match merge(disk, &sources, is_gone) {
-            Ok(merged) => self.add(merged),
-            Err(BuildError::Source(LookupError::Damaged(damaged))) => {
-                self.files.retain(|file| file.span() != damaged.span);
-                return Err(BuildError::Source(LookupError::Damaged(damaged)));
-            }
-            Err(error) => return Err(error),
-        }
-        for span in spans {
-            remove(disk, span)?;
-        }
-        Ok(true)
+    /// Files to [`merge`](super::merge) into one now, if there are such; ask again after adding the result.
+    pub fn plan_merge(&self) -> Option<Vec<Span>> {
+        let group = self.files.windows(FAN).find(|group| is_mergeable(group))?;
+        Some(group.iter().map(Index::span).collect())
     }
 
     /// Closes and removes the files of which every segment is older than `oldest`, the first that the journal still has.
