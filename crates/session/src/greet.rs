@@ -103,6 +103,9 @@ impl Session {
         let bytes = usize::try_from(greeting.window_bytes).unwrap_or(usize::MAX);
         let limit = facts.filter(|_| verdict == Verdict::Resume).map_or(greeting.window, |facts| facts.limit);
         let tx = &mut self.tx[lane.index()];
+        if verdict != Verdict::Resume {
+            tx.doubt();
+        }
         tx.resume(limit, bytes);
         if let Some(facts) = facts.filter(|_| verdict == Verdict::Resume) {
             let ack = AckW {
@@ -160,9 +163,9 @@ impl Session {
 
     /// The peer may have forgotten what it was asked, or the places have changed.
     fn ask_cancels_again(&mut self) {
-        for id in std::mem::take(&mut self.wishes.cancels) {
+        for id in std::mem::take(&mut self.wishes.cancels).into_keys() {
             if self.tx[id.lane.index()].seq_of(id.n).is_some() {
-                self.wishes.cancels.insert(id);
+                self.wishes.cancels.insert(id, false);
                 self.ask_cancel(id);
             } else {
                 self.out.push_back(Output::Event(Event::TooLate(id)));

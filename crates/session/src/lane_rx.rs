@@ -17,9 +17,7 @@ use bytes::Bytes;
 
 use crate::ack::{AckDue, chain_next};
 use crate::lane_tx::Rules;
-use crate::wire::{
-    AckW, FactsW, KIND_ANSWER, KIND_CANCEL, KIND_DATA, KIND_REPLY, KIND_VOID, MsgW, OpenW, WhereW,
-};
+use crate::wire::{AckW, FactsW, KIND_ANSWER, KIND_CANCEL, KIND_DATA, KIND_REPLY, KIND_VOID, MsgW, OpenW, WhereW};
 use crate::{Delivery, Depth, Fatal, Kind, Lane, Micros, Place, Receipt};
 
 /// A message between floor and got.
@@ -92,7 +90,8 @@ pub(crate) struct RxLane {
     /// The peer said its numbering on this connection.
     open: bool,
     due: AckDue,
-    asked_at: Option<Micros>,
+    /// When gaps were asked for, and up to which number that round went: later ones had their own question since.
+    asked: Option<(Micros, u64)>,
     /// Gaps to ask for in the next packet.
     asking: Vec<u64>,
 }
@@ -120,7 +119,7 @@ impl RxLane {
             said_floor: 0,
             open: false,
             due: AckDue::Never,
-            asked_at: None,
+            asked: None,
             asking: Vec::new(),
         }
     }
@@ -162,8 +161,11 @@ impl RxLane {
     pub(crate) fn on_connection(&mut self) {
         self.open = false;
         self.due = AckDue::Never;
-        self.asked_at = None;
+        self.asked = None;
         self.asking.clear();
+        // What was held above a gap was held for this connection's sake only: it comes again.
+        self.bytes -= self.ahead.values().map(|msg| msg.body.len()).sum::<usize>();
+        self.ahead.clear();
         (self.said_limit, self.said_floor) = (self.limit, self.floor);
     }
 
@@ -208,7 +210,7 @@ impl RxLane {
             self.take_in(msg, accept)?;
         }
         if self.ahead.is_empty() {
-            self.asked_at = None;
+            self.asked = None;
         }
         Ok(())
     }
@@ -218,7 +220,7 @@ impl RxLane {
         let highest = self.ahead.last_key_value().map_or(self.got, |(seq, _)| *seq);
         if msg.seq > highest + 1 && self.asking.len() < ASK_RANGES_MAX * 2 {
             self.asking.extend([highest + 1, msg.seq - 1]);
-            self.asked_at = Some(self.asked_at.unwrap_or(now));
+            self.asked = Some(self.asked.unwrap_or((now, msg.seq)));
         }
         self.due = AckDue::Now;
         self.ahead.insert(msg.seq, msg);
@@ -269,10 +271,10 @@ impl RxLane {
             return;
         }
         let index = place.seq.checked_sub(self.floor + 1);
-        if let Some(tail) = index.and_then(|index| self.tail.get_mut(index as usize)) {
-            if tail.state == TailState::Open {
-                tail.state = TailState::Committed;
-            }
+        if let Some(tail) = index.and_then(|index| self.tail.get_mut(index as usize))
+            && tail.state == TailState::Open
+        {
+            tail.state = TailState::Committed;
         }
     }
 
@@ -329,7 +331,7 @@ impl RxLane {
 
     /// Whether there is something to acknowledge in company.
     pub(crate) fn ack_is_dirty(&self) -> bool {
-        self.open && self.due.is_dirty()
+        self.epoch > 0 && self.due.is_dirty()
     }
 
     pub(crate) fn ack_deadline(&self) -> Option<Micros> {
@@ -343,9 +345,9 @@ impl RxLane {
         }
     }
 
-    /// The acknowledgement, if the lane is open. What it says counts as said.
+    /// The acknowledgement, if anything is known of the lane. What it says counts as said.
     pub(crate) fn poll_ack(&mut self) -> Option<AckW> {
-        if !self.open {
+        if self.epoch == 0 {
             return None;
         }
         self.due = AckDue::Never;
@@ -358,6 +360,7 @@ impl RxLane {
             held: self.held_bits(),
             limit: self.limit,
             chain: (self.depth == Depth::Disk).then_some(self.floor_chain),
+            early: !self.open,
         })
     }
 
@@ -378,9 +381,9 @@ impl RxLane {
 
     /// The question for gaps, if there is a new one or an old one was not filled within `round_trip`.
     pub(crate) fn poll_where(&mut self, now: Micros, round_trip: Micros) -> Option<WhereW> {
-        if self.asked_at.is_some_and(|at| at + round_trip <= now) {
-            self.asking = self.gaps();
-            self.asked_at = Some(now);
+        if let Some((_, upto)) = self.asked.filter(|(at, _)| *at + round_trip <= now) {
+            self.asking = self.gaps(upto);
+            self.asked = Some((now, self.ahead.last_key_value().map_or(upto, |(seq, _)| *seq)));
         }
         if self.asking.is_empty() {
             return None;
@@ -391,13 +394,13 @@ impl RxLane {
 
     /// When gaps are asked for again.
     pub(crate) fn where_deadline(&self, round_trip: Micros) -> Option<Micros> {
-        if self.asking.is_empty() { self.asked_at.map(|at| at + round_trip) } else { Some(Micros::ZERO) }
+        if self.asking.is_empty() { self.asked.map(|(at, _)| at + round_trip) } else { Some(Micros::ZERO) }
     }
 
-    fn gaps(&self) -> Vec<u64> {
+    fn gaps(&self, upto: u64) -> Vec<u64> {
         let mut gaps = Vec::new();
         let mut expected = self.got + 1;
-        for seq in self.ahead.keys() {
+        for seq in self.ahead.range(..=upto).map(|(seq, _)| seq) {
             if *seq > expected {
                 gaps.extend([expected, seq - 1]);
             }
@@ -413,10 +416,21 @@ impl RxLane {
         self.epoch
     }
 
-    /// Messages above the floor that the receiver holds, and their bytes.
     #[cfg(test)]
-    pub(crate) fn load(&self) -> (u64, usize) {
-        (self.limit - self.floor, self.bytes)
+    pub(crate) fn floor(&self) -> u64 {
+        self.floor
+    }
+
+    /// I7, I9, I13: what the lane holds is within what it granted.
+    #[cfg(test)]
+    pub(crate) fn check(&self) {
+        assert!(self.floor <= self.got && self.got <= self.limit);
+        assert_eq!(self.floor + self.tail.len() as u64, self.got);
+        let bytes = self.tail.iter().map(|tail| tail.len).chain(self.ahead.values().map(|msg| msg.body.len()));
+        assert_eq!(bytes.sum::<usize>(), self.bytes);
+        assert!(self.bytes <= self.bytes_max);
+        assert!(self.ahead.last_key_value().is_none_or(|(seq, _)| *seq <= self.limit));
+        assert!(self.ahead.is_empty() || self.asked.is_some(), "I11: a gap that nobody asked for");
     }
 }
 

@@ -42,9 +42,13 @@ pub(crate) struct Entry {
 pub(crate) enum Held {
     Here(Bytes),
     /// With the embedder; not asked for.
-    Away { len: usize },
+    Away {
+        len: usize,
+    },
     /// With the embedder; asked for.
-    Asked { len: usize },
+    Asked {
+        len: usize,
+    },
     /// Given by the embedder, and dropped once sent.
     Lent(Bytes),
 }
@@ -125,6 +129,10 @@ pub(crate) struct TxLane {
     pub full: bool,
     /// Messages whose `Stored` was reported: all with n below.
     stored_n: u64,
+    /// Messages that left on any connection of any epoch, or may have: all with n below.
+    left_n: u64,
+    /// Messages that left for a peer whose memory of them is gone: all with n below. They may have taken effect.
+    doubt_n: u64,
 }
 
 /// What a lane may use while it fills a packet.
@@ -186,6 +194,8 @@ impl TxLane {
             blocked_at: None,
             full: false,
             stored_n: 1,
+            left_n: 1,
+            doubt_n: 1,
         }
     }
 
@@ -200,6 +210,7 @@ impl TxLane {
         (tx.sent, tx.got) = (tx.floor(), tx.floor());
         tx.high = tx.next() - 1;
         tx.stored_n = tx.first + tx.log.len() as u64;
+        tx.left_n = tx.stored_n;
         tx.hash_again();
         tx
     }
@@ -263,9 +274,19 @@ impl TxLane {
         (place.epoch == self.epoch && place.seq > 0 && place.seq < self.next()).then(|| start + place.seq - 1)
     }
 
-    /// Whether the message left on any connection of this epoch, or may have.
+    /// Whether the message left on any connection, or may have.
     pub(crate) fn was_sent(&self, n: u64) -> bool {
-        self.seq_of(n).is_none_or(|seq| seq <= self.high)
+        n < self.left_n
+    }
+
+    /// The peer's memory of this lane is gone.
+    pub(crate) fn doubt(&mut self) {
+        self.doubt_n = self.left_n;
+    }
+
+    /// Whether a skip by the peer proves that the message never took effect.
+    pub(crate) fn skip_is_proof(&self, n: u64) -> bool {
+        n >= self.doubt_n
     }
 
     pub(crate) fn room(&self, body: &Body, messages_max: usize, bytes_max: usize) -> Result<(), Full> {
@@ -290,9 +311,10 @@ impl TxLane {
 
     /// Takes the content out of a message that was never sent. False if it was, or is gone.
     pub(crate) fn void(&mut self, n: u64, ticket: u64) -> bool {
-        let Some(index) = self.seq_of(n).filter(|seq| *seq > self.high).and_then(|seq| self.index(seq)) else {
+        if self.was_sent(n) {
             return false;
-        };
+        }
+        let Some(index) = self.seq_of(n).and_then(|seq| self.index(seq)) else { return false };
         let entry = &mut self.log[index];
         if entry.kind == KIND_VOID {
             return false;
@@ -394,7 +416,7 @@ impl TxLane {
         if ack.floor > ack.got || ack.got > self.high {
             return Err(Fatal::AckUnsent);
         }
-        if self.opening != Opening::Shut {
+        if matches!(self.opening, Opening::Said { .. }) && !ack.early {
             self.opening = Opening::Confirmed;
         }
         self.limit = self.limit.max(ack.limit);
@@ -477,6 +499,16 @@ impl TxLane {
         self.blocked_at
     }
 
+    /// I8 and the lane's own bookkeeping.
+    #[cfg(test)]
+    pub(crate) fn check(&self) {
+        assert!(self.floor() <= self.got && self.got <= self.sent && self.sent <= self.high && self.high < self.next());
+        let inflight = (self.sent + 1 - self.base) as usize;
+        assert_eq!(self.log.iter().take(inflight).map(|entry| entry.body.len()).sum::<usize>(), self.inflight_bytes);
+        assert_eq!(self.log.iter().map(|entry| entry.body.inline_len()).sum::<usize>(), self.inline_bytes);
+        assert_eq!(self.log.iter().map(|entry| entry.body.ahead_len()).sum::<usize>(), self.ahead_bytes);
+    }
+
     /// On a lossy carrier: something was said that the peer must still answer.
     pub(crate) fn wants_probe(&self) -> bool {
         let blocked = self.blocked_at == Some(self.limit);
@@ -523,6 +555,7 @@ impl TxLane {
                 return;
             }
             self.sent += 1;
+            self.left_n = self.left_n.max(self.id(self.sent).n + 1);
             // A lent body may differ from its announced length: count what was sent.
             self.inflight_bytes += self.log[index].body.len();
             if self.sent > self.high {

@@ -31,9 +31,9 @@ mod transmit;
 mod types;
 mod wire;
 
-pub use config::{Config, Faults, Timers};
 #[cfg(feature = "mutations")]
 pub use config::Mutation;
+pub use config::{Config, Faults, Timers};
 pub use endpoint::{Endpoint, Step};
 pub use micros::Micros;
 pub use record::{BadRecord, Record};

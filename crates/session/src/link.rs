@@ -192,7 +192,9 @@ impl Session {
         match self.link.state {
             LinkState::Down => false,
             LinkState::Greeting { .. } => self.side == Side::Dialer,
-            LinkState::Up => self.link.lossy && (self.phase == Phase::Said || self.tx.iter().any(|tx| tx.wants_probe())),
+            LinkState::Up => {
+                self.link.lossy && (self.phase == Phase::Said || self.tx.iter().any(|tx| tx.wants_probe()))
+            }
         }
     }
 

@@ -159,12 +159,15 @@ impl Session {
     pub(crate) fn on_acked(&mut self, lane: Lane, acked: Acked) {
         let Some((upto, chain)) = acked.upto else { return };
         self.out.push_back(Output::Event(Event::Acked { lane, upto }));
+        if !self.wishes.cancels.is_empty() {
+            self.report_skipped(upto);
+        }
         if self.tx[lane.index()].depth == Depth::Disk {
             self.persist(Step::Forget { lane, n: upto.n, chain });
         }
         let tx = &mut self.tx[lane.index()];
-        let half_empty = tx.len() <= self.config.outbox_messages_max / 2
-            && tx.inline_bytes() <= self.config.outbox_bytes_max / 2;
+        let half_empty =
+            tx.len() <= self.config.outbox_messages_max / 2 && tx.inline_bytes() <= self.config.outbox_bytes_max / 2;
         if tx.full && half_empty {
             tx.full = false;
             self.out.push_back(Output::Event(Event::Room { lane }));
@@ -218,9 +221,28 @@ impl Session {
     fn on_cancel_answer(&mut self, of: Place, cancelled: bool) {
         let Some(n) = self.tx[of.lane.index()].n_of(of) else { return };
         let id = MsgId { lane: of.lane, n };
-        if self.wishes.cancels.remove(&id) {
-            self.out.push_back(Output::Event(if cancelled { Event::Cancelled(id) } else { Event::TooLate(id) }));
+        let acked = self.tx[of.lane.index()].seq_of(n).is_none();
+        let Some(skipped) = self.wishes.cancels.get_mut(&id) else { return };
+        if cancelled && !acked {
+            *skipped = true;
+        } else {
+            self.end_cancel(id, cancelled);
         }
+    }
+
+    /// A skip counts once it is below the peer's floor: before, a restarted peer might still deliver the message.
+    fn report_skipped(&mut self, upto: MsgId) {
+        let first = MsgId { n: 0, ..upto };
+        let skipped = self.wishes.cancels.range(first..=upto).filter(|(_, skipped)| **skipped);
+        for id in skipped.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.end_cancel(id, true);
+        }
+    }
+
+    fn end_cancel(&mut self, id: MsgId, skipped: bool) {
+        self.wishes.cancels.remove(&id);
+        let proven = skipped && self.tx[id.lane.index()].skip_is_proof(id.n);
+        self.out.push_back(Output::Event(if proven { Event::Cancelled(id) } else { Event::TooLate(id) }));
     }
 
     fn on_bye(&mut self, now: bool) {

@@ -100,13 +100,9 @@ impl From<&Step> for RecordW {
                 RecordW { n: *first, epoch: *epoch, life: *life, ..blank(EPOCH, *lane) }
             }
             Step::Forget { lane, n, chain } => RecordW { n: *n, chain: *chain, ..blank(FORGET, *lane) },
-            Step::Received { receipt: Receipt { place, life, chain } } => RecordW {
-                n: place.seq,
-                epoch: place.epoch,
-                life: *life,
-                chain: *chain,
-                ..blank(RECEIVED, place.lane)
-            },
+            Step::Received { receipt: Receipt { place, life, chain } } => {
+                RecordW { n: place.seq, epoch: place.epoch, life: *life, chain: *chain, ..blank(RECEIVED, place.lane) }
+            }
         }
     }
 }
@@ -130,5 +126,20 @@ impl RecordW {
             }
             _ => return None,
         })
+    }
+}
+
+#[cfg(test)]
+impl Record {
+    /// The body of a message that this record appends.
+    pub(crate) fn body(&self) -> Option<&Bytes> {
+        match &self.0 {
+            Step::Append { body, .. } => Some(body),
+            Step::Start { .. }
+            | Step::Void { .. }
+            | Step::Epoch { .. }
+            | Step::Forget { .. }
+            | Step::Received { .. } => None,
+        }
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! Invariant: every call order is legal. A command never waits for the peer.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
@@ -69,8 +69,8 @@ pub(crate) struct Tickets {
 pub(crate) struct Wishes {
     /// The newest value per topic, not yet sent.
     pub signals: BTreeMap<u16, Bytes>,
-    /// Sent messages whose cancel was not answered yet.
-    pub cancels: BTreeSet<MsgId>,
+    /// Sent messages whose cancel is under way. True: the peer skipped it; reported once its floor says so durably.
+    pub cancels: BTreeMap<MsgId, bool>,
     /// Unsent messages that are cancelled once this ticket is durable.
     pub voiding: VecDeque<(u64, MsgId)>,
     /// The peer's Bye came.
@@ -198,7 +198,8 @@ impl Session {
             self.void(id);
         } else if tx.seq_of(id.n).is_none() || self.wishes.cancels.len() >= CANCELS_MAX {
             self.out.push_back(Output::Event(Event::TooLate(id)));
-        } else if self.wishes.cancels.insert(id) {
+        } else if !self.wishes.cancels.contains_key(&id) {
+            self.wishes.cancels.insert(id, false);
             self.ask_cancel(id);
         }
     }

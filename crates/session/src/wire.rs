@@ -109,6 +109,9 @@ pub(crate) struct AckW {
     /// Hash over the lane up to `floor` (depth DISK).
     #[prost(fixed64, optional, tag = "7")]
     pub chain: Option<u64>,
+    /// Said before the sender's opening came: valid if the epoch is the sender's, but no confirmation of it.
+    #[prost(bool, tag = "8")]
+    pub early: bool,
 }
 
 /// Hello and Welcome.

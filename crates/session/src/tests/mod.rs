@@ -1,1 +1,9 @@
-//! The world of two sessions and one faulty pipe.
+//! The session in its world: property runs over seeds, named stories, and bytes from nowhere.
+
+mod actor;
+mod garbage;
+#[cfg(feature = "mutations")]
+mod mutations;
+mod property;
+mod stories;
+mod world;

@@ -1,0 +1,1 @@
+//! Bytes from nowhere never panic.

@@ -1,0 +1,1 @@
+//! Each planted mutation is caught.

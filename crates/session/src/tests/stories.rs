@@ -1,0 +1,1 @@
+//! One behaviour each, told from beginning to end.
