@@ -184,12 +184,31 @@ fn results_that_were_not_acknowledged_outlive_it_and_are_not_made_again() {
         let first = start(&router, Work::Echo, Some(data.clone()), None);
         router.register().await;
         router.assign(vec![assignment(1, "kept")]).await;
-        assert_eq!(router.results(false).await[0].fence, fence(1));
+        let place = router
+            .until(|heard| match heard {
+                Heard::Message(place, ToRouter::Results(_)) => Some(place),
+                _ => None,
+            })
+            .await;
         first.die().await;
         let again = start(&router, sh("exit 1 {}"), Some(data.clone()), None);
         let registration = router.register().await;
         assert_eq!((registration.holding, registration.died_with), (vec![fence(1)], vec![]));
+        router.say(Say::Commit(place)).await;
+        // A later result is acknowledged after it.
+        router.assign(vec![assignment(2, "")]).await;
+        assert_eq!(router.all_results(1).await[0].fence, fence(2));
+        again.stop.send(Stop::Drain).unwrap();
+        router
+            .until(|heard| match heard {
+                Heard::Message(_, ToRouter::Leave) => Some(()),
+                _ => None,
+            })
+            .await;
         again.die().await;
+        let third = start(&router, Work::Echo, Some(data.clone()), None);
+        assert_eq!(router.register().await.holding, vec![]);
+        third.die().await;
     });
 }
 
