@@ -211,3 +211,22 @@ fn a_pool_shares_the_work() {
     assert!(matches!(bench.run(assignment(9, "x")), Outcome::Ok(_)));
     bench.close();
 }
+
+#[test]
+fn one_that_cannot_be_talked_to_any_more_is_ended_and_its_tasks_are_suspects() {
+    for script in ["exec >&-; sleep 1000", "exec <&-; sleep 1000"] {
+        let mut bench = server(script);
+        let ends = if script.contains('<') {
+            // The second cannot be written.
+            bench.start(assignment(1, "a"));
+            bench.start(assignment(2, vec![b'x'; 500_000]));
+            2
+        } else {
+            bench.start(assignment(1, "a"));
+            1
+        };
+        for ended in bench.ends(ends) {
+            assert_eq!(failed(ended.outcome, Class::Crashed).evidence.signal, Some(9));
+        }
+    }
+}

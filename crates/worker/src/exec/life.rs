@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::net::unix::pipe;
+use tokio::time::Instant;
 
 use super::line;
 use super::pipes::{self, Tail};
@@ -11,6 +12,8 @@ use crate::keeper::{Keeper, Program};
 
 /// Once its first process has ended, how long its output may stay open.
 const OUTPUT_LINGER: Duration = Duration::from_secs(1);
+/// How long it may live on with its input or output closed.
+const MUTE_MAX: Duration = Duration::from_secs(1);
 /// After the end of its input, how long it may take to leave.
 const LEAVE_WITHIN: Duration = Duration::from_secs(5);
 
@@ -24,6 +27,9 @@ pub(super) struct Life {
     pub(super) tail: Tail,
     pub(super) errors: Vec<u8>,
     pub(super) strays: u32,
+    /// Since then it cannot be talked to: its input or output is closed.
+    pub(super) mute_since: Option<Instant>,
+    pub(super) stdout_ended: bool,
     /// We ended it: what it had in flight is not to blame.
     pub(super) killed: bool,
 }
@@ -40,6 +46,8 @@ impl Life {
             tail: Tail::default(),
             errors: vec![0; 4 << 10],
             strays: 0,
+            mute_since: None,
+            stdout_ended: false,
             killed: false,
         }
     }
@@ -51,13 +59,29 @@ impl Life {
         }
     }
 
+    /// It has closed its input or output. One that is about to end does that; one that stays is of no use.
+    pub(super) fn on_closed(&mut self) {
+        self.mute_since.get_or_insert_with(Instant::now);
+    }
+
+    /// When it is ended for that.
+    pub(super) fn mute_until(&self) -> Option<Instant> {
+        self.mute_since.map(|since| since + MUTE_MAX)
+    }
+
+    /// Ends it for its own fault: what it had in flight is to blame as if it had died.
+    pub(super) async fn end(&mut self) {
+        self.mute_since = None;
+        self.keeper.kill(self.program.id).await;
+    }
+
     /// Reads what is left of a dead program's output and errors.
     pub(super) async fn drain(&mut self) {
         self.stdin = None;
-        let Self { program, incoming, tail, .. } = self;
+        let Self { program, incoming, tail, stdout_ended, .. } = self;
         let rest = async {
             let limit = line::LINE_BYTES_MAX;
-            if !program.stdout_ended && pipes::gather(&mut program.stdout, incoming, limit).await {
+            if !*stdout_ended && pipes::gather(&mut program.stdout, incoming, limit).await {
                 tracing::warn!("a long-lived program died in the middle of a very long line");
             }
             pipes::follow(&mut program.stderr, tail).await;

@@ -3,6 +3,7 @@
 //! | what happens | what becomes of the tasks in flight |
 //! |---|---|
 //! | it dies | each is `crashed`: any of them may have killed it |
+//! | it closes its input or output and lives on | the same, after a second |
 //! | it leaves (exit code 0) | each is given to the next one; `crashed` when three have left with it |
 //! | a task's time is over | that one is `timeout`; the program is killed, the others are given to the next one |
 //! | a task is cancelled | killed if that was its only one; else its answer is awaited and thrown away |
@@ -72,6 +73,7 @@ enum Woken {
     Errors(usize),
     End(Option<End>),
     Overdue,
+    Mute,
     MayStart,
 }
 
@@ -113,9 +115,20 @@ impl Server {
                     }
                 }
                 Woken::Written(n) => on_life(&mut life, |life| life.outgoing.advance(n)),
-                Woken::WriteFailed => on_life(&mut life, |life| life.stdin = None),
+                Woken::WriteFailed => on_life(&mut life, |life| {
+                    life.stdin = None;
+                    life.on_closed();
+                }),
                 Woken::Errors(n) => on_life(&mut life, |life| life.tail.push(&life.errors[..n])),
-                Woken::Output(0) => on_life(&mut life, |life| life.program.stdout_ended = true),
+                Woken::Output(0) => on_life(&mut life, |life| {
+                    life.stdout_ended = true;
+                    life.on_closed();
+                }),
+                Woken::Mute => {
+                    if let Some(life) = life.as_mut() {
+                        life.end().await;
+                    }
+                }
                 Woken::Output(_) => {
                     if let Some(life) = life.as_mut() {
                         self.on_output(life).await;
@@ -136,7 +149,8 @@ impl Server {
                 () = until(self.start_after) => Woken::MayStart,
             };
         };
-        let Life { program, stdin, outgoing, incoming, errors, .. } = life;
+        let mute_until = life.mute_until();
+        let Life { program, stdin, outgoing, incoming, errors, stdout_ended, .. } = life;
         let write = async {
             match stdin {
                 Some(stdin) if !outgoing.is_empty() => stdin.write(outgoing).await,
@@ -144,7 +158,7 @@ impl Server {
             }
         };
         let read = async {
-            if program.stdout_ended {
+            if *stdout_ended {
                 std::future::pending::<()>().await;
             }
             program.stdout.read_buf(incoming).await
@@ -156,6 +170,7 @@ impl Server {
             Ok(n @ 1..) = program.stderr.read(errors) => Woken::Errors(n),
             end = &mut program.end => Woken::End(end.ok()),
             () = until(overdue.map(Into::into)) => Woken::Overdue,
+            () = until(mute_until) => Woken::Mute,
         }
     }
 

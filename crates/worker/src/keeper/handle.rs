@@ -51,8 +51,6 @@ pub(crate) struct Program {
     pub(crate) id: u64,
     pub(crate) stdin: Option<pipe::Sender>,
     pub(crate) stdout: pipe::Receiver,
-    /// Its reader has seen the end of it.
-    pub(crate) stdout_ended: bool,
     pub(crate) stderr: pipe::Receiver,
     /// Closed without a word when the keeper itself dies.
     pub(crate) end: oneshot::Receiver<End>,
@@ -100,7 +98,6 @@ impl Keeper {
             id,
             stdin: in_ours.map(|end| pipe::Sender::from_owned_fd(end.into())).transpose()?,
             stdout: pipe::Receiver::from_owned_fd(out_ours.into())?,
-            stdout_ended: false,
             stderr: pipe::Receiver::from_owned_fd(err_ours.into())?,
             end,
         };
