@@ -1,6 +1,6 @@
 //! The router's end of one session, whoever is at the other.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use sheaf_session::{
@@ -8,8 +8,8 @@ use sheaf_session::{
     Record as SessionRecord, Session, SessionId, Status, Step, Ticket,
 };
 use sheaf_task::{
-    Capacity, JobCounts, JobId, JobSpec, Key, KeyHasher, KeySecret, Question, Refusal, RowId, SubmitRow, ToClient,
-    ToRouter, topic,
+    Capacity, Fence, JobCounts, JobId, JobSpec, Key, KeyHasher, KeySecret, Question, Refusal, RowId, SubmitRow,
+    ToClient, ToRouter, topic,
 };
 
 use super::Over;
@@ -242,10 +242,21 @@ impl RouterPort {
             ToRouter::Scanned { job } => Inbound::Scanned { job },
             ToRouter::Ask { id, question } => Inbound::Ask { id, question, prior: None },
             ToRouter::Register(registration) => Inbound::Register(registration),
-            ToRouter::Results(items) => Inbound::Results(items),
-            ToRouter::Recalled(fences) => Inbound::Recalled(fences),
+            ToRouter::Results(items) => {
+                self.leave_out(items.iter().map(|item| item.fence).collect());
+                Inbound::Results(items)
+            }
+            ToRouter::Recalled(fences) => {
+                self.leave_out(fences.iter().copied().collect());
+                Inbound::Recalled(fences)
+            }
             ToRouter::Leave => Inbound::Leave,
         })
+    }
+
+    /// Assignments wait for their acknowledgement only briefly, so there are few to look through.
+    fn leave_out(&mut self, ended: BTreeSet<Fence>) {
+        self.serving.values_mut().for_each(|serving| serving.leave_out(&ended));
     }
 
     fn on_open_job(&mut self, spec: &JobSpec) {

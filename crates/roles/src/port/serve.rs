@@ -4,10 +4,12 @@
 //! Invariant: the same records give the same bytes. A damaged record costs what it held and nothing else of the message;
 //! a delivery number is never left out, or nothing after it could be taken.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use sheaf_task::{
-    Answer, Assignment, Class, DeliveredRow, Failure, FailureRow, Key, Outcome, RowId, TaskInfo, TaskState, ToClient,
-    ToWorker,
+    Answer, Assignment, Class, DeliveredRow, Failure, FailureRow, Fence, Key, Outcome, RowId, TaskInfo, TaskState,
+    ToClient, ToWorker,
 };
 
 use super::Fetched;
@@ -64,6 +66,14 @@ impl Serving {
             Outbound::Failures { items, .. } => around(items.len(), 1_024),
             Outbound::Task { .. } => around(1, 8 << 10),
             Outbound::Client(_) | Outbound::Opened { .. } | Outbound::Worker(_) => 0,
+        }
+    }
+
+    /// The worker has had these attempts, whatever it has acknowledged: should its next life be sent this again, it must
+    /// not start them anew.
+    pub(super) fn leave_out(&mut self, ended: &BTreeSet<Fence>) {
+        if let (Outbound::Assign { items, .. }, Stage::Idle) = (&mut self.message, &self.stage) {
+            items.retain(|item| !ended.contains(&item.fence));
         }
     }
 
