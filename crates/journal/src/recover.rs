@@ -165,7 +165,12 @@ impl Tail {
                     epoch = epoch.max(head.epoch);
                     end = (head.seq.next(), lsn_after(&head, end.1));
                 }
-                Step::Damage(damage) => holes.push((end, damage.offset)),
+                Step::Damage(damage) => {
+                    holes.push((end, damage.offset));
+                    // Each lost frame may have been a record: no number of one is ever given again. A record or a mark
+                    // behind tells exactly.
+                    end.1 = Lsn(end.1.0 + (damage.next.0 - damage.first.0));
+                }
                 Step::End { offset } => break offset,
             }
         };

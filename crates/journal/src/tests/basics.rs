@@ -2,7 +2,9 @@
 
 use super::{append, config, contents, open};
 use crate::testing::MemDisk;
-use crate::{Epoch, Journal, Lsn, Map, ReadError, read_many, read_record};
+use crate::{
+    AppendError, Class, Disk, Entry, Epoch, Journal, Lsn, Map, OpenError, RECORD_MAX, ReadError, read_many, read_record,
+};
 
 #[test]
 fn what_was_committed_is_there_after_opening_again() {
@@ -86,4 +88,34 @@ fn restarts_do_not_pile_up_small_segments() {
     }
     assert_eq!(contents(&journal).len(), 50);
     assert_eq!(journal.segments().count(), 2, "a segment is left behind only when it is full");
+}
+
+#[test]
+fn a_journal_of_another_version_is_refused_and_left_alone() {
+    let mut disk = open(MemDisk::new()).0.into_disk();
+    let file = disk.list().unwrap().remove(0).name;
+    disk.rename(&file, &file.replace(".seg1", ".seg2")).unwrap();
+    let before = disk.list().unwrap();
+    assert!(matches!(Journal::open(&mut disk, config()), Err(OpenError::Foreign { .. })));
+    assert_eq!(disk.list().unwrap(), before);
+}
+
+#[test]
+fn what_is_too_long_is_refused_and_nothing_of_its_batch_is_in() {
+    let (mut journal, _) = open(MemDisk::new());
+    let batch = [Entry { kind: 1, payload: vec![1; 10] }, Entry { kind: 1, payload: vec![2; RECORD_MAX + 1] }];
+    assert_eq!(journal.append(Class::Intake, &batch), Err(AppendError::TooLong { bytes: RECORD_MAX + 1 }));
+    assert_eq!(journal.last(), Lsn::ZERO);
+    append(&mut journal, &[&vec![3; RECORD_MAX]]);
+    assert_eq!(journal.read(Lsn(1)).unwrap().payload.len(), RECORD_MAX);
+    assert_eq!(contents(&open(journal.into_disk()).0).len(), 1);
+}
+
+#[test]
+fn the_map_is_small_against_the_journal() {
+    let (mut journal, _) = open(MemDisk::new());
+    for _ in 0..50 {
+        append(&mut journal, &[[7_u8; 200].as_slice(); 500]);
+    }
+    assert!(journal.map().bytes() as u64 <= journal.bytes() / 4096 * 32, "{}", journal.map().bytes());
 }

@@ -192,4 +192,28 @@ fn compaction_and_recovery_may_stop_at_any_call() {
 }
 
 /// Each is a few lives with some hundred calls.
-const SEEDS: u64 = 3000;
+const SEEDS: u64 = 2000;
+
+#[test]
+fn a_long_unconfirmed_tail_is_copied_whole_and_only_the_tail() {
+    let config = Config { segment_bytes: 32 << 20, reserve_bytes: 0, ..Config::default() };
+    let mut journal = Journal::open(MemDisk::new(), config.clone()).unwrap().0;
+    let batch = |fill: u8| vec![Entry { kind: 1, payload: vec![fill; 1000] }; 100];
+    for fill in 0..10 {
+        journal.append(Class::Intake, &batch(fill)).unwrap();
+    }
+    journal.commit().unwrap();
+    for fill in 10..60 {
+        journal.append(Class::Intake, &batch(fill)).unwrap();
+    }
+    let wanted = found_in(&journal).unwrap();
+    let mut disk = journal.into_disk();
+    disk.kill();
+    let (journal, report) = Journal::open(disk, config.clone()).unwrap();
+    assert_eq!(report.copied, 5000);
+    let mut disk = journal.into_disk();
+    disk.crash(&mut |_| 0);
+    let (journal, report) = Journal::open(disk, config).unwrap();
+    assert_eq!(found_in(&journal).unwrap(), wanted);
+    assert_eq!((report.copied, report.torn, report.segments), (1, None, 3), "all but the mark is confirmed");
+}

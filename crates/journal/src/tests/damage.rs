@@ -169,3 +169,28 @@ fn a_damaged_segment_is_kept_as_evidence_when_it_is_compacted() {
     assert!(journal.disk().content(&format!("{file}.damaged")).is_some());
     assert_eq!(contents(&journal).len(), wanted.len() - 1);
 }
+
+/// The last record is damaged and only moved records follow it: they prove that it was durable, but do not tell its number.
+#[test]
+fn the_number_of_a_damaged_last_record_is_never_given_again() {
+    for pad in 0..30 {
+        let (mut journal, _) = open(clean(100 + pad).0);
+        let victim = append(&mut journal, &[b"the victim"]);
+        for _ in 0..3 {
+            journal.commit().unwrap();
+            journal.compact(300, &mut |_, _, _| crate::Keep::Keep).unwrap();
+        }
+        let mut disk = journal.into_disk();
+        let holds = |file: &String| disk.content(file).unwrap().windows(10).position(|bytes| bytes == b"the victim");
+        let (file, at) = segments(&disk)
+            .into_iter()
+            .find_map(|file| Some((holds(&file)?, file)))
+            .map(|(at, file)| (file, at))
+            .unwrap();
+        disk.flip(&file, at as u64 * 8);
+        let (journal, report) = open(disk);
+        assert!(report.next > victim, "{pad}: {report:?}");
+        assert!(report.quarantined.iter().any(|place| place.lsns.contains(&victim.0)));
+        assert!(matches!(journal.read(victim), Err(ReadError::Corrupt { .. })));
+    }
+}
