@@ -1,4 +1,19 @@
 //! Sources, sinks and the job driver. Shell.
+//!
+//! A run in order: [`prepare`] claims the sink, finds or begins the job beside it and makes the sink agree with the
+//! source; [`run_job`] carries rows and results between source, router and sink until the client machine says that it is
+//! over. Nothing is decided here that the machine decides: see `sheaf_roles::client`.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`source`] | rows from text, JSONL, CSV, SQLite, standard input |
+//! | [`sink`] | results into JSONL, CSV, SQLite, each committed once with the cursor |
+//! | `rows`, `reconcile` | names of rows; the sink made to agree with the source |
+//! | `identity`, `revision` | the job beside its sink; what makes it another |
+//! | `scan`, `writer`, `driver`, `line` | two threads, the loop between them, the session with the router |
+//! | `progress`, `audit` | how far it is; how it ended |
+//!
+//! **Invariant**: a row is in the sink if and only if the state beside it says so, after any crash.
 
 mod audit;
 mod config;

@@ -45,6 +45,9 @@ impl Claim {
             let error = std::io::Error::from(ErrorKind::IsADirectory);
             return Err(SinkError::Io { act: "write", path, error });
         }
+        if path.exists() && !path.is_file() {
+            return Err(SinkError::NotAFile { path });
+        }
         let table = match (is_database(spec), &spec.table) {
             (false, _) => None,
             (true, None) => return Err(SinkError::NeedsTable { path }),

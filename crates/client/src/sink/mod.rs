@@ -210,6 +210,12 @@ pub enum SinkError {
         /// What it would need.
         missing: Vec<String>,
     },
+    /// A device, a pipe or the like.
+    #[error("{path} is no regular file; results need one, which can be cut and synced")]
+    NotAFile {
+        /// What was named.
+        path: PathBuf,
+    },
     /// Standard output, which cannot be taken back after a crash.
     #[error("results go to a file or a table: standard output cannot take each row once; choose --out FILE")]
     Stdout,

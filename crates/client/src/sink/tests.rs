@@ -301,5 +301,6 @@ fn a_sink_is_claimed_by_one_process_and_never_over_a_foreign_file() {
     let nowhere = SinkSpec::new("/proc/nowhere/out.jsonl");
     assert!(matches!(Claim::take(&nowhere), Err(SinkError::Io { .. })));
     assert!(matches!(Claim::take(&SinkSpec::new("-")), Err(SinkError::Stdout)));
+    assert!(matches!(Claim::take(&SinkSpec::new("/dev/null")), Err(SinkError::NotAFile { .. })));
     assert!(matches!(Claim::take(&SinkSpec::new(dir.path().join("a.db"))), Err(SinkError::NeedsTable { .. })));
 }

@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use bytes::Bytes;
-use csv::{ByteRecord, ReaderBuilder};
+use csv::{ByteRecord, ReaderBuilder, Terminator};
 use sheaf_task::BODY_BYTES_MAX;
 
 use super::line::{Line, Lines, Mark};
@@ -121,18 +121,12 @@ impl Csv {
 
     /// Parses the records cut so far and appends their rows.
     fn flush(&mut self, pending: &mut Pending, out: &mut Vec<SourceRow>) {
-        let records = parse(&pending.bytes, self.delimiter);
-        debug_assert_eq!(records.len(), pending.starts.len());
+        let records = pending.parse(self.delimiter);
         for (fields, (start, line)) in records.iter().zip(&pending.starts) {
             self.number += 1;
             let (id, body) = match self.row(fields, *line) {
                 Ok((id, body)) => (id, Ok(body)),
-                Err(message) => {
-                    let rest = &pending.bytes[*start..];
-                    let end =
-                        pending.starts.iter().find(|(next, _)| next > start).map_or(rest.len(), |(n, _)| n - start);
-                    (None, Err(Malformed::new(message, &rest[..end])))
-                }
+                Err(message) => (None, Err(Malformed::new(message, pending.record(*start)))),
             };
             out.push(SourceRow { number: self.number, id, body });
         }
@@ -146,6 +140,28 @@ struct Pending {
     bytes: Vec<u8>,
     /// Of each: where it starts in `bytes`, and its line.
     starts: Vec<(usize, u64)>,
+}
+
+impl Pending {
+    /// The bytes of the record that starts there.
+    fn record(&self, start: usize) -> &[u8] {
+        let after = self.starts.partition_point(|(known, _)| *known <= start);
+        let end = self.starts.get(after).map_or(self.bytes.len(), |(next, _)| *next);
+        &self.bytes[start..end]
+    }
+
+    /// One record for each start: what the parser does not take for exactly one record has no fields.
+    fn parse(&self, delimiter: u8) -> Vec<ByteRecord> {
+        let records = parse(&self.bytes, delimiter);
+        if records.len() == self.starts.len() {
+            return records;
+        }
+        let one = |(start, _): &(usize, u64)| match parse(self.record(*start), delimiter).as_slice() {
+            [only] => only.clone(),
+            _ => ByteRecord::new(),
+        };
+        self.starts.iter().map(one).collect()
+    }
 }
 
 impl Source for Csv {
@@ -187,6 +203,7 @@ fn cut(lines: &mut Lines, delimiter: u8, line: &mut Vec<u8>, record: &mut Vec<u8
     let mut quotes = Quotes::FieldStart;
     let (mut first, mut number) = (None, 0);
     loop {
+        let between = lines.ending;
         let found = lines.next(line)?;
         match found {
             Line::End if record.is_empty() => return Ok(Cut::End),
@@ -196,7 +213,7 @@ fn cut(lines: &mut Lines, delimiter: u8, line: &mut Vec<u8>, record: &mut Vec<u8
             Line::Whole | Line::End | Line::TooLong(_) => return give_up(lines, record, first),
         }
         if !record.is_empty() {
-            record.push(b'\n');
+            record.extend_from_slice(between);
         }
         if first.is_none() {
             number = lines.number;
@@ -249,6 +266,11 @@ impl Quotes {
 }
 
 fn parse(bytes: &[u8], delimiter: u8) -> Vec<ByteRecord> {
-    let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).delimiter(delimiter).from_reader(bytes);
+    let mut reader = ReaderBuilder::new()
+        .has_headers(false)
+        .flexible(true)
+        .terminator(Terminator::Any(b'\n'))
+        .delimiter(delimiter)
+        .from_reader(bytes);
     reader.byte_records().map_while(Result::ok).collect()
 }

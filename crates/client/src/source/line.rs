@@ -43,12 +43,14 @@ pub(super) struct Lines {
     path: PathBuf,
     /// Number of the line last read, from 1.
     pub(super) number: u64,
+    /// How it ended.
+    pub(super) ending: &'static [u8],
 }
 
 impl Lines {
     pub(super) fn open(path: &Path) -> Result<Self, SourceError> {
         let reader = BufReader::with_capacity(256 << 10, open_file(path)?);
-        let mut lines = Self { reader, path: path.to_owned(), number: 0 };
+        let mut lines = Self { reader, path: path.to_owned(), number: 0, ending: b"" };
         lines.rewind()?;
         Ok(lines)
     }
@@ -80,7 +82,8 @@ impl Lines {
             return Ok(Line::End);
         }
         self.number += 1;
-        let ended = trim_ending(line);
+        self.ending = trim_ending(line);
+        let ended = !self.ending.is_empty();
         if line.len() <= BODY_BYTES_MAX && (ended || line.len() < LINE_MAX) {
             return Ok(Line::Whole);
         }
@@ -110,7 +113,7 @@ impl Lines {
             if read.map_err(io_error("read", &self.path))? == 0 {
                 break;
             }
-            ended = trim_ending(&mut step);
+            ended = !trim_ending(&mut step).is_empty();
             hasher.update(&step);
             len += step.len() as u64;
         }
@@ -119,14 +122,13 @@ impl Lines {
     }
 }
 
-/// Takes a line ending off; true if there was one.
-fn trim_ending(line: &mut Vec<u8>) -> bool {
-    if line.last() != Some(&b'\n') {
-        return false;
+/// Takes a line ending off, and says which; none at the end of the file.
+fn trim_ending(line: &mut Vec<u8>) -> &'static [u8] {
+    for ending in [b"\r\n".as_slice(), b"\n"] {
+        if line.ends_with(ending) {
+            line.truncate(line.len() - ending.len());
+            return ending;
+        }
     }
-    line.pop();
-    if line.last() == Some(&b'\r') {
-        line.pop();
-    }
-    true
+    b""
 }

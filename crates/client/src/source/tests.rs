@@ -144,11 +144,11 @@ fn csv_becomes_objects_or_a_field() {
         |_| {},
         &[
             "1 {\"id\":\"1\",\"text\":\"plain\"}",
-            "2 {\"id\":\"2\",\"text\":\"two\\nlines, \\\"quoted\\\"\"}",
+            "2 {\"id\":\"2\",\"text\":\"two\\r\\nlines, \\\"quoted\\\"\"}",
             "3 {\"id\":\"3\",\"text\":\"a\\\"b\"}",
         ],
     );
-    check("a.csv", file, named("text", "id"), &["1 \"1\" plain", "2 \"2\" two\nlines, \"quoted\"", "3 \"3\" a\"b"]);
+    check("a.csv", file, named("text", "id"), &["1 \"1\" plain", "2 \"2\" two\r\nlines, \"quoted\"", "3 \"3\" a\"b"]);
     check("a.tsv", b"a\tb\n1\t2", |_| {}, &["1 {\"a\":\"1\",\"b\":\"2\"}"]);
     check("a.csv", b"", |_| {}, &[]);
     check("a.csv", b"a,b\n", |_| {}, &[]);
@@ -274,4 +274,28 @@ fn standard_input_is_copied_and_an_empty_one_takes_up_the_copy() {
     spool::copy(&mut b"one\ntwo\n".as_slice(), &path).unwrap();
     spool::copy(&mut b"".as_slice(), &path).unwrap();
     assert_eq!(fs::read(&path).unwrap(), b"one\ntwo\n");
+}
+
+#[test]
+fn any_bytes_are_the_same_rows_whatever_the_batches() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut rng = sheaf_session::Rng::new(11);
+    for round in 0..600 {
+        let len = rng.below(60);
+        let content: Vec<u8> = (0..len).map(|_| b"ab,\"\"\n\n\r{}:\xff"[rng.below(12) as usize]).collect();
+        for name in ["a.csv", "a.jsonl", "a.txt"] {
+            let path = dir.path().join(name);
+            let header: &[u8] = if name == "a.csv" { b"x,y\n" } else { b"" };
+            fs::write(&path, [header, &content].concat()).unwrap();
+            let mut source = open(&SourceSpec::new(&path), dir.path()).unwrap();
+            let whole = scan_with(&mut *source, 1000);
+            source.rewind().unwrap();
+            assert_eq!(
+                scan_with(&mut *source, 1),
+                whole,
+                "round {round}, {name}: {:?}",
+                content.escape_ascii().to_string()
+            );
+        }
+    }
 }
