@@ -1,6 +1,6 @@
 //! The worker's shell: carries what the machine wants to the executor, the spool and the link, and back.
 //!
-//! It decides nothing of the protocol. Its own rules: starts are on the spool before anything executes; a record is
+//! It decides nothing of the protocol. Its own rules: starts are on the spool before anything executes (room permitting); a record is
 //! confirmed to the session only when written; on a full disk it announces no capacity, and keeps what it has in memory
 //! (bounded by what the worker may hold) until there is room.
 
@@ -124,8 +124,14 @@ impl Shell {
         self.is_done || (!self.is_up && self.executing.is_empty())
     }
 
-    /// Does what the machine wants, until it wants nothing more.
+    /// Does what the machine wants, until it wants nothing more, and writes the spool.
     pub(crate) fn drain(&mut self) -> Result<(), WorkerError> {
+        while self.step()? {}
+        Ok(())
+    }
+
+    /// True when the machine may want more.
+    fn step(&mut self) -> Result<bool, WorkerError> {
         let mut starts = Vec::new();
         while let Some(output) = self.machine.poll() {
             match output {
@@ -150,12 +156,13 @@ impl Shell {
         if let Some(disk) = &mut self.disk {
             disk.on_started(starts.iter().map(|assignment| assignment.fence));
         }
-        self.write()?;
+        // Without room the mark waits: a death now would make no suspects, which costs executions at worst.
+        let has_told = self.write()?;
         for assignment in starts {
             self.executing.insert(assignment.fence);
             self.executor.start(assignment);
         }
-        Ok(())
+        Ok(has_told)
     }
 
     /// What executes was ended by us and is nobody's fault.
@@ -163,7 +170,7 @@ impl Shell {
         if let Some(disk) = &mut self.disk {
             disk.on_ended(std::mem::take(&mut self.executing));
         }
-        self.write()
+        self.write().map(|_| ())
     }
 
     fn handle(&mut self, event: Event) {
@@ -171,20 +178,24 @@ impl Shell {
         self.machine.handle(now, event);
     }
 
-    fn write(&mut self) -> Result<(), WorkerError> {
+    /// True when it had news for the machine.
+    fn write(&mut self) -> Result<bool, WorkerError> {
         let now = self.clock.now();
-        let Some(disk) = &mut self.disk else { return Ok(()) };
+        let Some(disk) = &mut self.disk else { return Ok(false) };
         match disk.write(now)? {
-            Written::Nothing => {}
+            Written::Nothing => Ok(false),
             Written::All { ticket, has_room_again } => {
                 self.commands.extend(ticket.map(WorkerCommand::Spooled));
                 if has_room_again {
                     tracing::warn!("the spool's disk has room again: tasks are accepted");
                     self.handle(Event::CapacityChanged(self.capacity));
                 }
+                Ok(has_room_again)
             }
-            Written::Full => self.handle(Event::CapacityChanged(NO_CAPACITY)),
+            Written::Full => {
+                self.handle(Event::CapacityChanged(NO_CAPACITY));
+                Ok(true)
+            }
         }
-        Ok(())
     }
 }

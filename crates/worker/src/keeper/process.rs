@@ -137,9 +137,10 @@ impl Keeper {
     }
 
     fn reply(&self, id: u64, end: End) {
-        if let Err(error) = (&self.replies).write_all(&wire::encode_reply(id, end)) {
-            // The worker is gone; the main thread sees that too and ends everything.
-            debug_assert!(error.kind() != io::ErrorKind::InvalidInput);
+        match (&self.replies).write_all(&wire::encode_reply(id, end)) {
+            Ok(()) => {}
+            // The worker is gone. The main thread sees that too, by the end of the requests, and ends everything.
+            Err(_gone) => {}
         }
     }
 
@@ -266,18 +267,23 @@ fn command(id: u64, argv: &[OsString], stdin: bool, pipes: Vec<OwnedFd>) -> io::
     Ok(command)
 }
 
-/// In force within microseconds of the program's start; only what it forked before that escapes it.
+/// In force within microseconds of the program's start; only what it forked before that escapes it. A tighter limit that
+/// the user has set stays.
+#[cfg(target_os = "linux")]
 fn limit_memory(pid: Pid, bytes: u64) {
-    #[cfg(target_os = "linux")]
-    if let Err(error) =
-        rustix::process::prlimit(Some(pid), Resource::As, Rlimit { current: Some(bytes), maximum: Some(bytes) })
-    {
-        // It has ended already, or it is not ours to limit: then it must not run.
-        debug_assert!(error != rustix::io::Errno::INVAL);
+    let limit = rustix::process::getrlimit(Resource::As).maximum.map_or(bytes, |tighter| tighter.min(bytes));
+    let limited =
+        rustix::process::prlimit(Some(pid), Resource::As, Rlimit { current: Some(limit), maximum: Some(limit) });
+    // It has ended already, or it is not ours to limit: then it must not run.
+    if limited.is_err() {
         kill_group(pid);
     }
-    #[cfg(not(target_os = "linux"))]
-    debug_assert!(bytes == 0 || pid.as_raw_nonzero().get() == 0, "the worker refuses a memory limit here");
+}
+
+/// The worker refuses a memory limit here.
+#[cfg(not(target_os = "linux"))]
+fn limit_memory(pid: Pid, _bytes: u64) {
+    kill_group(pid);
 }
 
 /// Our children now, the adopted ones among them. Without `/proc` (not Linux) nothing is adopted either.
