@@ -44,6 +44,11 @@ pub struct WorkerPort {
     results: VecDeque<(MsgId, Vec<Fence>)>,
     waiting: Waiting<Memo>,
     registering: Registering,
+    /// As the machine wrote it last. Whatever registration leaves has this content: one that an earlier connection did
+    /// not bring over would be stale on this one, and attempts that it does not know would be taken for lost.
+    registration: Bytes,
+    /// Registrations that the session wants to send and that wait for the machine's word on this connection.
+    wanted: Vec<MsgId>,
     /// Assignments to commit when the router has taken the registration.
     places: Vec<Place>,
 }
@@ -84,6 +89,8 @@ impl WorkerPort {
             results,
             waiting: Waiting::new(),
             registering: Registering::Expected,
+            registration: Bytes::new(),
+            wanted: Vec::new(),
             places: Vec::new(),
         }
     }
@@ -99,6 +106,7 @@ impl WorkerPort {
     }
 
     fn send(&mut self, now: Micros, message: &ToRouter) {
+        let bytes = message.encode();
         let (lane, memo) = match message {
             ToRouter::Results(items) => (Lane::Bulk, Memo::Results(items.iter().map(|item| item.fence).collect())),
             ToRouter::Register(_) => (Lane::Urgent, Memo::Registration),
@@ -110,10 +118,20 @@ impl WorkerPort {
             | ToRouter::Leave => (Lane::Urgent, Memo::Word),
         };
         // Bounded by what the router lets this worker hold: its results, and a few words about them.
-        if !self.waiting.push(lane, Body::Inline(message.encode()), memo) {
+        let body = match memo {
+            Memo::Registration => {
+                self.registration = bytes;
+                Body::Ref { len: self.registration.len() as u32 }
+            }
+            Memo::Results(_) | Memo::Word => Body::Inline(bytes),
+        };
+        if !self.waiting.push(lane, body, memo) {
             self.pump.give_up(now, Over::Overrun);
         }
         self.flush(now);
+        if self.registering != Registering::Expected {
+            self.wanted.drain(..).for_each(|id| self.pump.session.provide(id, self.registration.clone()));
+        }
     }
 
     fn flush(&mut self, now: Micros) {
@@ -216,7 +234,11 @@ impl Glue for WorkerPort {
                 self.registering = Registering::Expected;
                 self.report(worker::Event::Up);
             }
-            Event::Down => self.report(worker::Event::Down),
+            Event::Down => {
+                self.registering = Registering::Expected;
+                self.wanted.clear();
+                self.report(worker::Event::Down);
+            }
             Event::Acked { lane: Lane::Bulk, upto } => self.on_acked(upto),
             Event::Acked { lane: Lane::Urgent, upto } => self.on_urgent_acked(now, upto),
             Event::Room { lane: _ } => self.flush(now),
@@ -235,7 +257,12 @@ impl Glue for WorkerPort {
     }
 
     fn on_need(&mut self, _now: Micros, id: MsgId) {
-        unreachable!("a worker's messages carry their bodies: {id:?}");
+        match self.registering {
+            Registering::Expected => self.wanted.push(id),
+            Registering::Sent(_) | Registering::Taken => {
+                self.pump.session.provide(id, self.registration.clone());
+            }
+        }
     }
 
     fn on_persist(&mut self, ticket: Ticket, record: Record) {
