@@ -134,6 +134,8 @@ async fn serve(listener: Listener, mut ends_after: Option<u32>) {
     let mut sessions: std::collections::BTreeMap<[u8; 16], mpsc::Sender<Incoming>> = Default::default();
     let mut held = Vec::new();
     while let Some(Arrival { hello, incoming }) = arrivals.recv().await {
+        // A session that is over here and not there is begun anew, as after a restart of the router.
+        sessions.retain(|_, door| !door.is_closed());
         let door = sessions.entry(hello.session.0).or_insert_with(|| {
             let config = fit_config(Config::default(), Depth::Memory);
             let session = Session::new(config, Side::Listener, hello.session, 7);
@@ -152,7 +154,6 @@ async fn serve(listener: Listener, mut ends_after: Option<u32>) {
             held.push(commands);
             door
         });
-        // A session that is over wants no connection.
         drop(door.send(incoming).await);
     }
     serving.abort();
