@@ -204,35 +204,34 @@ impl Router {
 
     /// A number over the durable state: equal for a router and one replayed from its records.
     pub fn digest(&self) -> u64 {
-        let mut digest = Digest(0xcbf2_9ce4_8422_2325);
+        // FNV-1a: enough to compare two states.
+        let mut digest = 0xcbf2_9ce4_8422_2325_u64;
+        self.facts(&mut |fact| {
+            digest = fact.bytes().fold(digest, |digest, byte| (digest ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        });
+        digest
+    }
+
+    /// The durable state in words, one fact at a time.
+    pub(super) fn facts(&self, tell: &mut dyn FnMut(String)) {
         let mut rows = (0..self.tasks.end()).map(Ix).filter(|ix| self.tasks.used(*ix)).collect::<Vec<_>>();
         rows.sort_by_key(|ix| self.tasks.row(*ix).key);
         for ix in rows {
             let (row, cold) = (self.tasks.row(ix), self.tasks.cold(ix));
             let askers = self.tasks.askers(ix).map(|asker| (asker.job, asker.row)).collect::<Vec<_>>();
-            digest.add(&format!("{:?} {:?} {} {askers:?}", row.key, row.body, row.len));
-            digest.add(&format!("{} {} {}", cold.ended, cold.failed, cold.deaths));
+            tell(format!("{} {:?} {} {askers:?}", row.key, row.body, row.len));
+            tell(format!("ended {} failed {} deaths {}", cold.ended, cold.failed, cold.deaths));
         }
         for job in self.jobs.iter() {
-            digest.add(&format!("{:?} {:?} {:?} {:?}", job.spec, job.records, job.counts, job.failed));
-            job.numbers.iter().for_each(|item| digest.add(&format!("{item:?}")));
+            tell(format!("{:?} {:?} {:?} {:?}", job.spec, job.records, job.counts, job.failed));
+            job.numbers.iter().for_each(|item| tell(format!("{item:?}")));
         }
-        for (_, worker) in self.workers.iter() {
-            digest.add(&format!("{:?} {} {:?}", worker.id, worker.incarnation, worker.registered));
+        for (id, worker) in self.workers.by_id() {
+            if let Some(registered) = worker.registered {
+                tell(format!("{id} {} {registered:?}", worker.incarnation));
+            }
         }
-        digest.add(&format!("{:?}", self.sessions));
-        digest.0
-    }
-}
-
-/// FNV-1a: enough to compare two states.
-struct Digest(u64);
-
-impl Digest {
-    fn add(&mut self, text: &str) {
-        for byte in text.bytes() {
-            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        }
+        tell(format!("{:?}", self.sessions));
     }
 }
 

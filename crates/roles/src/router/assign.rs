@@ -8,7 +8,7 @@ use sheaf_task::{BATCH_BYTES_AIM, BATCH_ROWS_MAX, Fence};
 
 use super::event::{AssignItem, Lsn, Outbound};
 use super::record::JobNo;
-use super::slab::{Ix, Spot};
+use super::slab::{ENDED, Ix, Spot};
 use super::workers::{Sent, ServiceNo, WorkerNo};
 use super::{Mode, Router};
 
@@ -90,7 +90,7 @@ impl Router {
 
     /// Counted over all tasks, so that a task which is finished, forgotten and submitted again never repeats a fence.
     fn next_attempt(&mut self) -> u32 {
-        self.attempt = self.attempt.checked_add(1).unwrap_or(1);
+        self.attempt = if self.attempt + 1 == ENDED { 1 } else { self.attempt + 1 };
         self.attempt
     }
 

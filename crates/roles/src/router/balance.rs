@@ -7,8 +7,8 @@ use sheaf_task::{Capacity, FENCES_MAX, Fence, ToWorker};
 
 use super::event::{Lsn, Outbound, PeerId};
 use super::queue::End;
-use super::slab::Ix;
-use super::workers::{ServiceNo, Worker, WorkerNo};
+use super::slab::{ENDED, Ix};
+use super::workers::{Recall, ServiceNo, Worker, WorkerNo};
 use super::{Mode, Router};
 
 impl Router {
@@ -87,7 +87,7 @@ impl Router {
             at = self.tasks.prev(at);
         }
         let Some(peer) = worker.link.peer.filter(|_| !fences.is_empty()) else { return };
-        self.workers.worker_mut(from).recalling = true;
+        self.workers.worker_mut(from).recall = Recall::Asked;
         self.workers.room_changed(from);
         self.stats.recalled += fences.len() as u64;
         self.send(peer, Lsn::NONE, Outbound::Worker(ToWorker::Recall(fences)), None);
@@ -96,10 +96,11 @@ impl Router {
     /// Attempts that a worker gives back unstarted: they never were.
     pub(super) fn on_recalled(&mut self, peer: PeerId, fences: &[Fence]) {
         let Some(no) = self.peers.get(&peer).and_then(|peer| peer.worker) else { return };
-        self.workers.worker_mut(no).recalling = false;
+        self.workers.worker_mut(no).recall = if fences.is_empty() { Recall::Futile } else { Recall::Idle };
         for fence in fences {
             if let Some(ix) = self.present(fence, no) {
                 self.detach(ix);
+                self.tasks.row_mut(ix).attempt = ENDED;
                 self.enqueue(ix, End::Front);
             }
         }

@@ -14,7 +14,7 @@ use super::limits::FORGET_WORKER_MS;
 use super::queue::End;
 use super::record::Record;
 use super::slab::{Ix, Spot, Tasks};
-use super::workers::WorkerNo;
+use super::workers::{Recall, WorkerNo};
 
 /// After a restart: open tasks are withheld until every registered worker has spoken, or the grace has passed.
 #[derive(Debug, Default)]
@@ -189,7 +189,7 @@ impl Router {
         self.stats.lost += 1;
         let link = &mut self.workers.worker_mut(no).link;
         (link.lost, link.lost_with) = (true, fences);
-        self.workers.worker_mut(no).recalling = false;
+        self.workers.worker_mut(no).recall = Recall::Idle;
         self.workers.room_changed(no);
         self.reclaim(no, |_| true);
         self.restart.resumed(no);

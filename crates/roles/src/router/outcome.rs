@@ -9,7 +9,7 @@ use super::Router;
 use super::event::{Lsn, Outbound, PeerId};
 use super::record::{Delivery, Finished, Record};
 use super::slab::{Ix, Spot};
-use super::workers::WorkerNo;
+use super::workers::{Recall, WorkerNo};
 
 impl Router {
     /// Attempts that ended, as a worker tells. Returns what their acknowledgement waits for.
@@ -17,6 +17,10 @@ impl Router {
         let worker = self.peers.get(&peer).and_then(|peer| peer.worker).unwrap_or(WorkerNo::NONE);
         for item in items {
             self.on_outcome(worker, item);
+        }
+        if worker != WorkerNo::NONE && self.workers.worker(worker).recall == Recall::Futile {
+            self.workers.worker_mut(worker).recall = Recall::Idle;
+            self.room_changed(worker);
         }
         // Dropped results rest on the record that finished their task.
         self.out.written()

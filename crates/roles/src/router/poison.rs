@@ -7,7 +7,7 @@ use super::Router;
 use super::limits::DEATHS_MAX;
 use super::queue::End;
 use super::record::{Ended, Record};
-use super::slab::{Ix, Spot};
+use super::slab::{ENDED, Ix, Spot};
 use super::workers::WorkerNo;
 
 impl Router {
@@ -39,6 +39,7 @@ impl Router {
         if deaths < DEATHS_MAX {
             let key = fence.key;
             self.write(Record::Ended(Ended { key, class: Some(Class::Crashed), suspect: true, counts: false }));
+            self.tasks.row_mut(ix).attempt = ENDED;
             self.enqueue(ix, End::Back);
             return;
         }

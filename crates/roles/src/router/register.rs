@@ -12,7 +12,7 @@ use super::event::{Lsn, Outbound, PeerId};
 use super::queue::End;
 use super::record::{Ended, Record, Registered};
 use super::slab::{Ix, Spot};
-use super::workers::{Sent, WorkerNo};
+use super::workers::{Recall, Sent, WorkerNo};
 
 impl Router {
     pub(super) fn on_register(&mut self, peer: PeerId, registration: Registration) -> Lsn {
@@ -108,7 +108,7 @@ impl Router {
         }
         let heard = self.time.lease();
         let worker = self.workers.worker_mut(no);
-        worker.recalling = false;
+        worker.recall = Recall::Idle;
         worker.link.peer = Some(peer);
         (worker.link.up, worker.link.resumed, worker.link.lost, worker.link.heard) = (up, true, false, heard);
         worker.link.lost_with = Vec::new();

@@ -9,7 +9,7 @@ use super::Router;
 use super::limits::{BACKOFF_FIRST_MS, BACKOFF_MAX_MS, GARBAGE_MAX, QUARANTINE_MS};
 use super::queue::End;
 use super::record::{Ended, Record};
-use super::slab::{Ix, Spot};
+use super::slab::{ENDED, Ix, Spot};
 use super::workers::WorkerNo;
 
 impl Router {
@@ -38,7 +38,7 @@ impl Router {
         let pause = Micros(self.rng.below(Micros::from_ms(most).0 + 1));
         let due = self.time.now + pause;
         let row = self.tasks.row_mut(ix);
-        (row.spot, row.since) = (Spot::Backoff, due);
+        (row.spot, row.since, row.attempt) = (Spot::Backoff, due, ENDED);
         self.backoff.push(Reverse((due, ix)));
     }
 

@@ -67,7 +67,7 @@ pub(super) struct Row {
     prev: Ix,
     /// While `Assigned`.
     pub(super) worker: WorkerNo,
-    /// Its last attempt of this epoch; 0: none yet.
+    /// Its last attempt of this epoch; 0: none yet; [`ENDED`]: the last one is over, whatever its worker may still say.
     pub(super) attempt: u32,
     pub(super) spot: Spot,
     /// The ready list of its job that it is in, while `Ready`.
@@ -115,6 +115,9 @@ impl Default for List {
         List { head: Ix::NONE, tail: Ix::NONE, len: 0 }
     }
 }
+
+/// No attempt has this number.
+pub(super) const ENDED: u32 = u32::MAX;
 
 /// Rows of one chunk.
 const CHUNK: usize = 4_096;

@@ -73,7 +73,8 @@ impl Router {
         let Inbound::Submit { job, rows, generation } = inbound else { return false };
         let Some(no) = self.jobs.find(*job).filter(|_| self.is_stale(*generation)) else { return false };
         let unknown = |row: &KeyedRow| {
-            self.tasks.find(row.key).is_none() && self.recent.prior(row.key, no, row.row, None).is_none()
+            let waits = self.tasks.find(row.key).is_some_and(|ix| self.waits(ix, no, row.row).is_some());
+            !waits && self.recent.prior(row.key, no, row.row, None).is_none()
         };
         rows.iter().any(unknown)
     }
@@ -221,13 +222,17 @@ impl Router {
     }
 
     fn take_row(&mut self, no: JobNo, row: KeyedRow) -> Taken {
-        if let Some(ix) = self.tasks.find(row.key) {
-            return self.join(ix, no, &row);
+        let open = self.tasks.find(row.key);
+        if let Some(rests) = open.and_then(|ix| self.waits(ix, no, row.row)) {
+            return Taken::Rests(self.known(rests));
         }
         let prior = self.recent.prior(row.key, no, row.row, row.prior).unwrap_or_default();
         let will_come = prior.number.is_some_and(|number| number > self.jobs.job(no).counts.settled);
         if will_come {
             return Taken::Rests(self.known(self.out.written()));
+        }
+        if open.is_some() {
+            return self.join(no, &row);
         }
         let finished = prior.finished.filter(|finished| finished.ok || prior.failed_here);
         match finished {
@@ -247,14 +252,18 @@ impl Router {
         }
     }
 
-    /// One more row for an open task; nothing where this very row waits already.
-    fn join(&mut self, ix: Ix, no: JobNo, row: &KeyedRow) -> Taken {
-        let waits = self.tasks.askers(ix).find(|asker| asker.job == no && asker.row == row.row);
+    /// Where this very row of this job waits for the task already: what that rests on.
+    fn waits(&self, ix: Ix, no: JobNo, row: RowId) -> Option<Lsn> {
         #[cfg(feature = "mutations")]
-        let waits = waits.filter(|_| self.config.mutation != Some(super::Mutation::NoDedupOnResubmit));
-        if let Some(asker) = waits {
-            return Taken::Rests(self.known(asker.lsn.max(self.tasks.gate(ix))));
+        if self.config.mutation == Some(super::Mutation::NoDedupOnResubmit) {
+            return None;
         }
+        let asker = self.tasks.askers(ix).find(|asker| asker.job == no && asker.row == row)?;
+        Some(asker.lsn.max(self.tasks.gate(ix)))
+    }
+
+    /// One more row for an open task.
+    fn join(&mut self, no: JobNo, row: &KeyedRow) -> Taken {
         if self.mode.1 == Disk::Full {
             return Taken::Refused(self.busy());
         }

@@ -42,14 +42,24 @@ pub(super) struct Worker {
     pub(super) held_bytes: u64,
     /// It holds a suspect: gets no second one.
     pub(super) suspect: bool,
-    /// A recall is under way.
-    pub(super) recalling: bool,
+    pub(super) recall: Recall,
     /// Garbage answers since its last ok.
     pub(super) garbage: u32,
     /// Given nothing until then.
     pub(super) quarantine: Option<Micros>,
     /// Its place in the room list of each of its services; empty: it has no room.
     places: Vec<u32>,
+}
+
+/// Whether something is being called back from a worker.
+///
+/// `Idle ─► Asked ─► Idle` when it gave something back, `─► Futile` when it gave nothing: all had started. Then it is
+/// not asked again before its next result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Recall {
+    Idle,
+    Asked,
+    Futile,
 }
 
 /// How a worker can be reached.
@@ -125,6 +135,10 @@ impl Workers {
         self.all.iter().enumerate().map(|(at, worker)| (WorkerNo(at as u32), worker))
     }
 
+    pub(super) fn by_id(&self) -> impl Iterator<Item = (WorkerId, &Worker)> {
+        self.by_id.iter().map(|(id, no)| (*id, self.worker(*no)))
+    }
+
     pub(super) fn count(&self) -> u32 {
         self.all.len() as u32
     }
@@ -194,7 +208,7 @@ impl Workers {
             held: List::default(),
             held_bytes: 0,
             suspect: false,
-            recalling: false,
+            recall: Recall::Idle,
             garbage: 0,
             quarantine: None,
             places: Vec::new(),
@@ -249,7 +263,7 @@ impl Workers {
     /// Keeps the queues of workers that something waits behind.
     fn waiting_changed(&mut self, no: WorkerNo) {
         let worker = self.worker(no);
-        let waits = worker.waiting() > 0 && worker.link.up && !worker.link.lost && !worker.recalling;
+        let waits = worker.waiting() > 0 && worker.link.up && !worker.link.lost && worker.recall == Recall::Idle;
         for at in 0..self.worker(no).services.len() {
             let service = self.worker(no).services[at];
             let behind = &mut self.services[service.0 as usize].behind;

@@ -79,6 +79,11 @@ impl World {
         })
     }
 
+    /// The session of this name, if it lives.
+    pub(super) fn known_peer(&self, name: &str) -> Option<PeerId> {
+        self.peers.get(name).copied()
+    }
+
     pub(super) fn peer_name(&self, peer: PeerId) -> String {
         self.peers.iter().find(|(_, known)| **known == peer).map_or_else(|| "?".to_owned(), |(name, _)| name.clone())
     }
@@ -167,7 +172,18 @@ impl World {
     }
 
     pub(super) fn check_replay(&self) {
-        assert_eq!(self.replayed(&self.journal).digest(), self.router.digest(), "a replay says the same");
+        let facts = |router: &Router| {
+            let mut facts = Vec::new();
+            router.facts(&mut |fact| facts.push(fact));
+            facts
+        };
+        let replayed = self.replayed(&self.journal);
+        if replayed.digest() != self.router.digest() {
+            for (replayed, live) in facts(&replayed).into_iter().zip(facts(&self.router)) {
+                assert_eq!(replayed, live, "a replay says the same");
+            }
+            panic!("a replay says more or less");
+        }
     }
 }
 
