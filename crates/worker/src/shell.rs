@@ -152,7 +152,9 @@ impl Shell {
                 Output::Refused(refusal) => return Err(WorkerError::Refused(refusal)),
                 Output::Done => {
                     self.is_done = true;
-                    self.leave_at = Some(self.clock.now() + LEAVE_WITHIN);
+                    if self.is_up {
+                        self.leave_at = Some(self.clock.now() + LEAVE_WITHIN);
+                    }
                     self.commands.push(WorkerCommand::Close(How::Drain));
                 }
             }
