@@ -1,14 +1,16 @@
 //! What moves a session's bytes: a TCP connection, or a pair of channels within the process.
 
+use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 
-use crate::limits::{IN_PROCESS_CHUNKS, READ_BYTES};
+use crate::limits::{IN_PROCESS_CHUNKS, READ_BYTES, READ_BYTES_MIN};
 use crate::outbound::Outbound;
 
 /// One connection, with its two directions.
@@ -16,8 +18,14 @@ use crate::outbound::Outbound;
 pub struct Carrier {
     pub(crate) reader: Reader,
     pub(crate) writer: Writer,
-    /// For messages about it.
-    pub(crate) peer: String,
+    pub(crate) peer: Peer,
+}
+
+/// Who is at the other end, for messages about it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Peer {
+    Tcp(SocketAddr),
+    InProcess,
 }
 
 #[derive(Debug)]
@@ -36,7 +44,7 @@ impl Carrier {
     /// Over TCP. Small packets leave at once: the session has batched what there was.
     pub fn tcp(stream: TcpStream) -> io::Result<Self> {
         stream.set_nodelay(true)?;
-        let peer = stream.peer_addr()?.to_string();
+        let peer = Peer::Tcp(stream.peer_addr()?);
         let (read, write) = stream.into_split();
         let reader = Reader::Tcp { half: read, buffer: BytesMut::new() };
         Ok(Self { reader, writer: Writer::Tcp(write), peer })
@@ -46,22 +54,31 @@ impl Carrier {
     pub fn pair() -> (Self, Self) {
         let (to_b, from_a) = mpsc::channel(IN_PROCESS_CHUNKS);
         let (to_a, from_b) = mpsc::channel(IN_PROCESS_CHUNKS);
-        let end = |rx, tx| Self {
-            reader: Reader::InProcess(rx),
-            writer: Writer::InProcess(tx),
-            peer: "this process".to_owned(),
-        };
+        let end = |rx, tx| Self { reader: Reader::InProcess(rx), writer: Writer::InProcess(tx), peer: Peer::InProcess };
         (end(from_b, to_b), end(from_a, to_a))
     }
 }
 
 impl Reader {
-    /// The next bytes; `None` at the end. May be dropped at any await and called again: nothing is lost.
+    /// The next bytes, as many as there are up to a bound; `None` at the end. May be dropped at any await and called
+    /// again: nothing is lost.
     pub(crate) async fn read(&mut self) -> io::Result<Option<Bytes>> {
+        self.read_block(READ_BYTES_MIN, READ_BYTES).await
+    }
+
+    /// The same with at most `most` bytes from a socket, and no more memory than that: for strangers.
+    pub(crate) async fn read_little(&mut self, most: usize) -> io::Result<Option<Bytes>> {
+        self.read_block(most, most).await
+    }
+
+    async fn read_block(&mut self, least: usize, block: usize) -> io::Result<Option<Bytes>> {
         match self {
             Reader::Tcp { half, buffer } => {
-                buffer.reserve(READ_BYTES);
-                let count = half.read_buf(buffer).await?;
+                // Many small reads share one block; a block for each would cost a page fault a read.
+                if buffer.capacity() - buffer.len() < least {
+                    buffer.reserve(block);
+                }
+                let count = half.read_buf(&mut buffer.limit(block)).await?;
                 Ok((count > 0).then(|| buffer.split().freeze()))
             }
             Reader::InProcess(chunks) => Ok(chunks.recv().await),
@@ -86,6 +103,15 @@ impl Writer {
             }
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Peer::Tcp(addr) => addr.fmt(f),
+            Peer::InProcess => f.write_str("this process"),
+        }
     }
 }
 

@@ -41,14 +41,16 @@ impl Target {
     }
 }
 
-/// The one address that `addr` means, if it is a loopback address.
+/// The one address that `addr` means, if all that it means is loopback. Of several the IPv4 one, on both sides, so that
+/// `localhost` and `127.0.0.1` meet.
 pub(crate) async fn loopback(addr: &str) -> Result<SocketAddr, NetError> {
-    let mut found = lookup_host(addr).await.map_err(|error| NetError::Address { addr: addr.to_owned(), error })?;
-    match found.next() {
-        Some(found) if found.ip().is_loopback() => Ok(found),
-        Some(_) => Err(NetError::NotLoopback { addr: addr.to_owned() }),
-        None => Err(NetError::Address { addr: addr.to_owned(), error: io::ErrorKind::NotFound.into() }),
+    let none = |error| NetError::Address { addr: addr.to_owned(), error };
+    let found: Vec<SocketAddr> = lookup_host(addr).await.map_err(none)?.collect();
+    if found.iter().any(|found| !found.ip().to_canonical().is_loopback()) {
+        return Err(NetError::NotLoopback { addr: addr.to_owned() });
     }
+    let first = found.iter().find(|found| found.is_ipv4()).or(found.first());
+    first.copied().ok_or_else(|| none(io::ErrorKind::NotFound.into()))
 }
 
 /// A dialer's patience.

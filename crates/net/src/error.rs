@@ -6,7 +6,9 @@ use std::io;
 #[derive(Debug, thiserror::Error)]
 pub enum NetError {
     /// Plain TCP leaves this machine.
-    #[error("{addr} is not a loopback address: without TLS sheaf talks on loopback only; use 127.0.0.1:PORT, or a tunnel (ssh -L) from elsewhere")]
+    #[error(
+        "{addr} is not a loopback address: without TLS sheaf talks on loopback only; use 127.0.0.1:PORT, or a tunnel (ssh -L) from elsewhere"
+    )]
     NotLoopback {
         /// As given.
         addr: String,

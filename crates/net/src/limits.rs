@@ -2,11 +2,18 @@
 
 use std::time::Duration;
 
-/// Bytes read from a socket at once.
-pub const READ_BYTES: usize = 256 << 10;
+/// Bytes allocated for reading at a time; what is read is a slice of such a block, and keeps it alive.
+pub const READ_BYTES: usize = 64 << 10;
+
+/// Bytes read from a socket at once, at least, where there are as many. Less room left in the block: a new one.
+pub const READ_BYTES_MIN: usize = 16 << 10;
 
 /// Bytes that wait to be written to a carrier. Full: the session is asked for nothing more until some are out.
 pub const OUTBOUND_BYTES_MAX: usize = 1 << 20;
+
+/// How long a carrier may take none of the bytes that wait for it. Longer: the connection is given up. As long as a
+/// session bears silence, whose own timers cannot run while it is asked for nothing.
+pub const WRITE_STALL: Duration = Duration::from_secs(15);
 
 /// Reports that wait for the embedder. Full: nothing more is read from the carrier.
 pub const REPORTS_MAX: usize = 4_096;
@@ -14,14 +21,21 @@ pub const REPORTS_MAX: usize = 4_096;
 /// Chunks under way on an in-process carrier. Full: the writer waits.
 pub const IN_PROCESS_CHUNKS: usize = 64;
 
-/// Connections that have not yet said who they are. Full: the listener accepts no more until one has, or its time is up.
+/// Connections over TCP that have not yet said who they are. Full: no more are accepted until one has, or its time is
+/// up. Dialers of the own process have as many places again, which strangers cannot take.
 pub const STRANGERS_MAX: usize = 64;
 
-/// How long a stranger may take to greet.
+/// How long a stranger may take to greet. Longer: it is shown out.
 pub const GREETING: Duration = Duration::from_secs(10);
 
-/// Bytes that a stranger may send before its greeting is whole.
-pub const GREETING_BYTES_MAX: usize = 8 << 10;
+/// Bytes read of a stranger before its greeting is whole: a greeting of 4 KiB in its envelope. More: it is shown out.
+pub const GREETING_BYTES_MAX: usize = (4 << 10) + 8;
+
+/// Addresses whose misbehaviour is counted apart. Full: counting begins anew.
+pub const SHOWN_OUT_PEERS_MAX: usize = 256;
+
+/// At most one warning in this time about strangers from one address; the next one tells how many there were.
+pub const SHOWN_OUT_QUIET: Duration = Duration::from_secs(60);
 
 /// How long one attempt to connect may take.
 pub const CONNECT: Duration = Duration::from_secs(5);
@@ -32,5 +46,5 @@ pub const RECONNECT_FIRST: Duration = Duration::from_millis(100);
 /// The longest bound of that pause; well inside the default grace.
 pub const RECONNECT_MAX: Duration = Duration::from_secs(10);
 
-/// How long what was written last may take to leave when a link ends.
+/// How long what was written last may take to leave when a connection or a link ends. Longer: it is lost.
 pub const FLUSH: Duration = Duration::from_secs(1);

@@ -1,19 +1,23 @@
 //! Taking connections: each stranger has a bounded time and a bounded number of bytes to say which session it wants;
 //! only then does the embedder hear of it. Garbage costs the one who sent it its connection, and nobody else anything.
 
+use std::future::pending;
+use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use sheaf_session::{HelloInfo, peek_hello};
+use sheaf_session::{Fatal, HelloInfo, peek_hello};
 use tokio::net::TcpListener;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::carrier::{Carrier, InProcess};
+use crate::carrier::{Carrier, InProcess, Peer};
+use crate::clock::Clock;
 use crate::dial::loopback;
 use crate::error::NetError;
 use crate::limits::{GREETING, GREETING_BYTES_MAX, STRANGERS_MAX};
+use crate::strangers::{ShownOut, Strangers};
 
 /// A connection for a link.
 #[derive(Debug)]
@@ -38,7 +42,7 @@ pub struct Arrival {
 /// Listens on TCP, within the process, or both.
 #[derive(Debug)]
 pub struct Listener {
-    tcp: Option<TcpListener>,
+    tcp: Option<(TcpListener, SocketAddr)>,
     local: mpsc::Receiver<Carrier>,
     door: InProcess,
 }
@@ -59,7 +63,7 @@ impl Listener {
 
     /// Where it listens on TCP.
     pub fn addr(&self) -> Option<SocketAddr> {
-        self.tcp.as_ref().and_then(|tcp| tcp.local_addr().ok())
+        self.tcp.as_ref().map(|(_, addr)| *addr)
     }
 
     /// For dialers of this process.
@@ -67,83 +71,84 @@ impl Listener {
         self.door.clone()
     }
 
-    /// Takes connections until the receiver of `arrivals` is gone.
+    /// Takes connections until the receiver of `arrivals` is gone. A stranger keeps its place until it is taken there.
     pub async fn serve(mut self, arrivals: mpsc::Sender<Arrival>) {
-        let strangers = Arc::new(Semaphore::new(STRANGERS_MAX));
         let mut greetings = JoinSet::new();
+        let mut strangers = Strangers::default();
+        let clock = Clock::start();
         loop {
-            let place = tokio::select! {
-                () = arrivals.closed() => return,
-                place = Arc::clone(&strangers).acquire_owned() => place,
+            let (near, far) = (greetings.len() < 2 * STRANGERS_MAX, greetings.len() < STRANGERS_MAX);
+            let carrier = tokio::select! {
+                () = arrivals.closed() => break,
+                Some(carrier) = self.local.recv(), if near => carrier,
+                carrier = accept(self.tcp.as_ref()), if far => match carrier {
+                    Ok(carrier) => carrier,
+                    Err(error) => {
+                        tracing::warn!(%error, "a connection was not taken");
+                        continue;
+                    }
+                },
+                Some(greeted) = greetings.join_next() => {
+                    match greeted {
+                        Ok(Ok(())) => {}
+                        Ok(Err((peer, why))) => strangers.shown_out(clock.now(), peer, &why),
+                        Err(error) => tracing::error!(%error, "a greeting panicked"),
+                    }
+                    continue;
+                }
             };
-            // The semaphore is never closed while this holds it.
-            let Ok(place) = place else { return };
-            tokio::select! {
-                () = arrivals.closed() => return,
-                Some(carrier) = self.accept() => {
-                    greetings.spawn(greet(carrier, place, arrivals.clone()));
-                }
-            }
-            while greetings.try_join_next().is_some() {}
+            greetings.spawn(greet(carrier, arrivals.clone()));
         }
-    }
-
-    /// The next connection; `None` where one came and was gone at once.
-    async fn accept(&mut self) -> Option<Carrier> {
-        let Some(tcp) = &self.tcp else { return self.local.recv().await };
-        tokio::select! {
-            carrier = self.local.recv() => carrier,
-            accepted = tcp.accept() => match accepted.and_then(|(stream, _)| Carrier::tcp(stream)) {
-                Ok(carrier) => Some(carrier),
-                Err(error) => {
-                    tracing::warn!(%error, "a connection was not taken");
-                    // Out of file handles, as a rule: let some be closed before the next.
-                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-                    None
-                }
-            },
-        }
+        greetings.shutdown().await;
     }
 }
 
-async fn bind(addr: &str) -> Result<TcpListener, NetError> {
+async fn bind(addr: &str) -> Result<(TcpListener, SocketAddr), NetError> {
     let at = loopback(addr).await?;
-    TcpListener::bind(at).await.map_err(|error| match error.kind() {
-        std::io::ErrorKind::AddrInUse => NetError::InUse { addr: addr.to_owned() },
+    let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::AddrInUse => NetError::InUse { addr: addr.to_owned() },
         _ => NetError::Listen { addr: addr.to_owned(), error },
-    })
+    };
+    let tcp = TcpListener::bind(at).await.map_err(failed)?;
+    let bound = tcp.local_addr().map_err(failed)?;
+    Ok((tcp, bound))
 }
 
-async fn greet(carrier: Carrier, place: OwnedSemaphorePermit, arrivals: mpsc::Sender<Arrival>) {
-    let peer = carrier.peer.clone();
-    match tokio::time::timeout(GREETING, greeting(carrier)).await {
-        Ok(Ok(arrival)) => {
-            drop(place);
-            if arrivals.send(arrival).await.is_err() {
-                tracing::debug!(peer, "greeted while the listener was ending");
-            }
-        }
-        Ok(Err(why)) => tracing::warn!(peer, why, "a stranger was shown out"),
-        Err(_) => tracing::warn!(peer, "a stranger said nothing in time"),
+/// The next connection over TCP.
+async fn accept(tcp: Option<&(TcpListener, SocketAddr)>) -> io::Result<Carrier> {
+    let Some((tcp, _)) = tcp else { return pending().await };
+    let accepted = tcp.accept().await;
+    if accepted.is_err() {
+        // Out of file handles, as a rule: let some be closed before the next.
+        tokio::time::sleep(ACCEPT_PAUSE).await;
     }
+    Carrier::tcp(accepted?.0)
 }
 
-async fn greeting(mut carrier: Carrier) -> Result<Arrival, String> {
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+async fn greet(carrier: Carrier, arrivals: mpsc::Sender<Arrival>) -> Result<(), (Peer, ShownOut)> {
+    let peer = carrier.peer;
+    let greeted = tokio::time::timeout(GREETING, greeting(carrier)).await;
+    let arrival = greeted.unwrap_or(Err(ShownOut::Late)).map_err(|why| (peer, why))?;
+    if arrivals.send(arrival).await.is_err() {
+        tracing::debug!(%peer, "greeted while the listener was ending");
+    }
+    Ok(())
+}
+
+async fn greeting(mut carrier: Carrier) -> Result<Arrival, ShownOut> {
     let mut read = BytesMut::new();
     loop {
-        match carrier.reader.read().await {
-            Ok(Some(bytes)) => read.extend_from_slice(&bytes),
-            Ok(None) => return Err("it hung up".to_owned()),
-            Err(error) => return Err(error.to_string()),
+        let room = GREETING_BYTES_MAX.saturating_sub(read.len());
+        if room == 0 {
+            return Err(Fatal::TooLong { len: read.len(), max: GREETING_BYTES_MAX }.into());
         }
-        match peek_hello(&read) {
-            Ok(Some(hello)) => {
-                let incoming = Incoming { carrier, conn: hello.conn, read: read.freeze() };
-                return Ok(Arrival { hello, incoming });
-            }
-            Ok(None) if read.len() < GREETING_BYTES_MAX => {}
-            Ok(None) => return Err("its greeting is too long".to_owned()),
-            Err(error) => return Err(error.to_string()),
+        let bytes = carrier.reader.read_little(room).await?.ok_or(ShownOut::HungUp)?;
+        read.extend_from_slice(&bytes);
+        if let Some(hello) = peek_hello(&read)? {
+            let incoming = Incoming { carrier, conn: hello.conn, read: read.freeze() };
+            return Ok(Arrival { hello, incoming });
         }
     }
 }
