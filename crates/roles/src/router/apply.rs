@@ -71,9 +71,10 @@ impl Router {
     }
 
     fn apply_joined(&mut self, lsn: Lsn, joined: &Joined) {
-        let Some(ix) = self.tasks.find(joined.key) else { return };
-        self.add_asker(ix, Asker { job: joined.job, row: joined.row, lsn });
         self.count_new(lsn, joined.job);
+        if let Some(ix) = self.tasks.find(joined.key) {
+            self.add_asker(ix, Asker { job: joined.job, row: joined.row, lsn });
+        }
     }
 
     fn add_asker(&mut self, ix: Ix, asker: Asker) {
@@ -104,15 +105,14 @@ impl Router {
     }
 
     fn apply_ended(&mut self, lsn: Lsn, ended: &Ended) {
+        let counts = self.count(lsn, ended.job);
+        counts.retried = counts.retried.wrapping_add(1);
         let Some(ix) = self.tasks.find(ended.key) else { return };
         let cold = self.tasks.cold_mut(ix);
         cold.ended += 1;
         cold.failed += u32::from(ended.counts);
         cold.deaths = cold.deaths.saturating_add(u8::from(ended.suspect));
         cold.gate = lsn;
-        let job = self.tasks.row(ix).job;
-        let counts = self.count(lsn, job);
-        counts.retried = counts.retried.wrapping_add(1);
     }
 
     fn apply_finished(&mut self, lsn: Lsn, finished: &Finished) {
@@ -207,7 +207,8 @@ impl Router {
         // FNV-1a: enough to compare two states.
         let mut digest = 0xcbf2_9ce4_8422_2325_u64;
         self.facts(&mut |fact| {
-            digest = fact.bytes().fold(digest, |digest, byte| (digest ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+            digest =
+                fact.bytes().fold(digest, |digest, byte| (digest ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
         });
         digest
     }

@@ -155,6 +155,8 @@ struct EndedWire {
     suspect: bool,
     #[prost(bool, tag = "4")]
     counts: bool,
+    #[prost(uint32, tag = "5")]
+    job: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -420,13 +422,14 @@ fn retried_out(wire: OlderWire) -> Result<Retried, RecordError> {
 }
 
 fn ended_in(ended: &Ended) -> EndedWire {
-    let class = ended.class.map_or(0, class_in);
-    EndedWire { key: id_in(ended.key.0), class, suspect: ended.suspect, counts: ended.counts }
+    let Ended { key, job, class, suspect, counts } = *ended;
+    EndedWire { key: id_in(key.0), class: class.map_or(0, class_in), suspect, counts, job: job.0 }
 }
 
 fn ended_out(wire: EndedWire) -> Result<Ended, RecordError> {
     let class = if wire.class == 0 { None } else { Some(class_out(wire.class)?) };
-    Ok(Ended { key: Key(id_out(wire.key)), class, suspect: wire.suspect, counts: wire.counts })
+    let EndedWire { key, class: _, suspect, counts, job } = wire;
+    Ok(Ended { key: Key(id_out(key)), job: JobNo(job), class, suspect, counts })
 }
 
 fn failure_in(failure: &Failure) -> FailureWire {

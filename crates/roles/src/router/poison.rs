@@ -37,8 +37,8 @@ impl Router {
         let deaths = self.tasks.cold(ix).deaths + 1;
         self.detach(ix);
         if deaths < DEATHS_MAX {
-            let key = fence.key;
-            self.write(Record::Ended(Ended { key, class: Some(Class::Crashed), suspect: true, counts: false }));
+            let (key, job) = (fence.key, self.tasks.row(ix).job);
+            self.write(Record::Ended(Ended { key, job, class: Some(Class::Crashed), suspect: true, counts: false }));
             self.tasks.row_mut(ix).attempt = ENDED;
             self.enqueue(ix, End::Back);
             return;

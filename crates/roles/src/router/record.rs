@@ -155,6 +155,8 @@ pub struct Delivery {
 pub struct Ended {
     /// The task.
     pub key: Key,
+    /// The job that counts it as a retry: that of the task's first row.
+    pub job: JobNo,
     /// Why there is no answer; `None`: the worker was lost.
     pub class: Option<Class>,
     /// A death of program or worker that this task is suspected of.
@@ -257,13 +259,13 @@ pub(super) fn jobs_of(record: &Record) -> Vec<JobNo> {
     match record {
         Record::Submitted(submitted) => vec![submitted.job],
         Record::Joined(joined) => vec![joined.job],
+        Record::Ended(ended) => vec![ended.job],
         Record::Finished(finished) => finished.deliveries.iter().map(|delivery| delivery.job).collect(),
         Record::Cached(Cached { delivery, .. })
         | Record::Withdrawn(Withdrawn { delivery, .. })
         | Record::Retried(Retried { delivery, .. }) => vec![delivery.job],
         Record::Settled { job, .. } | Record::Scanned { job } | Record::Cancelled { job } => vec![*job],
         Record::Opened(_)
-        | Record::Ended(_)
         | Record::Registered(_)
         | Record::Left { .. }
         | Record::Heard { .. }

@@ -156,8 +156,8 @@ impl Router {
         }
         for ix in gone {
             self.detach(ix);
-            let key = self.tasks.row(ix).key;
-            self.write(Record::Ended(Ended { key, class: None, suspect: false, counts: false }));
+            let (key, job) = (self.tasks.row(ix).key, self.tasks.row(ix).job);
+            self.write(Record::Ended(Ended { key, job, class: None, suspect: false, counts: false }));
             self.enqueue(ix, End::Front);
         }
     }

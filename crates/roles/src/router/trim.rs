@@ -14,7 +14,10 @@ use super::slab::Ix;
 
 impl Router {
     /// Whether the journal must keep this record, for what is open or unsettled. What it does not need may still be kept
-    /// for its retention (`Finished` answers later jobs). Before a segment is dropped whose `Finished` records look-ups
+    /// for its retention (`Finished` answers later jobs).
+    ///
+    /// The answer rests on records up to [`Router::written`]: nothing may be dropped for it before those are durable, or
+    /// a crash loses both the record and what ended it. Before a segment is dropped whose `Finished` records look-ups
     /// may have found, the shell says so by [`super::Event::Sealed`] with a new generation.
     pub fn needed(&self, lsn: Lsn, record: &Record) -> bool {
         match record {
@@ -30,7 +33,9 @@ impl Router {
                 self.is_uncounted(lsn, joined.job) || self.asks(joined.key, joined.job, joined.row)
             }
             Record::Cached(cached) => self.is_live(lsn, &cached.delivery),
-            Record::Ended(ended) => self.tasks.find(ended.key).is_some_and(|ix| self.tasks.row(ix).body < lsn),
+            Record::Ended(ended) => {
+                self.body_of(ended.key).is_some_and(|body| body < lsn) || self.is_uncounted(lsn, ended.job)
+            }
             Record::Finished(finished) => {
                 let refers = |(oldest, _): &(Lsn, u64)| *oldest <= lsn;
                 finished.deliveries.iter().any(|delivery| self.is_live(lsn, delivery))
@@ -56,6 +61,11 @@ impl Router {
             }
             Record::Left { .. } | Record::Forgotten { .. } => false,
         }
+    }
+
+    /// The last record written; [`Router::needed`] rests on it.
+    pub fn written(&self) -> Lsn {
+        self.out.written()
     }
 
     /// The counts of the job in its last `Settled` do not have this record.

@@ -241,9 +241,7 @@ impl Script {
             "cancel" => Question::CancelJob(job(2)),
             "task" => Question::Task(Key(id(args[2]))),
             "failures" => Question::Failures { job: job(2), after: 0, limit: 100 },
-            "retry" => {
-                Question::Retry { job: job(2), keys: args[3..].iter().map(|key| Key(id(key))).collect() }
-            }
+            "retry" => Question::Retry { job: job(2), keys: args[3..].iter().map(|key| Key(id(key))).collect() },
             _ => Question::Shutdown,
         };
         let prior = args.get(2).and_then(|key| self.world.row("", "", key, 0).prior);
@@ -307,9 +305,12 @@ impl Script {
     }
 
     fn show_to_worker(&self, message: &ToWorker) -> String {
-        let list = |fences: &[Fence]| fences.iter().map(|fence| format!(" {}", self.show_fence(fence))).collect::<String>();
+        let list =
+            |fences: &[Fence]| fences.iter().map(|fence| format!(" {}", self.show_fence(fence))).collect::<String>();
         match message {
-            ToWorker::Registered { router: _, keep, drop } => format!("registered keep{} drop{}", list(keep), list(drop)),
+            ToWorker::Registered { router: _, keep, drop } => {
+                format!("registered keep{} drop{}", list(keep), list(drop))
+            }
             ToWorker::Recall(fences) => format!("recall{}", list(fences)),
             ToWorker::Cancel(fences) => format!("cancel{}", list(fences)),
             ToWorker::Refused(refusal) => format!("refused {refusal:?}"),

@@ -27,8 +27,10 @@ pub(super) struct World {
     pub(super) router: Router,
     pub(super) now: Micros,
     pub(super) epoch: u64,
-    /// Every record that was appended, compaction aside.
+    /// What the disk has: records that compaction dropped are gone.
     pub(super) journal: Vec<(Lsn, Record)>,
+    /// Every record that was ever appended and survived.
+    pub(super) archive: Vec<(Lsn, Record)>,
     pub(super) next_lsn: Lsn,
     pub(super) durable: Lsn,
     pub(super) sealed: (Lsn, Generation),
@@ -36,13 +38,13 @@ pub(super) struct World {
     pub(super) attempts: BTreeMap<(u64, Key), Vec<u32>>,
     peers: BTreeMap<String, PeerId>,
     next_peer: u64,
-    seq: u64,
-    config: Config,
+    pub(super) seq: u64,
+    pub(super) config: Config,
 }
 
 impl World {
     pub(super) fn new(limits: Limits) -> Self {
-        let config = Config {
+        Self::with(Config {
             router: RouterId(id("router")),
             epoch: 1,
             seed: 1,
@@ -52,7 +54,10 @@ impl World {
             limits,
             #[cfg(feature = "mutations")]
             mutation: None,
-        };
+        })
+    }
+
+    pub(super) fn with(config: Config) -> Self {
         let mut router = Router::new(config.clone());
         router.start(Micros::from_secs(1_000), Lsn(1));
         Self {
@@ -60,6 +65,7 @@ impl World {
             now: Micros::from_secs(1_000),
             epoch: 1,
             journal: Vec::new(),
+            archive: Vec::new(),
             next_lsn: Lsn(1),
             durable: Lsn::NONE,
             sealed: (Lsn::NONE, Generation(0)),
@@ -119,6 +125,7 @@ impl World {
                 record.encode_into(&mut payload);
                 assert_eq!(&Record::decode(record.kind(), payload.into()).unwrap(), record);
                 self.journal.push((*lsn, record.clone()));
+                self.archive.push((*lsn, record.clone()));
                 self.next_lsn = lsn.next();
             }
             if let Output::Send { message: Outbound::Assign { items, .. }, .. } = &output {
@@ -156,6 +163,7 @@ impl World {
     /// What was made durable is all that the next life of the router has.
     pub(super) fn restart(&mut self) -> Vec<Output> {
         self.journal.retain(|(lsn, _)| *lsn <= self.durable);
+        self.archive.retain(|(lsn, _)| *lsn <= self.durable);
         self.next_lsn = self.durable.next();
         self.epoch += 1;
         self.peers.clear();
