@@ -86,18 +86,16 @@ pub enum WorkerError {
 
 /// Runs a worker until it is stopped or cannot go on. Errors that are there at the start come before any work.
 pub async fn run(config: Config, mut stop: watch::Receiver<Stop>) -> Result<Summary, WorkerError> {
+    if let Work::Program(program) = &config.work {
+        program.check()?;
+    }
+    let (spool, recovered) = recover(&config)?;
+    let seeds = [seed()?, seed()?, seed()?];
     let executor = Executor::start_up(&config.work)?;
-    let (port, mut shell) = match assemble(&config, executor) {
-        Ok(assembled) => assembled,
-        Err((executor, error)) => {
-            executor.close().await;
-            return Err(error);
-        }
-    };
+    let (port, mut shell) = assemble(&config, executor, spool.map(Disk::new), recovered, seeds);
     let (commands, for_link) = mpsc::channel(COMMANDS_MAX);
     let (from_link, mut reports) = mpsc::channel(REPORTS_MAX);
-    let seed = seed()?;
-    let source = Source::Dial { target: config.target, seed };
+    let source = Source::Dial { target: config.target, seed: seeds[2] };
     let link = tokio::spawn(Link::new(port, shell.clock, source, for_link, from_link).run());
     let result = turn(&mut shell, &mut reports, &commands, &mut stop).await;
     // The link ends when nobody can command it any more.
@@ -209,28 +207,26 @@ fn summary(shell: &Shell) -> Summary {
     Summary { attempts: shell.attempts, unacknowledged: shell.machine.unacknowledged() }
 }
 
-/// Opens the spool, if there is one, and takes up where the last life ended.
-fn assemble(config: &Config, executor: Executor) -> Result<(WorkerPort, Shell), (Executor, WorkerError)> {
-    let (disk, recovered) = match recover(config) {
-        Ok((spool, recovered)) => (spool.map(Disk::new), recovered),
-        Err(error) => return Err((executor, error)),
-    };
-    let seeds = match (seed(), seed()) {
-        (Ok(boot), Ok(seed)) => (boot, seed),
-        (Err(error), _) | (_, Err(error)) => return Err((executor, error)),
-    };
+/// Takes up where the last life ended. The seeds: what tells this process from a clone, and the session's own.
+fn assemble(
+    config: &Config,
+    executor: Executor,
+    disk: Option<Disk>,
+    recovered: Recovered,
+    seeds: [u64; 3],
+) -> (WorkerPort, Shell) {
     let depth = if disk.is_some() { Depth::Disk } else { Depth::Memory };
     let session = sheaf_session::Config {
         incarnation: recovered.incarnation,
-        boot: seeds.0,
+        boot: seeds[0],
         faults: config.faults,
         ..sheaf_session::Config::default()
     };
     let session = port::fit_config(session, depth);
     let id = recovered.state.id;
     let port = match disk {
-        Some(_) => WorkerPort::recover(session, seeds.1, recovered.state),
-        None => WorkerPort::new(Session::new(session, Side::Dialer, id, seeds.1)),
+        Some(_) => WorkerPort::recover(session, seeds[1], recovered.state),
+        None => WorkerPort::new(Session::new(session, Side::Dialer, id, seeds[1])),
     };
     let machine = worker::Worker::new(worker::Config {
         worker: recovered.worker,
@@ -243,7 +239,7 @@ fn assemble(config: &Config, executor: Executor) -> Result<(WorkerPort, Shell), 
     });
     let mut shell = Shell::new(machine, executor, disk, config.capacity);
     shell.died_with = recovered.died_with;
-    Ok((port, shell))
+    (port, shell)
 }
 
 fn recover(config: &Config) -> Result<(Option<Spool>, Recovered), WorkerError> {

@@ -84,13 +84,16 @@ impl Endpoint for Peer {
     }
 }
 
+/// The link's ends of the channels, until there is a link.
+type Ends = (mpsc::Receiver<Vec<Say>>, mpsc::Sender<Vec<Heard>>);
+
 /// The stand-in, within this process.
 pub struct Router {
     pub target: Target,
     arrivals: mpsc::Receiver<sheaf_net::Arrival>,
     connections: Option<mpsc::Sender<Incoming>>,
     say: mpsc::Sender<Vec<Say>>,
-    for_link: Option<(mpsc::Receiver<Vec<Say>>, mpsc::Sender<Vec<Heard>>)>,
+    for_link: Option<Ends>,
     hear: mpsc::Receiver<Vec<Heard>>,
     heard: VecDeque<Heard>,
 }
