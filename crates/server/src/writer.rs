@@ -72,11 +72,12 @@ impl Writer<'_> {
     fn serve(&mut self, appends: &Receiver<Append>) -> Result<(), WriterError> {
         let mut is_marked = true;
         loop {
-            match appends.recv_timeout(if is_marked { Duration::from_secs(3_600) } else { IDLE }) {
+            match appends.recv_timeout(self.patience(is_marked)) {
                 Ok(append) => {
                     self.write(&append)?;
                     is_marked = false;
                 }
+                Err(RecvTimeoutError::Timeout) if is_marked => self.look_for_room()?,
                 Err(RecvTimeoutError::Timeout) => {
                     let committed = self.journal.mark_idle()?;
                     self.store.committed(&committed);
@@ -89,6 +90,22 @@ impl Writer<'_> {
                 }
             }
         }
+    }
+
+    fn patience(&self, is_marked: bool) -> Duration {
+        match (is_marked, self.journal.is_full()) {
+            (false, _) => IDLE,
+            (true, true) => FULL_RETRY,
+            (true, false) => Duration::from_secs(3_600),
+        }
+    }
+
+    /// After a full disk: says so when there is room again.
+    fn look_for_room(&mut self) -> Result<(), WriterError> {
+        if self.journal.is_full() && self.journal.retry_full()? {
+            self.tell(Written::Full(false));
+        }
+        Ok(())
     }
 
     fn write(&mut self, append: &Append) -> Result<(), WriterError> {

@@ -41,7 +41,9 @@ impl Embedded {
                 capacity: capacity_of(&args.program),
                 work: work_of(&args.program)?,
                 target: server.target(),
-                data: None,
+                // A name for life, so that after a crash the router need not wait for a worker that never returns; and
+                // what was finished when the crash came is not done again.
+                data: Some(args.data.join("worker")),
                 faults: args.chaos.chaos,
             },
             stopped,
