@@ -82,7 +82,8 @@ pub struct Server {
     router: RouterId,
     inputs: mpsc::Sender<Vec<Input>>,
     ended: oneshot::Receiver<Result<(), ServerError>>,
-    tasks: Vec<JoinHandle<()>>,
+    listener: JoinHandle<()>,
+    sessions: JoinHandle<()>,
     _dir: DataDir,
 }
 
@@ -117,8 +118,9 @@ impl Server {
         };
         let target = Target::InProcess(listener.door());
         let (to_sessions, arrivals) = mpsc::channel(1);
-        let tasks = vec![tokio::spawn(listener.serve(to_sessions)), tokio::spawn(sessions.serve(arrivals))];
-        Ok(Self { target, addr, router: dir.router, inputs, ended, tasks, _dir: dir })
+        let listener = tokio::spawn(listener.serve(to_sessions));
+        let sessions = tokio::spawn(sessions.serve(arrivals));
+        Ok(Self { target, addr, router: dir.router, inputs, ended, listener, sessions, _dir: dir })
     }
 
     /// Who it is.
@@ -144,10 +146,11 @@ impl Server {
     /// Waits until it has stopped: asked to, or because the disk failed.
     pub async fn ended(mut self) -> Result<(), ServerError> {
         let outcome = (&mut self.ended).await.unwrap_or(Err(ServerError::Panicked));
-        for task in &self.tasks {
-            task.abort();
+        if tokio::time::timeout(LAST_WORDS, &mut self.sessions).await.is_err() {
+            tracing::debug!("some links did not end in time");
         }
-        for task in self.tasks {
+        for task in [self.sessions, self.listener] {
+            task.abort();
             match task.await {
                 Err(error) if error.is_panic() => return Err(ServerError::Panicked),
                 Ok(()) | Err(_) => {}
@@ -156,6 +159,9 @@ impl Server {
         outcome
     }
 }
+
+/// How long links may take to let what was said last leave.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Stops a router from elsewhere.
 #[derive(Clone, Debug)]

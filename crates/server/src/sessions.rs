@@ -38,13 +38,14 @@ pub(crate) struct Sessions {
 const INCOMING_MAX: usize = 2;
 
 impl Sessions {
-    /// Serves until the listener is gone, then ends every link.
+    /// Serves until the listener or the core is gone, then lets every link say its last words.
     pub(crate) async fn serve(mut self, mut arrivals: mpsc::Receiver<Arrival>) {
         let mut links = JoinSet::new();
         let mut live: BTreeMap<SessionId, mpsc::Sender<Incoming>> = BTreeMap::new();
         let mut peers = 0;
         loop {
             tokio::select! {
+                () = self.core.closed() => break,
                 arrival = arrivals.recv() => {
                     let Some(Arrival { hello, incoming }) = arrival else { break };
                     let session = hello.session;
