@@ -25,7 +25,9 @@ pub(crate) async fn job(command: JobCommand, json: bool) -> Result<u8> {
 async fn list(target: &Target, json: bool) -> Result<u8> {
     let mut asker = Asker::find(target).await?;
     let jobs = jobs(&mut asker).await?;
-    let Answer::Workers(workers) = asker.ask(Question::Workers).await? else { bail!("the answer is to another question") };
+    let Answer::Workers(workers) = asker.ask(Question::Workers).await? else {
+        bail!("the answer is to another question")
+    };
     for info in &jobs {
         if json { println!("{}", show::job_json(info)) } else { println!("{}", show::job_line(info)) }
     }
@@ -42,7 +44,11 @@ async fn list(target: &Target, json: bool) -> Result<u8> {
 async fn info(args: &JobArgs, json: bool) -> Result<u8> {
     let mut asker = Asker::find(&args.target).await?;
     let info = find(&mut asker, &args.job).await?;
-    if json { println!("{}", show::job_json(&info)) } else { println!("{}", show::job_page(&info)) }
+    if json {
+        println!("{}", show::job_json(&info))
+    } else {
+        println!("{}", show::job_page(&info))
+    }
     asker.close().await?;
     Ok(0)
 }
@@ -55,7 +61,11 @@ async fn wait(args: &JobArgs, json: bool) -> Result<u8> {
         tokio::time::sleep(WAIT_EVERY).await;
         info = find(&mut asker, &id).await?;
     }
-    if json { println!("{}", show::job_json(&info)) } else { println!("{}", show::job_page(&info)) }
+    if json {
+        println!("{}", show::job_json(&info))
+    } else {
+        println!("{}", show::job_page(&info))
+    }
     asker.close().await?;
     Ok(if info.counts.failed > 0 { 3 } else { 0 })
 }
@@ -167,5 +177,6 @@ async fn find(asker: &mut Asker, meant: &str) -> Result<JobInfo> {
 }
 
 fn key(text: &str) -> Result<Key> {
-    Key::parse(text).with_context(|| format!("`{text}` is no key: it has 32 hex digits, as in the `key` of an output line"))
+    Key::parse(text)
+        .with_context(|| format!("`{text}` is no key: it has 32 hex digits, as in the `key` of an output line"))
 }

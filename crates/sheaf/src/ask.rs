@@ -73,7 +73,9 @@ impl Asker {
         self.commands.send(vec![ask]).await.context("the link has ended")?;
         match tokio::time::timeout(PATIENCE, self.answer(id)).await {
             Ok(answer) => answer,
-            Err(_) => bail!("no router answers at {}: is `sheaf up` running there? (--join ADDR, --data DIR)", self.place),
+            Err(_) => {
+                bail!("no router answers at {}: is `sheaf up` running there? (--join ADDR, --data DIR)", self.place)
+            }
         }
     }
 

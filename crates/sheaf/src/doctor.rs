@@ -13,7 +13,10 @@ pub(crate) fn doctor(args: &DoctorArgs) -> Result<u8> {
         return Ok(0);
     }
     let report = sheaf_server::check(&args.data).with_context(|| format!("cannot check {}", args.data.display()))?;
-    println!("journal: {} records, {} bytes, {} segments, epoch {}", report.records, report.bytes, report.segments, report.epoch);
+    println!(
+        "journal: {} records, {} bytes, {} segments, epoch {}",
+        report.records, report.bytes, report.segments, report.epoch
+    );
     for damage in &report.damaged {
         println!("damaged: {damage}");
     }

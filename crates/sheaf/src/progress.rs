@@ -33,7 +33,8 @@ impl Display {
             Display::Json { last: None }
         } else if stderr().is_terminal() {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
-            let style = ProgressStyle::with_template("{wide_bar} {msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
+            let style =
+                ProgressStyle::with_template("{wide_bar} {msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
             Display::Bar(bar.with_style(style))
         } else {
             Display::Lines { last: None }

@@ -113,7 +113,10 @@ fn waiting(why: &Waiting) -> String {
         }
         Waiting::Backoff { ms } => format!("it failed and is tried again in {:.1} s", *ms as f64 / 1e3),
         Waiting::Withheld { ms } => {
-            format!("the router has just started and gives workers {:.1} s more to say that they run it", *ms as f64 / 1e3)
+            format!(
+                "the router has just started and gives workers {:.1} s more to say that they run it",
+                *ms as f64 / 1e3
+            )
         }
         Waiting::Suspect => "it may have killed a worker, so it waits to run alone".to_owned(),
         Waiting::Rate => "the job's --rate is used up for now".to_owned(),

@@ -9,15 +9,29 @@ use common::{Process, Sandbox, text, wait_until};
 const ROWS: usize = 60;
 
 fn worker(s: &Sandbox, name: &str, addr: &str, batch: &str, depth: &str, extra: &[&str]) -> Process {
-    let mut args =
-        vec!["worker", "--join", addr, "--service", "prog", "--name", name, "--data", name, "--batch", batch, "--depth", depth];
+    let mut args = vec![
+        "worker",
+        "--join",
+        addr,
+        "--service",
+        "prog",
+        "--name",
+        name,
+        "--data",
+        name,
+        "--batch",
+        batch,
+        "--depth",
+        depth,
+    ];
     args.extend(extra);
     args.extend(["--", "./prog", "{}"]);
     s.start(name, &args)
 }
 
 fn client<'a>(addr: &'a str, extra: &[&'a str]) -> Vec<&'a str> {
-    let mut args = vec!["run", "--join", addr, "--in", "rows.txt", "--out", "out.jsonl", "--service", "prog", "--revision", "1"];
+    let mut args =
+        vec!["run", "--join", addr, "--in", "rows.txt", "--out", "out.jsonl", "--service", "prog", "--revision", "1"];
     args.extend(extra);
     args
 }

@@ -58,7 +58,10 @@ fn equal_rows_are_samples_unless_shared() {
     s.sheaf_exits(0, &run(&["--", "./prog", "{}"]));
     assert_eq!(s.executed(), 3);
     assert_eq!(s.output("out.jsonl").len(), 3);
-    s.sheaf_exits(0, &["run", "--in", "rows.txt", "--out", "shared.jsonl", "--revision", "other", "--share", "--", "./prog", "{}"]);
+    s.sheaf_exits(
+        0,
+        &["run", "--in", "rows.txt", "--out", "shared.jsonl", "--revision", "other", "--share", "--", "./prog", "{}"],
+    );
     assert_eq!(s.executed(), 4);
     assert_eq!(s.output("shared.jsonl").len(), 3);
 }
@@ -178,8 +181,22 @@ fn sqlite_in_and_out_killed_and_repeated() {
     }
     s.ledger_program("0.01");
     let args = [
-        "run", "--in", "db.sqlite", "--query", "select id, text from reviews", "--out", "db.sqlite", "--table", "labels",
-        "--batch", "2", "--depth", "2", "--", "./prog", "{}",
+        "run",
+        "--in",
+        "db.sqlite",
+        "--query",
+        "select id, text from reviews",
+        "--out",
+        "db.sqlite",
+        "--table",
+        "labels",
+        "--batch",
+        "2",
+        "--depth",
+        "2",
+        "--",
+        "./prog",
+        "{}",
     ];
     for round in 1..=20 {
         let mut process = s.start("run", &args);
@@ -188,11 +205,9 @@ fn sqlite_in_and_out_killed_and_repeated() {
     }
     s.sheaf_exits(0, &args);
     let (rows, ids, right): (i64, i64, i64) = db
-        .query_row(
-            "select count(*), count(distinct id), sum(output = 'row-' || id || '!') from labels",
-            [],
-            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
-        )
+        .query_row("select count(*), count(distinct id), sum(output = 'row-' || id || '!') from labels", [], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })
         .unwrap();
     assert_eq!((rows, ids, right), (100, 100, 100));
 }

@@ -58,7 +58,9 @@ pub(crate) struct FailuresArgs {
 
 /// `sheaf retry`
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  sheaf retry last\n  sheaf retry last --key 4d5e…\nThen repeat the job's `sheaf run`: it awaits the new answers.")]
+#[command(
+    after_help = "Examples:\n  sheaf retry last\n  sheaf retry last --key 4d5e…\nThen repeat the job's `sheaf run`: it awaits the new answers."
+)]
 pub(crate) struct RetryArgs {
     #[command(flatten)]
     pub job: JobArgs,

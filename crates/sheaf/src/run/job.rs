@@ -51,7 +51,9 @@ fn service_of(args: &RunArgs) -> Result<(String, String)> {
     let revision = match &args.revision {
         Some(revision) => revision.clone(),
         None if argv.is_empty() => String::new(),
-        None => sheaf_client::default_revision(argv, mode_name(&args.program), "").context("cannot tell the revision")?,
+        None => {
+            sheaf_client::default_revision(argv, mode_name(&args.program), "").context("cannot tell the revision")?
+        }
     };
     Ok((service, revision))
 }

@@ -28,7 +28,8 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> Result<u8> {
     };
     let interrupt = Interrupt::default();
     let asked = interrupt.clone();
-    let prepared = tokio::task::spawn_blocking(move || prepare(config, &asked)).await.context("a thread panicked")??;
+    let prepared =
+        tokio::task::spawn_blocking(move || prepare(config, &asked)).await.context("a thread panicked")??;
     let resumed = prepared.resumed();
     if resumed > 0 && !json {
         eprintln!("sheaf: resumed: {resumed} finished");
