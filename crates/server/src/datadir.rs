@@ -22,7 +22,9 @@ pub enum DataDirError {
         path: PathBuf,
     },
     /// `identity` is not what this program writes.
-    #[error("{path} is {len} bytes long instead of 48: it is damaged; restore it, without it no earlier result can be found")]
+    #[error(
+        "{path} is {len} bytes long instead of 48: it is damaged; restore it, without it no earlier result can be found"
+    )]
     Identity {
         /// The file.
         path: PathBuf,

@@ -50,7 +50,11 @@ pub fn limits() -> Vec<Limit> {
         limit("jobs_max", machine.jobs_max.into(), "opening another job is refused as busy"),
         limit("workers_max", machine.workers_max.into(), "registering another worker is refused as busy"),
         limit("services_max", machine.services_max.into(), "whoever names another service is refused as busy"),
-        limit("deliver_messages_max", machine.deliver_messages_max.into(), "results wait on disk until the sink commits"),
+        limit(
+            "deliver_messages_max",
+            machine.deliver_messages_max.into(),
+            "results wait on disk until the sink commits",
+        ),
         limit("failures_max", machine.failures_max.into(), "the oldest failures leave the list; they stay delivered"),
         limit("capacity_max", machine.capacity_max.into(), "an announcement of more is taken as this"),
         limit("sessions_max", own.sessions_max as u64, "a new connection is turned away"),

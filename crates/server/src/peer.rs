@@ -105,9 +105,7 @@ impl Endpoint for Peer {
     fn command(&mut self, now: Micros, order: Output) {
         let command = match order {
             Output::Commit { place, .. } => RouterCommand::Commit(place),
-            Output::Send { lane, tag, message, .. } => {
-                RouterCommand::Send { lane, tag, message }
-            }
+            Output::Send { lane, tag, message, .. } => RouterCommand::Send { lane, tag, message },
             Output::Signal { counts, .. } => RouterCommand::Signal(counts),
             Output::Relook { peer, place, receipt, mut inbound } => {
                 self.look_up(&mut inbound);

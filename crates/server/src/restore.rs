@@ -77,7 +77,10 @@ fn say(report: &Report) {
         tracing::debug!(file = torn.file, offset = torn.offset, "cut a torn tail: nothing of it was acknowledged");
     }
     tracing::info!(
-        epoch = report.epoch.0, records = report.records, bytes = report.bytes, segments = report.segments,
+        epoch = report.epoch.0,
+        records = report.records,
+        bytes = report.bytes,
+        segments = report.segments,
         "journal open"
     );
 }

@@ -125,7 +125,13 @@ mod tests {
     #[test]
     fn a_planted_cycle_is_found() {
         let mut queues = QUEUES.to_vec();
-        queues.push(Queue { name: "planted", from: Stage::Core, to: Stage::Writer, capacity: 1, when_full: WhenFull::Wait });
+        queues.push(Queue {
+            name: "planted",
+            from: Stage::Core,
+            to: Stage::Writer,
+            capacity: 1,
+            when_full: WhenFull::Wait,
+        });
         assert_eq!(waiting_cycle(&queues), Some(vec![Stage::Core, Stage::Writer]));
     }
 }

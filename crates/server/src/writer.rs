@@ -20,7 +20,9 @@ pub enum WriterError {
     #[error("cannot write the journal: {0}")]
     Append(#[from] AppendError),
     /// Nothing could be made durable.
-    #[error("cannot make the journal durable: {0}; stopping, for what the system says of this file is no longer to be trusted")]
+    #[error(
+        "cannot make the journal durable: {0}; stopping, for what the system says of this file is no longer to be trusted"
+    )]
     Commit(#[from] CommitError),
 }
 
