@@ -18,8 +18,8 @@ pub use id::{JobId, Key, RouterId, RowId, WorkerId};
 pub use key::{KeyHasher, KeySecret};
 pub use limits::*;
 pub use message::{
-    Assignment, Capacity, DeliveredRow, Fence, JobCounts, JobOptions, JobSpec, Order, Refusal, Registration, ResultItem,
-    SubmitRow, ToClient, ToRouter, ToWorker, topic,
+    Assignment, Capacity, DeliveredRow, Fence, JobCounts, JobOptions, JobSpec, Order, Refusal, Registration,
+    ResultItem, SubmitRow, ToClient, ToRouter, ToWorker, topic,
 };
 pub use outcome::{Class, Evidence, Failure, Outcome};
 pub use question::{Answer, FailureRow, JobInfo, JobState, Question, TaskInfo, TaskState, Waiting, WorkerInfo};

@@ -3,8 +3,8 @@
 use super::{Result, all, bytes, each, id, number_of, numbered, required};
 use crate::wire::{self, AnswerKind, TaskStateKind};
 use crate::{
-    Answer, DecodeError, FENCES_MAX, FailureRow, JobId, JobInfo, JobState, Key, RowId, TaskInfo, TaskState, Waiting, WorkerId,
-    WorkerInfo,
+    Answer, DecodeError, FENCES_MAX, FailureRow, JobId, JobInfo, JobState, Key, RowId, TaskInfo, TaskState, Waiting,
+    WorkerId, WorkerInfo,
 };
 
 impl From<&Answer> for AnswerKind {

@@ -3,15 +3,17 @@
 use super::{Result, all, at_most, bytes, each, id, name, required};
 use crate::wire::{self, ToRouterKind};
 use crate::{
-    BATCH_ROWS_MAX, DecodeError, FENCES_MAX, JobId, Key, Question, Registration, ResultItem, RowId, SERVICES_MAX, SubmitRow,
-    ToRouter, WorkerId,
+    BATCH_ROWS_MAX, DecodeError, FENCES_MAX, JobId, Key, Question, Registration, ResultItem, RowId, SERVICES_MAX,
+    SubmitRow, ToRouter, WorkerId,
 };
 
 impl From<&ToRouter> for wire::ToRouter {
     fn from(message: &ToRouter) -> Self {
         let kind = match message {
             ToRouter::OpenJob(spec) => ToRouterKind::OpenJob(spec.into()),
-            ToRouter::Submit { job, rows } => ToRouterKind::Submit(wire::Submit { job: bytes(&job.0), rows: each(rows) }),
+            ToRouter::Submit { job, rows } => {
+                ToRouterKind::Submit(wire::Submit { job: bytes(&job.0), rows: each(rows) })
+            }
             ToRouter::Scanned { job } => ToRouterKind::Scanned(bytes(&job.0)),
             ToRouter::Ask { id, question } => ToRouterKind::Ask(wire::Ask { id: *id, kind: Some(question.into()) }),
             ToRouter::Register(registration) => ToRouterKind::Register(registration.into()),

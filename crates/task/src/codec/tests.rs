@@ -218,7 +218,8 @@ fn no_bytes_make_it_panic() {
         seed ^= seed << 17;
         seed
     };
-    let samples: Vec<Bytes> = to_router().iter().map(ToRouter::encode).chain(to_client().iter().map(ToClient::encode)).collect();
+    let samples: Vec<Bytes> =
+        to_router().iter().map(ToRouter::encode).chain(to_client().iter().map(ToClient::encode)).collect();
     let mut accepted = 0;
     for round in 0..40_000 {
         let mut bytes = samples[round % samples.len()].to_vec();
