@@ -387,6 +387,11 @@ impl TxLane {
         self.blocked_at = None;
         for entry in &mut self.log {
             entry.held = false;
+            // What was lent to another connection is asked for again: the embedder may know better by now.
+            if let Held::Lent(bytes) = &entry.body {
+                self.ahead_bytes = self.ahead_bytes.saturating_sub(bytes.len());
+                entry.body = Held::Away { len: bytes.len() };
+            }
         }
     }
 

@@ -196,9 +196,11 @@ impl Session {
         }
         if !tx.was_sent(id.n) {
             self.void(id);
+        } else if self.wishes.cancels.contains_key(&id) {
+            // Its answer is under way.
         } else if tx.seq_of(id.n).is_none() || self.wishes.cancels.len() >= CANCELS_MAX {
             self.out.push_back(Output::Event(Event::TooLate(id)));
-        } else if !self.wishes.cancels.contains_key(&id) {
+        } else {
             self.wishes.cancels.insert(id, false);
             self.ask_cancel(id);
         }
