@@ -146,14 +146,18 @@ impl Server {
     /// Waits until it has stopped: asked to, or because the disk failed.
     pub async fn ended(mut self) -> Result<(), ServerError> {
         let outcome = (&mut self.ended).await.unwrap_or(Err(ServerError::Panicked));
-        if tokio::time::timeout(LAST_WORDS, &mut self.sessions).await.is_err() {
-            tracing::debug!("some links did not end in time");
-        }
-        for task in [self.sessions, self.listener] {
-            task.abort();
-            match task.await {
-                Err(error) if error.is_panic() => return Err(ServerError::Panicked),
-                Ok(()) | Err(_) => {}
+        let sessions = match tokio::time::timeout(LAST_WORDS, &mut self.sessions).await {
+            Ok(ended) => ended,
+            Err(_) => {
+                tracing::debug!("some links did not end in time");
+                self.sessions.abort();
+                self.sessions.await
+            }
+        };
+        self.listener.abort();
+        for ended in [sessions, self.listener.await] {
+            if ended.is_err_and(|error| error.is_panic()) {
+                return Err(ServerError::Panicked);
             }
         }
         outcome

@@ -89,8 +89,7 @@ impl Sessions {
         self.core.send(vec![Input::Attach(peer, orders)]).await.ok()?;
         let port = RouterPort::new(self.session(id, peer), id, peer, self.secret.clone());
         let warm = Micros::from_ms(self.limits.session_warm_ms);
-        let endpoint =
-            Peer::new(peer, port, Arc::clone(&self.store), Arc::clone(&self.finished), self.clock, warm);
+        let endpoint = Peer::new(peer, port, Arc::clone(&self.store), Arc::clone(&self.finished), self.clock, warm);
         let link = Link::new(endpoint, self.clock, Source::Accept(connections), commands, self.core.clone());
         Some(async move { drop(link.run().await) })
     }
@@ -110,4 +109,3 @@ impl Sessions {
         }
     }
 }
-
