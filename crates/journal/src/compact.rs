@@ -97,6 +97,23 @@ impl<D: Disk> Journal<D> {
         }
     }
 
+    /// Shows the records that the next [`Journal::compact`] of the same `slice` asks about, in that order, for an owner who
+    /// must ask somebody else first. False: that call will ask nothing.
+    pub fn compact_next(&mut self, slice: usize, visit: &mut dyn FnMut(Lsn, u8, &[u8])) -> Result<bool, DiskError> {
+        let Some(oldest) = self.sealed.front().map(|sealed| sealed.name.id) else { return Ok(false) };
+        let work = self.work.filter(|work| work.segment == oldest);
+        let mut work = work.unwrap_or(Work { segment: oldest, at: (0, None), judged: None });
+        if work.judged.is_some() {
+            return Ok(false);
+        }
+        let mut show = |lsn, kind, payload: &[u8]| {
+            visit(lsn, kind, payload);
+            Keep::Drop
+        };
+        self.judge(&mut work, slice, &mut show)?;
+        Ok(true)
+    }
+
     /// Drops sealed segments all of whose records are at or before `upto`, with the moved records in them. Returns which.
     pub fn trim(&mut self, upto: Lsn) -> Result<Vec<SegmentId>, AppendError> {
         let mut dropped = Vec::new();

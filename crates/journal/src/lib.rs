@@ -34,6 +34,7 @@ mod survey;
 pub mod testing;
 #[cfg(test)]
 mod tests;
+mod view;
 mod writer;
 
 pub use compact::{CompactError, Keep, Progress};
@@ -51,3 +52,4 @@ pub use read::{ReadError, Record, read_many, read_record};
 pub use recover::OpenError;
 pub use replay::Visit;
 pub use survey::{Quarantined, Report, Torn};
+pub use view::SegmentView;

@@ -147,6 +147,11 @@ impl Index {
         Ok(())
     }
 
+    /// Reads and checks every block: what a look-up would find damaged only later.
+    pub fn verify<D: Disk>(&self, disk: &D) -> Result<(), LookupError> {
+        (0..self.blocks()).try_for_each(|block| self.block(disk, block).map(drop))
+    }
+
     /// Blocks that may hold the key: usually one.
     fn blocks_of(&self, key: &[u8; 16]) -> RangeInclusive<usize> {
         let prefix = prefix(key);

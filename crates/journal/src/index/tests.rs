@@ -1,6 +1,6 @@
 //! The index against a plain list of postings; and damaged, against the rule that it never gives a wrong answer.
 
-use super::{Candidates, Index, Posting, Span, Tiers, build, merge};
+use super::{Candidates, Damaged, Index, Posting, Span, Tiers, build, merge};
 use crate::testing::MemDisk;
 use crate::tests::Dice;
 use crate::{Disk, Lsn, SegmentId};
@@ -110,6 +110,7 @@ fn a_broken_file_is_missing_and_rebuilt() {
     disk.flip(&span.file(), 70 * 8);
     let (mut tiers, missing) = Tiers::open(&mut disk, &[SegmentId(1)]).unwrap();
     assert!(missing.is_empty(), "blocks are checked when they are read");
+    assert_eq!(tiers.files()[0].verify(&disk), Err(Damaged { span }.into()));
     let damaged: Vec<_> = (0..200).flat_map(|n| tiers.lookup(&disk, &key(n)).unwrap().damaged).collect();
     assert!(!damaged.is_empty());
     tiers.close(damaged[0]);

@@ -4,7 +4,7 @@ use super::{Dice, append, config, contents, open};
 use crate::testing::MemDisk;
 use crate::{
     AppendError, Class, CommitError, Config, Disk, Entry, Journal, Keep, Log, LogError, Lsn, Map, Owner, Progress,
-    ReadError, SegmentId,
+    ReadError, SegmentId, SegmentView,
 };
 
 fn upkeep(journal: &mut Journal<MemDisk>) -> Result<Lsn, AppendError> {
@@ -23,7 +23,14 @@ fn compact_followed(
     keep: &mut dyn FnMut(Lsn) -> bool,
 ) -> Option<SegmentId> {
     loop {
-        let progress = journal.compact(500, &mut |lsn, _, _| if keep(lsn) { Keep::Keep } else { Keep::Drop }).unwrap();
+        let (mut told, mut asked) = (Vec::new(), Vec::new());
+        let will_ask = journal.compact_next(500, &mut |lsn, _, _| told.push(lsn)).unwrap();
+        let mut judge = |lsn, _, _: &[u8]| {
+            asked.push(lsn);
+            if keep(lsn) { Keep::Keep } else { Keep::Drop }
+        };
+        let progress = journal.compact(500, &mut judge).unwrap();
+        assert_eq!((told, will_ask), (asked, matches!(progress, Progress::Slice { .. })));
         match progress {
             Progress::Nothing => return None,
             Progress::Slice { .. } => {}
@@ -68,6 +75,21 @@ fn a_kept_record_keeps_its_number_and_place_in_replay_however_often_it_moves() {
     assert_eq!(contents(&journal), found);
     assert_eq!(report.records, found.len() as u64);
     assert_eq!(report.next, journal.last().next());
+}
+
+#[test]
+fn a_view_shows_what_lies_in_its_segment_until_that_is_gone() {
+    let mut journal = filled(300);
+    let scan = |journal: &Journal<MemDisk>, view: &SegmentView| {
+        let mut lsns = Vec::new();
+        view.scan(journal.disk(), &mut |lsn, _, _, _| lsns.push(lsn)).map(|()| lsns)
+    };
+    let first = journal.sealed_views()[0];
+    let own = scan(&journal, &first).unwrap();
+    assert_eq!((first.id(), own[0]), (SegmentId(1), first.base()));
+    compact_oldest(&mut journal, &mut |lsn| lsn == own[1]);
+    assert!(scan(&journal, &first).is_err());
+    assert!(scan(&journal, &journal.active_view()).unwrap().contains(&own[1]));
 }
 
 #[test]
