@@ -236,7 +236,6 @@ impl Glue for WorkerPort {
             }
             Event::Down => {
                 self.registering = Registering::Expected;
-                self.wanted.clear();
                 self.report(worker::Event::Down);
             }
             Event::Acked { lane: Lane::Bulk, upto } => self.on_acked(upto),

@@ -264,6 +264,8 @@ impl Worker {
             self.give_back(fence);
             return;
         }
+        // Another attempt at it: the router knows how the one before ended.
+        self.config.died_with.retain(|died| died.key != fence.key);
         self.held.insert(fence, Stage::Waiting);
         self.waiting.push_back(assignment);
     }

@@ -88,7 +88,7 @@ fn everything_at_once() {
             (50 + 90 * n as u64, fault)
         })
         .collect();
-    for seed in 1..=6 {
+    for seed in 1..=12 {
         let world = check(Setup { rows: 600, seed, faulty: true, ..Setup::default() }, &faults);
         let (rows, times) = executions(&world);
         assert_eq!(rows, 600);
