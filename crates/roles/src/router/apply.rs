@@ -37,6 +37,8 @@ impl Router {
             Record::Settled { job, counts } => self.apply_settled(lsn, *job, counts),
             Record::Scanned { job } => self.jobs.job_mut(*job).records.scanned = Some(lsn),
             Record::Cancelled { job } => self.jobs.job_mut(*job).records.cancelled = Some(lsn),
+            Record::Unlisted { job, number } => self.jobs.remove_failed(*job, *number),
+            Record::Resumed { job } => self.jobs.job_mut(*job).records.cancelled = None,
             Record::Heard { session, receipt } => {
                 self.sessions.insert((*session, receipt.place.lane), (lsn, *receipt));
             }
@@ -170,11 +172,9 @@ impl Router {
 
     fn apply_retried(&mut self, lsn: Lsn, retried: &Retried) {
         let Retried { key, submitted, body_len, delivery } = *retried;
-        self.jobs.remove_failed(delivery.job, delivery.number);
         let counts = self.count(lsn, delivery.job);
         counts.failed = counts.failed.wrapping_sub(1);
         counts.open = counts.open.wrapping_add(1);
-        self.jobs.job_mut(delivery.job).records.cancelled = None;
         let known = self.tasks.find(key);
         let ix = known.unwrap_or_else(|| self.tasks.insert(key, delivery.job, delivery.row, submitted, body_len));
         let asked = self.tasks.askers(ix).any(|asker| asker.job == delivery.job && asker.row == delivery.row);

@@ -1,4 +1,4 @@
-//! Orders about whole jobs: cancel one, run its failed rows again. Cut into slices, so that no step lasts long.
+//! Orders about whole jobs: cancel one, run its failed rows again (which takes a cancel back). Cut into slices, so that no step lasts long.
 //!
 //! Invariants: walks go one after another; an order is answered when its last record is durable; a cancel that a crash
 //! cut short is taken up again.
@@ -118,13 +118,21 @@ impl Router {
     }
 
     fn walk_retry(&mut self, no: JobNo, after: &mut u64, upto: u64, keys: &BTreeSet<Key>, count: &mut u64) -> bool {
+        if self.jobs.job(no).records.cancelled.is_some() {
+            self.write(Record::Resumed { job: no });
+        }
         let slice = self.config.limits.slice_max as usize;
         let failed = self.jobs.job(no).failed.range(*after + 1..=upto.max(*after + 1));
         let failed = failed.take(slice).map(|(number, failed)| (*number, *failed)).collect::<Vec<_>>();
         for (number, failed) in failed.iter().filter(|(_, failed)| keys.is_empty() || keys.contains(&failed.key)) {
+            // Another job has the same task under way, with a body of its own: this row stays on the list, for then.
+            if self.tasks.find(failed.key).is_some_and(|ix| self.tasks.row(ix).body != failed.body) {
+                continue;
+            }
             let delivery = Delivery { job: no, row: failed.row, number: *number };
             let (key, submitted, body_len) = (failed.key, failed.body, failed.len);
             self.write(Record::Retried(Retried { key, submitted, body_len, delivery }));
+            self.write(Record::Unlisted { job: no, number: *number });
             if let Some(ix) = self.tasks.find(key)
                 && self.tasks.row(ix).spot == Spot::Idle
             {

@@ -46,6 +46,10 @@ pub mod kind {
     pub const HEARD: u8 = 14;
     /// [`super::Record::Forgotten`].
     pub const FORGOTTEN: u8 = 15;
+    /// [`super::Record::Resumed`].
+    pub const RESUMED: u8 = 16;
+    /// [`super::Record::Unlisted`].
+    pub const UNLISTED: u8 = 17;
 }
 
 /// Why a payload is no record.
@@ -211,7 +215,7 @@ struct WorkerWire {
     services: Vec<String>,
 }
 
-/// `Settled`; and `Scanned` and `Cancelled`, without counts.
+/// `Settled`; `Unlisted`, its number as `last_number`; and `Scanned`, `Cancelled` and `Resumed`, without counts.
 #[derive(Clone, PartialEq, Message)]
 struct JobWire {
     #[prost(uint32, tag = "1")]
@@ -260,6 +264,8 @@ impl Record {
             Record::Settled { .. } => kind::SETTLED,
             Record::Scanned { .. } => kind::SCANNED,
             Record::Cancelled { .. } => kind::CANCELLED,
+            Record::Resumed { .. } => kind::RESUMED,
+            Record::Unlisted { .. } => kind::UNLISTED,
             Record::Heard { .. } => kind::HEARD,
             Record::Forgotten { .. } => kind::FORGOTTEN,
         }
@@ -279,12 +285,15 @@ impl Record {
             Record::Registered(registered) => put(&worker_in(registered), buffer),
             Record::Left { worker } => put(&WorkerWire { worker: id_in(worker.0), ..WorkerWire::default() }, buffer),
             Record::Settled { job, counts } => put(&counts_in(*job, counts), buffer),
-            Record::Scanned { job } | Record::Cancelled { job } => {
+            Record::Scanned { job } | Record::Cancelled { job } | Record::Resumed { job } => {
                 put(&counts_in(*job, &JobCounts::default()), buffer);
             }
             Record::Heard { session, receipt } => {
                 let receipt = Bytes::copy_from_slice(&receipt.to_bytes());
                 put(&SessionWire { session: id_in(session.0), receipt }, buffer);
+            }
+            Record::Unlisted { job, number } => {
+                put(&counts_in(*job, &JobCounts { last_number: *number, ..JobCounts::default() }), buffer);
             }
             Record::Forgotten { session } => {
                 put(&SessionWire { session: id_in(session.0), receipt: Bytes::new() }, buffer);
@@ -317,6 +326,11 @@ impl Record {
             }
             kind::SCANNED => Record::Scanned { job: JobNo(JobWire::decode(payload)?.job) },
             kind::CANCELLED => Record::Cancelled { job: JobNo(JobWire::decode(payload)?.job) },
+            kind::UNLISTED => {
+                let wire = JobWire::decode(payload)?;
+                Record::Unlisted { job: JobNo(wire.job), number: wire.last_number }
+            }
+            kind::RESUMED => Record::Resumed { job: JobNo(JobWire::decode(payload)?.job) },
             kind::HEARD => heard_out(SessionWire::decode(payload)?)?,
             kind::FORGOTTEN => Record::Forgotten { session: SessionId(id_out(SessionWire::decode(payload)?.session)) },
             unknown => return Err(RecordError::Kind(unknown)),

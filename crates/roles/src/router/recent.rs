@@ -96,6 +96,23 @@ impl Recent {
         self.entries.push_back(Entry { key, record, finished, delivery, len, older, ok });
     }
 
+    /// True if an entry here would answer a row with the `Finished` record `lsn` of `key`.
+    pub(super) fn refers(&self, key: Key, lsn: Lsn) -> bool {
+        let shard = &self.shards[usize::from(key.0[0])];
+        let is = |at: &u32| entry_at(&self.entries, self.head, *at).is_some_and(|entry| entry.key == key);
+        let Some(mut at) = shard.find(hash(key), is).copied() else { return false };
+        while let Some(entry) = entry_at(&self.entries, self.head, at) {
+            if entry.finished == lsn {
+                return true;
+            }
+            if entry.older == at {
+                break;
+            }
+            at = entry.older;
+        }
+        false
+    }
+
     /// What is here of `key`, as `prior_of` would say it, joined with what the index said.
     pub(super) fn prior(&self, key: Key, job: JobNo, row: RowId, hint: Option<Prior>) -> Option<Prior> {
         let shard = &self.shards[usize::from(key.0[0])];

@@ -8,7 +8,7 @@
 //! task:  Submitted ─┬─ Ended* ──── Finished (ok) ── Settled          Joined: one more row waits for an open task
 //!        Retried ───┘           └─ Finished (failed) ── Retried …    Cached: a row answered by an old Finished
 //!                               └─ Withdrawn: the job's wish ended   Ended: an attempt without an answer
-//! job:   Opened ── Scanned ── … ── Cancelled
+//! job:   Opened ── Scanned ── … ── Cancelled ── Resumed …
 //! worker: Registered ── … ── Left                                    Heard: what a session has taken durably
 //! ```
 
@@ -43,6 +43,13 @@ pub enum Record {
     Withdrawn(Withdrawn),
     /// A failed row is open again, under the body that it had.
     Retried(Retried),
+    /// A failed row is no longer one: it was retried.
+    Unlisted {
+        /// Which job's.
+        job: JobNo,
+        /// The number under which it failed.
+        number: u64,
+    },
     /// A worker is known in this life of it.
     Registered(Registered),
     /// A worker is not expected back.
@@ -64,6 +71,11 @@ pub enum Record {
     },
     /// A job is cancelled; its rows follow as `Withdrawn`.
     Cancelled {
+        /// Which.
+        job: JobNo,
+    },
+    /// A cancelled job is wanted again.
+    Resumed {
         /// Which.
         job: JobNo,
     },
@@ -246,9 +258,11 @@ pub fn index_key(record: &Record) -> Option<Key> {
         | Record::Retried(_)
         | Record::Registered(_)
         | Record::Left { .. }
+        | Record::Unlisted { .. }
         | Record::Settled { .. }
         | Record::Scanned { .. }
         | Record::Cancelled { .. }
+        | Record::Resumed { .. }
         | Record::Heard { .. }
         | Record::Forgotten { .. } => None,
     }
@@ -264,7 +278,11 @@ pub(super) fn jobs_of(record: &Record) -> Vec<JobNo> {
         Record::Cached(Cached { delivery, .. })
         | Record::Withdrawn(Withdrawn { delivery, .. })
         | Record::Retried(Retried { delivery, .. }) => vec![delivery.job],
-        Record::Settled { job, .. } | Record::Scanned { job } | Record::Cancelled { job } => vec![*job],
+        Record::Settled { job, .. }
+        | Record::Unlisted { job, .. }
+        | Record::Scanned { job }
+        | Record::Cancelled { job }
+        | Record::Resumed { job } => vec![*job],
         Record::Opened(_)
         | Record::Registered(_)
         | Record::Left { .. }
@@ -291,9 +309,11 @@ pub fn prior_of(key: Key, job: Option<JobNo>, row: RowId, found: &[(Lsn, Record)
             | Record::Retried(_)
             | Record::Registered(_)
             | Record::Left { .. }
+            | Record::Unlisted { .. }
             | Record::Settled { .. }
             | Record::Scanned { .. }
             | Record::Cancelled { .. }
+            | Record::Resumed { .. }
             | Record::Heard { .. }
             | Record::Forgotten { .. } => {}
         }
@@ -357,9 +377,11 @@ pub fn delivered(record: Record, job: JobNo, number: u64) -> Delivered {
         | Record::Retried(_)
         | Record::Registered(_)
         | Record::Left { .. }
+        | Record::Unlisted { .. }
         | Record::Settled { .. }
         | Record::Scanned { .. }
         | Record::Cancelled { .. }
+        | Record::Resumed { .. }
         | Record::Heard { .. }
         | Record::Forgotten { .. } => Delivered::Other,
     }

@@ -5,16 +5,16 @@
 //! Relied on: compaction takes the oldest segment first and keeps the order of what it moves, so that a record that ends
 //! another's meaning is never gone before it.
 
-use sheaf_task::{Key, RowId};
+use sheaf_task::Key;
 
 use super::Router;
 use super::event::{Generation, Lsn};
 use super::record::{Delivery, JobNo, Record};
-use super::slab::Ix;
 
 impl Router {
     /// Whether the journal must keep this record, for what is open or unsettled. What it does not need may still be kept
-    /// for its retention (`Finished` answers later jobs).
+    /// for its retention (`Finished` answers later jobs); then everything after it must be kept as well, of whatever kind:
+    /// compaction drops from a prefix of the log.
     ///
     /// The answer rests on records up to [`Router::written`]: nothing may be dropped for it before those are durable, or
     /// a crash loses both the record and what ended it. Before a segment is dropped whose `Finished` records look-ups
@@ -29,26 +29,25 @@ impl Router {
                 let open = self.tasks.find(submitted.key).is_some_and(|ix| self.tasks.row(ix).body == lsn);
                 open || self.jobs.failed_bodies.contains_key(&lsn) || self.is_uncounted(lsn, submitted.job)
             }
-            Record::Joined(joined) => {
-                self.is_uncounted(lsn, joined.job) || self.asks(joined.key, joined.job, joined.row)
-            }
+            Record::Joined(joined) => self.is_of_open(lsn, joined.key) || self.is_uncounted(lsn, joined.job),
             Record::Cached(cached) => self.is_live(lsn, &cached.delivery),
-            Record::Ended(ended) => {
-                self.body_of(ended.key).is_some_and(|body| body < lsn) || self.is_uncounted(lsn, ended.job)
-            }
+            Record::Ended(ended) => self.is_of_open(lsn, ended.key) || self.is_uncounted(lsn, ended.job),
             Record::Finished(finished) => {
                 let refers = |(oldest, _): &(Lsn, u64)| *oldest <= lsn;
-                finished.deliveries.iter().any(|delivery| self.is_live(lsn, delivery))
+                self.ends_kept(finished.key, finished.submitted)
+                    || finished.deliveries.iter().any(|delivery| self.is_live(lsn, delivery))
                     || self.jobs.cached.values().any(refers)
+                    || self.recent.refers(finished.key, lsn)
             }
             Record::Withdrawn(withdrawn) => {
-                let open = self.body_of(withdrawn.key) == Some(withdrawn.submitted);
-                open || self.is_live(lsn, &withdrawn.delivery)
+                self.ends_kept(withdrawn.key, withdrawn.submitted) || self.is_live(lsn, &withdrawn.delivery)
             }
             Record::Retried(retried) => {
-                let Delivery { job, row, .. } = retried.delivery;
-                self.is_uncounted(lsn, job) || self.asks(retried.key, job, row)
+                let Delivery { job, .. } = retried.delivery;
+                self.ends_kept(retried.key, retried.submitted) || self.is_uncounted(lsn, job)
             }
+            // Small and rare; without it a failure that is kept for another reason would be listed again.
+            Record::Unlisted { job, .. } => self.jobs.get(*job).is_some(),
             Record::Registered(registered) => {
                 let worker = self.workers.find(registered.worker);
                 worker.is_some_and(|no| self.workers.worker(no).registered == Some(lsn))
@@ -59,7 +58,7 @@ impl Router {
             Record::Heard { session, receipt } => {
                 self.sessions.get(&(*session, receipt.place.lane)).is_some_and(|(latest, _)| *latest == lsn)
             }
-            Record::Left { .. } | Record::Forgotten { .. } => false,
+            Record::Left { .. } | Record::Forgotten { .. } | Record::Resumed { .. } => false,
         }
     }
 
@@ -73,14 +72,18 @@ impl Router {
         self.jobs.get(job).is_some_and(|job| lsn > job.records.settled)
     }
 
-    /// A row of an open task.
-    fn asks(&self, key: Key, job: JobNo, row: RowId) -> bool {
-        let asks = |ix: Ix| self.tasks.askers(ix).any(|asker| asker.job == job && asker.row == row);
-        self.tasks.find(key).is_some_and(asks)
+    /// It tells of a task that is open, after its body.
+    fn is_of_open(&self, lsn: Lsn, key: Key) -> bool {
+        self.body_of(key).is_some_and(|body| body < lsn)
     }
 
     fn body_of(&self, key: Key) -> Option<Lsn> {
         self.tasks.find(key).map(|ix| self.tasks.row(ix).body)
+    }
+
+    /// The `Submitted` record that this one ends or opens again is kept for its body: so all its life must be.
+    fn ends_kept(&self, key: Key, submitted: Lsn) -> bool {
+        self.body_of(key) == Some(submitted) || self.jobs.failed_bodies.contains_key(&submitted)
     }
 
     /// A result that is not settled, or a failure that can be tried again.

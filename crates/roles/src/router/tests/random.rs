@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use sheaf_session::{Micros, Rng};
 use sheaf_task::{
-    Capacity, Class, Failure, Fence, JobId, JobOptions, JobSpec, Key, Order, Outcome, Registration, ResultItem,
-    RouterId, RowId, ToWorker,
+    Capacity, Class, Failure, Fence, JobId, JobOptions, JobSpec, Key, Order, Outcome, Question, Registration,
+    ResultItem, RouterId, RowId, ToWorker,
 };
 
 use super::super::record::{Delivered, delivered};
@@ -22,6 +22,8 @@ struct Client {
     /// Row → number, of everything that its sink committed; and up to which number.
     sink: BTreeMap<String, u64>,
     cursor: u64,
+    /// An operator had failed rows run again: they come once more.
+    retried: bool,
 }
 
 struct Worker {
@@ -54,6 +56,7 @@ impl Day {
             rows: rows.map(row).collect(),
             sink: BTreeMap::new(),
             cursor: 0,
+            retried: false,
         };
         let worker = |id, batch| Worker { id, peer: String::new(), life: 0, batch, holds: Vec::new() };
         Self {
@@ -121,7 +124,8 @@ impl Day {
         let durable = self.world.archive.iter().filter(|(lsn, _)| *lsn <= self.world.durable);
         let known = durable.flat_map(|(_, record)| rows_of(record)).filter(|(job, _)| *job == no);
         let known = known.map(|(_, row)| name(&row.0)).collect::<BTreeSet<_>>();
-        for row in rows {
+        // A cancelled job's rows are refused.
+        for row in rows.into_iter().filter(|_| !self.clients.iter().any(|client| client.job == job && client.retried)) {
             assert!(known.contains(&row), "{row} of {job} is acknowledged and on disk");
         }
     }
@@ -205,7 +209,7 @@ impl Day {
         for (_, row, number, _) in mine {
             if number > client.cursor {
                 let before = client.sink.insert(row.clone(), number);
-                assert_eq!(before, None, "{row} reaches the sink of {} once", client.job);
+                assert!(before.is_none() || client.retried, "{row} reaches the sink of {} once", client.job);
                 client.cursor = number;
             }
         }
@@ -296,7 +300,8 @@ impl Day {
                 0 => self.restart(),
                 _ => {
                     self.sync();
-                    self.world.compact();
+                    let upto = Lsn(self.world.durable.0 - self.rng.below(3) * self.world.durable.0 / 4);
+                    self.world.compact(upto);
                 }
             },
             19 => {
@@ -305,12 +310,23 @@ impl Day {
                     self.event(event);
                 }
             }
+            20 => {
+                let question = if self.rng.below(3) > 0 { Question::CancelJob } else { retry_all };
+                self.order(client, question);
+            }
             _ => self.sync(),
         }
         if self.rng.below(8) == 0 {
             self.world.check_replay();
         }
         self.check_counts();
+    }
+
+    fn order(&mut self, at: usize, question: fn(JobId) -> Question) {
+        let client = &mut self.clients[at];
+        client.retried = true;
+        let (peer, question) = (client.peer.clone(), question(JobId(id(client.job))));
+        self.message(&peer, Inbound::Ask { id: 1, question, prior: None });
     }
 
     fn sync(&mut self) {
@@ -356,6 +372,12 @@ impl Day {
         self.calm = true;
         self.sync();
         for at in 0..self.clients.len() {
+            self.order(at, retry_all);
+        }
+        for _ in 0..40 {
+            self.event(Event::Tick);
+        }
+        for at in 0..self.clients.len() {
             self.connect_client(at);
             self.submit(at, true);
         }
@@ -382,8 +404,12 @@ impl Day {
         assert_eq!(self.world.router.sizes().tasks, 0);
         self.seal();
         self.sync();
-        self.world.compact();
+        self.world.compact(self.world.durable);
     }
+}
+
+fn retry_all(job: JobId) -> Question {
+    Question::Retry { job, keys: Vec::new() }
 }
 
 /// The rows that a record makes known to their jobs.

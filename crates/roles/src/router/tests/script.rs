@@ -129,7 +129,7 @@ impl Script {
             }
             "restart" => self.world.restart(),
             "compact" => {
-                self.world.compact();
+                self.world.compact(self.world.durable);
                 Vec::new()
             }
             "stop" => self.world.handle(Event::Stop),
@@ -383,6 +383,8 @@ fn show_record(record: &Record) -> String {
         Record::Settled { job, counts } => format!("Settled job {} {}", job.0, counts.settled),
         Record::Scanned { job } => format!("Scanned job {}", job.0),
         Record::Cancelled { job } => format!("Cancelled job {}", job.0),
+        Record::Unlisted { job, number } => format!("Unlisted {number} of job {}", job.0),
+        Record::Resumed { job } => format!("Resumed job {}", job.0),
         Record::Heard { .. } => "Heard".to_owned(),
         Record::Forgotten { .. } => "Forgotten".to_owned(),
     }

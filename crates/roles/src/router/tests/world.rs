@@ -172,10 +172,10 @@ impl World {
         Vec::new()
     }
 
-    /// Drops every record that is not needed. The rest must say the same.
-    pub(super) fn compact(&mut self) {
+    /// Drops every record up to `upto` that is not needed. The rest must say the same.
+    pub(super) fn compact(&mut self, upto: Lsn) {
         let router = &self.router;
-        self.journal.retain(|(lsn, record)| router.needed(*lsn, record));
+        self.journal.retain(|(lsn, record)| *lsn > upto || router.needed(*lsn, record));
         self.check_replay();
     }
 
