@@ -114,7 +114,8 @@ impl TxState {
     }
 
     fn append(&mut self, n: u64, msg: StoredMsg) {
-        if n == self.next() {
+        // Before its first epoch a lane has nothing: that record was lost, and so nothing after it was durable.
+        if self.epoch > 0 && n == self.next() {
             self.log.push_back(msg);
         }
     }
