@@ -211,11 +211,13 @@ impl Sessions {
 
     async fn serve(mut self, mut arrivals: mpsc::Receiver<Arrival>) -> Self {
         while let Some(Arrival { hello, incoming }) = arrivals.recv().await {
-            if !self.live.contains_key(&hello.session) {
+            // One that ended while its dialer missed the last word is asked for once more.
+            if self.live.get(&hello.session).is_none_or(|link| link.is_closed()) {
                 let session = Session::new(config(self.faults), Side::Listener, hello.session, 2);
                 self.open(hello.session, Talker::new(session, true));
             }
-            self.live[&hello.session].send(incoming).await.unwrap();
+            // A link that ends just now drops it: its dialer dials again.
+            drop(self.live[&hello.session].send(incoming).await);
         }
         // The connections break when their links go; the talkers stay, for the next hall.
         self.says.clear();
