@@ -11,7 +11,7 @@ use sheaf_task::{KeySecret, RouterId};
 
 use crate::world::Pipe;
 
-pub struct Core {
+pub(crate) struct Core {
     machine: Router,
     ports: BTreeMap<SessionId, Port>,
     journal: Vec<Record>,
@@ -34,7 +34,7 @@ struct Port {
 const COMMIT: Micros = Micros::from_ms(1);
 
 impl Core {
-    pub fn new(config: SessionConfig) -> Self {
+    pub(crate) fn new(config: SessionConfig) -> Self {
         let mut core = Self {
             machine: machine(1),
             ports: BTreeMap::new(),
@@ -50,7 +50,7 @@ impl Core {
     }
 
     /// Dies, and comes back from what was durable.
-    pub fn restart(&mut self, now: Micros) {
+    pub(crate) fn restart(&mut self, now: Micros) {
         self.journal.truncate(self.synced.0 as usize);
         self.syncing.clear();
         self.ports.clear();
@@ -63,7 +63,7 @@ impl Core {
     }
 
     /// Bytes of a connection. False: drop it.
-    pub fn on_bytes(&mut self, now: Micros, pipe: usize, bytes: &bytes::Bytes) -> bool {
+    pub(crate) fn on_bytes(&mut self, now: Micros, pipe: usize, bytes: &bytes::Bytes) -> bool {
         if let Some(port) = self.ports.values_mut().find(|port| port.pipe == Some(pipe)) {
             return port.port.input(now, sheaf_session::Input::Bytes(bytes.clone())).is_ok();
         }
@@ -75,7 +75,7 @@ impl Core {
         up.and_then(|()| port.port.input(now, sheaf_session::Input::Bytes(bytes.clone()))).is_ok()
     }
 
-    pub fn on_closed(&mut self, now: Micros, pipe: usize) {
+    pub(crate) fn on_closed(&mut self, now: Micros, pipe: usize) {
         for port in self.ports.values_mut().filter(|port| port.pipe == Some(pipe)) {
             port.pipe = None;
             port.port.input(now, sheaf_session::Input::Disconnected).expect("nothing of the peer's");
@@ -97,7 +97,7 @@ impl Core {
     }
 
     /// One turn: what ports have to say, one step of the machine, what it wants of ports. Transmits into `pipes`.
-    pub fn turn(&mut self, now: Micros, pipes: &mut [Pipe]) {
+    pub(crate) fn turn(&mut self, now: Micros, pipes: &mut [Pipe]) {
         let mut over = Vec::new();
         for (id, port) in &mut self.ports {
             if port.wake.is_some_and(|wake| wake <= now) {

@@ -1,6 +1,6 @@
 //! The client and the workers of the trio: machine, port, and what stands for source, sink, executor and spool.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use sheaf_roles::client::{self, Client, Cursor, Kept, ScannedRow, WriteId, WriteRow};
@@ -15,26 +15,26 @@ use crate::world::{Pipe, Setup};
 
 /// Everything that survives a crash of the client.
 #[derive(Default)]
-pub struct Sink {
+pub(crate) struct Sink {
     /// How often each row was written.
-    pub rows: BTreeMap<RowId, u32>,
+    pub(crate) rows: BTreeMap<RowId, u32>,
     cursor: Option<Cursor>,
 }
 
-pub struct ClientSide {
+pub(crate) struct ClientSide {
     setup: Setup,
     life: u64,
     machine: Client,
     port: ClientPort,
-    pub sink: Sink,
+    pub(crate) sink: Sink,
     /// Writes under way.
     writing: Vec<(Micros, WriteId, Vec<WriteRow>, Option<Cursor>)>,
     next: u64,
     wake: Option<Micros>,
-    pub ended: Option<client::Ended>,
+    pub(crate) ended: Option<client::Ended>,
+    /// The router once said that the sink has more than it had.
+    pub(crate) overtaken: bool,
 }
-
-const WRITE: Micros = Micros::from_ms(3);
 
 fn row(number: u64) -> RowId {
     let mut id = [0; 16];
@@ -43,10 +43,21 @@ fn row(number: u64) -> RowId {
 }
 
 impl ClientSide {
-    pub fn new(setup: Setup) -> Self {
+    pub(crate) fn new(setup: Setup) -> Self {
         let sink = Sink::default();
         let (machine, port) = Self::begin(&setup, 1, &sink);
-        Self { setup, life: 1, machine, port, sink, writing: Vec::new(), next: 1, wake: None, ended: None }
+        Self {
+            setup,
+            life: 1,
+            machine,
+            port,
+            sink,
+            writing: Vec::new(),
+            next: 1,
+            wake: None,
+            ended: None,
+            overtaken: false,
+        }
     }
 
     fn begin(setup: &Setup, life: u64, sink: &Sink) -> (Client, ClientPort) {
@@ -73,7 +84,7 @@ impl ClientSide {
     }
 
     /// `kill -9`, and the same command again.
-    pub fn die(&mut self) {
+    pub(crate) fn die(&mut self) {
         self.life += 1;
         (self.machine, self.port) = Self::begin(&self.setup, self.life, &self.sink);
         self.writing.clear();
@@ -81,19 +92,19 @@ impl ClientSide {
         self.wake = None;
     }
 
-    pub fn on_connected(&mut self, now: Micros, conn: u64) {
+    pub(crate) fn on_connected(&mut self, now: Micros, conn: u64) {
         self.port.input(now, Input::Connected { conn }).expect("nothing of the peer's");
     }
 
-    pub fn on_closed(&mut self, now: Micros) {
+    pub(crate) fn on_closed(&mut self, now: Micros) {
         self.port.input(now, Input::Disconnected).expect("nothing of the peer's");
     }
 
-    pub fn on_bytes(&mut self, now: Micros, bytes: Bytes) -> bool {
+    pub(crate) fn on_bytes(&mut self, now: Micros, bytes: Bytes) -> bool {
         self.port.input(now, Input::Bytes(bytes)).is_ok()
     }
 
-    pub fn turn(&mut self, now: Micros, pipe: &mut Pipe) {
+    pub(crate) fn turn(&mut self, now: Micros, pipe: &mut Pipe) {
         if self.wake.is_some_and(|wake| wake <= now) {
             self.port.input(now, Input::Tick).expect("nothing of the peer's");
         }
@@ -123,7 +134,12 @@ impl ClientSide {
         loop {
             match self.port.poll(now) {
                 Step::Transmit(bytes) => pipe.send(now, true, bytes),
-                Step::Report(ClientReport::Event(event)) => self.machine.handle(now, event),
+                Step::Report(ClientReport::Event(event)) => {
+                    if let client::Event::Opened { cursor, .. } = &event {
+                        self.overtaken |= *cursor > self.sink.cursor.map_or(0, |cursor| cursor.number);
+                    }
+                    self.machine.handle(now, event);
+                }
                 Step::Report(ClientReport::Answer { .. } | ClientReport::Over(_)) => {}
                 Step::Close(_) => pipe.close(),
                 Step::Wait(wake) => {
@@ -143,7 +159,9 @@ impl ClientSide {
             }
             client::Output::Rewind => self.next = 1,
             client::Output::Send { tag, message } => self.port.command(now, ClientCommand::Send { tag, message }),
-            client::Output::Write { id, rows, cursor } => self.writing.push((now + WRITE, id, rows, cursor)),
+            client::Output::Write { id, rows, cursor } => {
+                self.writing.push((now + Micros::from_ms(self.setup.write_ms), id, rows, cursor))
+            }
             client::Output::Commit(ticket) => self.port.command(now, ClientCommand::Commit(ticket)),
             client::Output::Done(ended) => {
                 self.port.command(now, ClientCommand::Close(How::Drain));
@@ -171,7 +189,7 @@ impl ClientSide {
     }
 }
 
-pub struct WorkerSide {
+pub(crate) struct WorkerSide {
     setup: Setup,
     which: u8,
     life: u64,
@@ -182,14 +200,30 @@ pub struct WorkerSide {
     /// The spool: what the session must remember, and the ends that are in it.
     spool: State,
     wake: Option<Micros>,
+    /// Of all its lives.
+    started: BTreeSet<Fence>,
+    /// Attempts that started more than once.
+    pub(crate) twice: u32,
 }
 
 impl WorkerSide {
-    pub fn new(setup: Setup, which: u8, batch: u32, depth: u32) -> Self {
+    pub(crate) fn new(setup: Setup, which: u8, batch: u32, depth: u32) -> Self {
         let capacity = Capacity { batch, depth, bytes: 0 };
         let spool = State::new(SessionId([20 + which; 16]));
         let (machine, port) = Self::begin(&setup, which, 1, capacity, &spool, Vec::new());
-        Self { setup, which, life: 1, capacity, machine, port, executing: Vec::new(), spool, wake: None }
+        Self {
+            setup,
+            which,
+            life: 1,
+            capacity,
+            machine,
+            port,
+            executing: Vec::new(),
+            spool,
+            wake: None,
+            started: BTreeSet::new(),
+            twice: 0,
+        }
     }
 
     fn begin(
@@ -221,7 +255,7 @@ impl WorkerSide {
     }
 
     /// Dies and comes back with its spool. How many executions that cut short.
-    pub fn die(&mut self) -> u32 {
+    pub(crate) fn die(&mut self) -> u32 {
         self.life += 1;
         let died_with: Vec<Fence> = self.executing.drain(..).map(|(_, fence, _)| fence).collect();
         let cut_short = died_with.len() as u32;
@@ -231,19 +265,19 @@ impl WorkerSide {
         cut_short
     }
 
-    pub fn on_connected(&mut self, now: Micros, conn: u64) {
+    pub(crate) fn on_connected(&mut self, now: Micros, conn: u64) {
         self.port.input(now, Input::Connected { conn }).expect("nothing of the peer's");
     }
 
-    pub fn on_closed(&mut self, now: Micros) {
+    pub(crate) fn on_closed(&mut self, now: Micros) {
         self.port.input(now, Input::Disconnected).expect("nothing of the peer's");
     }
 
-    pub fn on_bytes(&mut self, now: Micros, bytes: Bytes) -> bool {
+    pub(crate) fn on_bytes(&mut self, now: Micros, bytes: Bytes) -> bool {
         self.port.input(now, Input::Bytes(bytes)).is_ok()
     }
 
-    pub fn turn(&mut self, now: Micros, pipe: &mut Pipe, rng: &mut Rng, ledger: &mut BTreeMap<Bytes, u32>) {
+    pub(crate) fn turn(&mut self, now: Micros, pipe: &mut Pipe, rng: &mut Rng, ledger: &mut BTreeMap<Bytes, u32>) {
         if self.wake.is_some_and(|wake| wake <= now) {
             self.port.input(now, Input::Tick).expect("nothing of the peer's");
         }
@@ -292,6 +326,7 @@ impl WorkerSide {
         match output {
             worker::Output::Start(assignments) => {
                 for assignment in assignments {
+                    self.twice += u32::from(!self.started.insert(assignment.fence));
                     *ledger.entry(assignment.body.clone()).or_default() += 1;
                     let ends = now + Micros(5_000 + rng.below(30_000));
                     self.executing.push((ends, assignment.fence, assignment.body));

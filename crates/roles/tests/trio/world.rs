@@ -9,23 +9,36 @@ use crate::core::Core;
 use crate::dialers::{ClientSide, WorkerSide};
 
 #[derive(Clone, Copy, Debug)]
-pub struct Setup {
-    pub rows: u64,
-    pub seed: u64,
+pub(crate) struct Setup {
+    pub(crate) rows: u64,
+    pub(crate) seed: u64,
     /// Sessions drop, double and reorder packets.
-    pub faulty: bool,
-    pub commit_before_sink: bool,
-    pub run_twice: bool,
+    pub(crate) faulty: bool,
+    /// How long the sink takes to commit.
+    pub(crate) write_ms: u64,
+    #[cfg(feature = "mutations")]
+    pub(crate) commit_before_sink: bool,
+    #[cfg(feature = "mutations")]
+    pub(crate) run_twice: bool,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { rows: 100, seed: 1, faulty: false, commit_before_sink: false, run_twice: false }
+        Self {
+            rows: 100,
+            seed: 1,
+            faulty: false,
+            write_ms: 3,
+            #[cfg(feature = "mutations")]
+            commit_before_sink: false,
+            #[cfg(feature = "mutations")]
+            run_twice: false,
+        }
     }
 }
 
 impl Setup {
-    pub fn session(&self, of: u64) -> Config {
+    pub(crate) fn session(&self, of: u64) -> Config {
         let seed = self.seed * 100 + of;
         let faults = Faults { drop: 0.1, dup: 0.05, reorder: 0.1, delay: 0.05, seed };
         Config { faults: self.faulty.then_some(faults), ..Config::default() }
@@ -33,7 +46,7 @@ impl Setup {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// The link of this dialer: 0 the client's, 1 and 2 the workers'.
     Cut(usize),
     Router,
@@ -42,8 +55,8 @@ pub enum Fault {
 }
 
 /// A connection, or its absence. Both ends see it end at once; what was on the way is gone.
-pub struct Pipe {
-    pub open: bool,
+pub(crate) struct Pipe {
+    pub(crate) open: bool,
     closing: bool,
     dial_at: Micros,
     way: [VecDeque<(Micros, Bytes)>; 2],
@@ -57,13 +70,13 @@ impl Pipe {
         Self { open: false, closing: false, dial_at: Micros::ZERO, way: [VecDeque::new(), VecDeque::new()] }
     }
 
-    pub fn send(&mut self, now: Micros, to_router: bool, bytes: Bytes) {
+    pub(crate) fn send(&mut self, now: Micros, to_router: bool, bytes: Bytes) {
         if self.open {
             self.way[usize::from(to_router)].push_back((now + LATENCY, bytes));
         }
     }
 
-    pub fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         self.closing = true;
     }
 
@@ -78,23 +91,23 @@ impl Pipe {
     }
 }
 
-pub struct World {
-    pub now: Micros,
-    pub core: Core,
-    pub client: ClientSide,
-    pub workers: Vec<WorkerSide>,
+pub(crate) struct World {
+    pub(crate) now: Micros,
+    pub(crate) core: Core,
+    pub(crate) client: ClientSide,
+    pub(crate) workers: Vec<WorkerSide>,
     pipes: Vec<Pipe>,
     rng: Rng,
     /// Executions that came to their end or were cut short, by body.
-    pub ledger: BTreeMap<Bytes, u32>,
+    pub(crate) ledger: BTreeMap<Bytes, u32>,
     /// Executions that a dying worker cut short.
-    pub died_executing: u32,
+    pub(crate) died_executing: u32,
 }
 
 const TIME_MAX: Micros = Micros::from_secs(300);
 
 impl World {
-    pub fn new(setup: Setup) -> Self {
+    pub(crate) fn new(setup: Setup) -> Self {
         Self {
             now: Micros::ZERO,
             core: Core::new(setup.session(1)),
@@ -108,7 +121,7 @@ impl World {
     }
 
     /// Until the client's end, or far too long.
-    pub fn run(&mut self, faults: &[(u64, Fault)]) {
+    pub(crate) fn run(&mut self, faults: &[(u64, Fault)]) {
         let mut faults: VecDeque<_> = faults.iter().copied().collect();
         while self.now < TIME_MAX && self.client.ended.is_none() {
             while faults.front().is_some_and(|(at, _)| Micros::from_ms(*at) <= self.now)
