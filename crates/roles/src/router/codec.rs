@@ -1,8 +1,5 @@
-//! The wire form of records: prost structs, private. Version rule: fields are added with new numbers and never reused;
-//! an unknown field is skipped; a record kind is never reused.
-//!
-//! Ids travel as two `fixed64` halves, big end first: no allocation, no length. Bodies come last in their message, are
-//! copied once when encoded and not at all when decoded.
+//! Records to their wire forms and back. Bodies are copied once when encoded and not at all when decoded; any bytes
+//! decode to a record or an error.
 
 use bytes::{BufMut, Bytes};
 use prost::Message;
@@ -12,6 +9,10 @@ use sheaf_task::{Class, Evidence, Failure, JobCounts, JobId, JobOptions, Key, Or
 use super::event::Lsn;
 use super::record::{
     Cached, Delivery, Ended, Finished, JobNo, Joined, Opened, Record, Registered, Retried, Submitted, Withdrawn,
+};
+use super::wire::{
+    DeliveryWire, EndedWire, FailureWire, FinishedWire, IdWire, JobWire, OlderWire, OpenedWire, RowWire, SessionWire,
+    WorkerWire,
 };
 
 /// The kinds of record, as journal frames name them.
@@ -66,14 +67,6 @@ pub enum RecordError {
     Field(&'static str),
 }
 
-#[derive(Clone, PartialEq, Message)]
-struct IdWire {
-    #[prost(fixed64, tag = "1")]
-    hi: u64,
-    #[prost(fixed64, tag = "2")]
-    lo: u64,
-}
-
 fn id_in(bytes: [u8; 16]) -> Option<IdWire> {
     let value = u128::from_be_bytes(bytes);
     Some(IdWire { hi: (value >> 64) as u64, lo: value as u64 })
@@ -82,169 +75,6 @@ fn id_in(bytes: [u8; 16]) -> Option<IdWire> {
 fn id_out(wire: Option<IdWire>) -> [u8; 16] {
     let wire = wire.unwrap_or_default();
     ((u128::from(wire.hi) << 64) | u128::from(wire.lo)).to_be_bytes()
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct OpenedWire {
-    #[prost(uint32, tag = "1")]
-    no: u32,
-    #[prost(message, tag = "2")]
-    job: Option<IdWire>,
-    #[prost(string, tag = "3")]
-    name: String,
-    #[prost(string, tag = "4")]
-    service: String,
-    #[prost(string, tag = "5")]
-    revision: String,
-    #[prost(bytes = "bytes", tag = "6")]
-    nonce: Bytes,
-    #[prost(uint64, tag = "7")]
-    timeout_ms: u64,
-    #[prost(uint32, tag = "8")]
-    retries: u32,
-    #[prost(uint32, tag = "9")]
-    order: u32,
-    #[prost(uint32, tag = "10")]
-    weight: u32,
-    #[prost(uint64, tag = "11")]
-    rate_millihertz: u64,
-}
-
-/// `Submitted`, and `Joined` without a body.
-#[derive(Clone, PartialEq, Message)]
-struct RowWire {
-    #[prost(message, tag = "1")]
-    key: Option<IdWire>,
-    #[prost(uint32, tag = "2")]
-    job: u32,
-    #[prost(message, tag = "3")]
-    row: Option<IdWire>,
-    #[prost(bytes = "bytes", tag = "15")]
-    body: Bytes,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct DeliveryWire {
-    #[prost(uint32, tag = "1")]
-    job: u32,
-    #[prost(message, tag = "2")]
-    row: Option<IdWire>,
-    #[prost(uint64, tag = "3")]
-    number: u64,
-}
-
-/// `Cached`, `Withdrawn` and `Retried`: an older record and a delivery.
-#[derive(Clone, PartialEq, Message)]
-struct OlderWire {
-    #[prost(message, tag = "1")]
-    key: Option<IdWire>,
-    #[prost(bool, tag = "2")]
-    ok: bool,
-    #[prost(uint32, tag = "3")]
-    len: u32,
-    #[prost(uint64, tag = "4")]
-    lsn: u64,
-    #[prost(message, tag = "5")]
-    delivery: Option<DeliveryWire>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct EndedWire {
-    #[prost(message, tag = "1")]
-    key: Option<IdWire>,
-    /// 0: none, else the class's place in [`Class::ALL`] + 1.
-    #[prost(uint32, tag = "2")]
-    class: u32,
-    #[prost(bool, tag = "3")]
-    suspect: bool,
-    #[prost(bool, tag = "4")]
-    counts: bool,
-    #[prost(uint32, tag = "5")]
-    job: u32,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct FailureWire {
-    #[prost(uint32, tag = "1")]
-    class: u32,
-    #[prost(string, tag = "2")]
-    message: String,
-    #[prost(sint32, optional, tag = "3")]
-    exit_code: Option<i32>,
-    #[prost(sint32, optional, tag = "4")]
-    signal: Option<i32>,
-    #[prost(bytes = "bytes", tag = "5")]
-    stderr: Bytes,
-    #[prost(string, tag = "6")]
-    worker: String,
-    #[prost(uint32, tag = "7")]
-    deaths: u32,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct FinishedWire {
-    #[prost(message, tag = "1")]
-    key: Option<IdWire>,
-    #[prost(uint64, tag = "2")]
-    submitted: u64,
-    #[prost(uint32, tag = "3")]
-    body_len: u32,
-    #[prost(uint32, tag = "4")]
-    attempts: u32,
-    #[prost(string, tag = "5")]
-    worker: String,
-    #[prost(uint64, tag = "6")]
-    ms: u64,
-    #[prost(message, repeated, tag = "7")]
-    deliveries: Vec<DeliveryWire>,
-    #[prost(message, tag = "8")]
-    failure: Option<FailureWire>,
-    #[prost(bytes = "bytes", tag = "15")]
-    body: Bytes,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct WorkerWire {
-    #[prost(message, tag = "1")]
-    worker: Option<IdWire>,
-    #[prost(uint64, tag = "2")]
-    incarnation: u64,
-    #[prost(string, tag = "3")]
-    name: String,
-    #[prost(string, repeated, tag = "4")]
-    services: Vec<String>,
-}
-
-/// `Settled`; `Unlisted`, its number as `last_number`; and `Scanned`, `Cancelled` and `Resumed`, without counts.
-#[derive(Clone, PartialEq, Message)]
-struct JobWire {
-    #[prost(uint32, tag = "1")]
-    job: u32,
-    #[prost(uint64, tag = "2")]
-    settled: u64,
-    #[prost(uint64, tag = "3")]
-    submitted: u64,
-    #[prost(uint64, tag = "4")]
-    ok: u64,
-    #[prost(uint64, tag = "5")]
-    failed: u64,
-    #[prost(uint64, tag = "6")]
-    open: u64,
-    #[prost(uint64, tag = "7")]
-    cached: u64,
-    #[prost(uint64, tag = "8")]
-    retried: u64,
-    #[prost(uint64, tag = "9")]
-    last_number: u64,
-}
-
-/// `Heard`, and `Forgotten` without a receipt.
-#[derive(Clone, PartialEq, Message)]
-struct SessionWire {
-    #[prost(message, tag = "1")]
-    session: Option<IdWire>,
-    #[prost(bytes = "bytes", tag = "2")]
-    receipt: Bytes,
 }
 
 impl Record {

@@ -189,6 +189,8 @@ pub enum Event {
         /// The index that has them.
         generation: Generation,
     },
+    /// This record cannot be read back: a held task whose body it has fails with that as its evidence.
+    Unreadable(Lsn),
     /// The disk fills or has room again.
     Disk(Disk),
     /// The time has come ([`super::Router::deadline`]). The last event of a batch, so that silence is judged only after

@@ -180,12 +180,7 @@ impl Router {
 
     /// The worker was silent past the grace: what it held is ready again. Should it come back, it may yet keep it.
     fn on_lost(&mut self, no: WorkerNo) {
-        let mut fences = Vec::new();
-        let mut at = self.workers.worker(no).held.head;
-        while at != Ix::NONE {
-            fences.push(self.fence(at));
-            at = self.tasks.next(at);
-        }
+        let fences = self.held_by(no).map(|ix| self.fence(ix)).collect();
         self.stats.lost += 1;
         let link = &mut self.workers.worker_mut(no).link;
         (link.lost, link.lost_with) = (true, fences);

@@ -34,6 +34,7 @@ mod submit;
 #[cfg(test)]
 mod tests;
 mod trim;
+mod wire;
 mod workers;
 
 use std::cmp::Reverse;
@@ -248,6 +249,7 @@ impl Router {
             Event::Acked { peer, upto } => self.on_acked(peer, upto),
             Event::Durable(lsn) => self.out.release(lsn),
             Event::Sealed { upto, generation } => self.on_sealed(upto, generation),
+            Event::Unreadable(lsn) => self.on_unreadable(lsn),
             Event::Disk(disk) => self.mode.1 = disk,
             Event::Tick => self.on_tick(),
             Event::Stop => self.on_stop(),

@@ -66,6 +66,25 @@ impl Router {
         }
     }
 
+    /// A body is gone from the journal: whoever was to get it never will. Looks through what workers hold; rare.
+    pub(super) fn on_unreadable(&mut self, body: Lsn) {
+        let held = (0..self.workers.count()).map(WorkerNo).flat_map(|no| self.held_by(no));
+        let of_it = held.filter(|ix| self.tasks.row(*ix).body == body).collect::<Vec<_>>();
+        for ix in of_it {
+            let message =
+                "the record of this row's body is damaged in the router's journal: submit it again in another job";
+            let failure = Failure::new(Class::Error, message);
+            self.finish(ix, WorkerNo::NONE, self.fence(ix), 0, Outcome::Failed(failure));
+        }
+    }
+
+    /// What a worker holds, in order of assignment.
+    pub(super) fn held_by(&self, no: WorkerNo) -> impl Iterator<Item = Ix> + '_ {
+        let end = |ix: &Ix| *ix != Ix::NONE;
+        let first = Some(self.workers.worker(no).held.head).filter(end);
+        std::iter::successors(first, move |ix| Some(self.tasks.next(*ix)).filter(end))
+    }
+
     /// A task has its outcome.
     pub(super) fn finish(&mut self, ix: Ix, no: WorkerNo, fence: Fence, ms: u64, outcome: Outcome) {
         let row = self.tasks.row(ix);

@@ -146,15 +146,9 @@ impl Router {
 
     /// Takes back what a worker holds, where `is_gone` says so.
     pub(super) fn reclaim(&mut self, no: WorkerNo, is_gone: impl Fn(Ix) -> bool) {
-        let mut gone = Vec::new();
-        let mut at = self.workers.worker(no).held.tail;
-        while at != Ix::NONE {
-            if is_gone(at) {
-                gone.push(at);
-            }
-            at = self.tasks.prev(at);
-        }
-        for ix in gone {
+        let gone = self.held_by(no).filter(|ix| is_gone(*ix)).collect::<Vec<_>>();
+        // From the last to the first: each goes before all others.
+        for ix in gone.into_iter().rev() {
             self.detach(ix);
             let (key, job) = (self.tasks.row(ix).key, self.tasks.row(ix).job);
             self.write(Record::Ended(Ended { key, job, class: None, suspect: false, counts: false }));

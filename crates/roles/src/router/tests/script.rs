@@ -127,6 +127,7 @@ impl Script {
                 let disk = if args[0] == "full" { Disk::Full } else { Disk::Room };
                 self.world.handle(Event::Disk(disk))
             }
+            "unreadable" => self.world.handle(Event::Unreadable(Lsn(args[0].parse().unwrap()))),
             "restart" => self.world.restart(),
             "compact" => {
                 self.world.compact(self.world.durable);
