@@ -12,79 +12,19 @@
 //! Invariants: base − 1 = floor ≤ got ≤ sent ≤ high < next. `inflight_bytes` is the length of all bodies in
 //! base..=sent. Nothing above the granted limit is sent; nothing whose ticket is not persisted is sent.
 
+mod entry;
+mod fill;
+
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use crate::ack::chain_next;
+pub(crate) use entry::{Entry, Held};
+pub(crate) use fill::Fill;
+
 use crate::state::EPOCHS_MAX;
-use crate::wire::{AckW, KIND_VOID, MsgW};
-use crate::{Body, Depth, Fatal, Full, Lane, Micros, MsgId, Output, Place, TxState};
-
-/// A message in the log.
-#[derive(Debug)]
-pub(crate) struct Entry {
-    pub kind: u32,
-    pub app: u32,
-    pub of: Option<Place>,
-    pub body: Held,
-    /// The record that must be durable before the message leaves; 0 on lanes of depth MEMORY.
-    pub ticket: u64,
-    /// Hash over the lane up to here; set when first sent.
-    chain: u64,
-    sent_at: Micros,
-    /// The peer has it, above a gap.
-    held: bool,
-}
-
-/// Where the bytes of a body are.
-#[derive(Debug)]
-pub(crate) enum Held {
-    Here(Bytes),
-    /// With the embedder; not asked for.
-    Away {
-        len: usize,
-    },
-    /// With the embedder; asked for.
-    Asked {
-        len: usize,
-    },
-    /// Given by the embedder, and dropped once sent.
-    Lent(Bytes),
-}
-
-impl Held {
-    fn len(&self) -> usize {
-        match self {
-            Held::Here(bytes) | Held::Lent(bytes) => bytes.len(),
-            Held::Away { len } | Held::Asked { len } => *len,
-        }
-    }
-
-    fn bytes(&self) -> Option<&Bytes> {
-        match self {
-            Held::Here(bytes) | Held::Lent(bytes) => Some(bytes),
-            Held::Away { .. } | Held::Asked { .. } => None,
-        }
-    }
-
-    /// What the session itself stores for good.
-    fn inline_len(&self) -> usize {
-        match self {
-            Held::Here(bytes) => bytes.len(),
-            Held::Away { .. } | Held::Asked { .. } | Held::Lent(_) => 0,
-        }
-    }
-
-    /// What counts against the bytes asked for ahead.
-    fn ahead_len(&self) -> usize {
-        match self {
-            Held::Here(_) | Held::Away { .. } => 0,
-            Held::Asked { len } => *len,
-            Held::Lent(bytes) => bytes.len(),
-        }
-    }
-}
+use crate::wire::{AckW, KIND_VOID};
+use crate::{Body, Depth, Fatal, Full, Lane, MsgId, Place, TxState};
 
 /// How far the lane's numbering is agreed on this connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,19 +73,6 @@ pub(crate) struct TxLane {
     left_n: u64,
     /// Messages that left for a peer whose memory of them is gone: all with n below. They may have taken effect.
     doubt_n: u64,
-}
-
-/// What a lane may use while it fills a packet.
-pub(crate) struct Fill<'a> {
-    pub now: Micros,
-    pub persisted: u64,
-    /// A number is resent at most once in this span.
-    pub round_trip: Micros,
-    /// Bytes that the packet still takes.
-    pub room: usize,
-    pub msgs: &'a mut Vec<MsgW>,
-    pub out: &'a mut VecDeque<Output>,
-    pub rules: Rules,
 }
 
 /// Rules that a mutation may take away.
@@ -519,137 +446,7 @@ impl TxLane {
         let blocked = self.blocked_at == Some(self.limit);
         matches!(self.opening, Opening::Said { .. }) || self.outstanding() || blocked
     }
-
-    /// Puts into the packet what may leave: first what the peer lacks, then what is new.
-    pub(crate) fn fill(&mut self, fill: &mut Fill<'_>) {
-        if !matches!(self.opening, Opening::Said { .. } | Opening::Confirmed) {
-            return;
-        }
-        if self.fill_resends(fill) {
-            self.fill_new(fill);
-        }
-    }
-
-    /// False if the lane must wait.
-    fn fill_resends(&mut self, fill: &mut Fill<'_>) -> bool {
-        while let Some((from, to)) = self.resend.pop_front() {
-            for seq in from.max(self.got + 1)..=to {
-                let Some(index) = self.index(seq) else { break };
-                let entry = &self.log[index];
-                if entry.held || (fill.now.since(entry.sent_at) < fill.round_trip && entry.sent_at != Micros::ZERO) {
-                    continue;
-                }
-                if !self.put(index, fill) {
-                    self.resend.push_front((seq, to));
-                    return false;
-                }
-            }
-        }
-        true
-    }
-
-    fn fill_new(&mut self, fill: &mut Fill<'_>) {
-        while let Some(index) = self.index(self.sent + 1) {
-            let entry = &self.log[index];
-            let len = entry.body.len();
-            let unpersisted = fill.rules.persist_first && entry.ticket > fill.persisted;
-            if unpersisted || (fill.rules.credit && !self.credit_for(self.sent + 1, len)) {
-                return;
-            }
-            if !self.put(index, fill) {
-                return;
-            }
-            self.sent += 1;
-            self.left_n = self.left_n.max(self.id(self.sent).n + 1);
-            // A lent body may differ from its announced length: count what was sent.
-            self.inflight_bytes += self.log[index].body.len();
-            if self.sent > self.high {
-                self.high = self.sent;
-                let before = self.chain_at(self.sent - 1).unwrap_or_default();
-                self.log[index].chain = if self.depth == Depth::Disk { self.log[index].hash(before) } else { 0 };
-            }
-        }
-    }
-
-    fn credit_for(&self, seq: u64, len: usize) -> bool {
-        seq <= self.limit && self.inflight_bytes + len <= self.limit_bytes
-    }
-
-    /// Puts one message into the packet. False if its bytes are away or the packet is full.
-    fn put(&mut self, index: usize, fill: &mut Fill<'_>) -> bool {
-        let Some(bytes) = self.log[index].body.bytes() else {
-            self.ask_from(index, fill);
-            return false;
-        };
-        let cost = bytes.len() + MSG_OVERHEAD;
-        if cost > fill.room && !fill.msgs.is_empty() {
-            return false;
-        }
-        fill.room = fill.room.saturating_sub(cost);
-        let body = bytes.clone();
-        let seq = self.base + index as u64;
-        let entry = &mut self.log[index];
-        entry.sent_at = fill.now;
-        let (lane, kind, app, of) = (self.lane.index() as u32, entry.kind, entry.app, entry.of.map(Into::into));
-        fill.msgs.push(MsgW { lane, epoch: self.epoch, seq, kind, app, of, body });
-        if let Held::Lent(bytes) = &entry.body {
-            self.ahead_bytes = self.ahead_bytes.saturating_sub(bytes.len());
-            entry.body = Held::Away { len: bytes.len() };
-        }
-        true
-    }
-
-    /// Asks for this body and, as far as credit and memory allow, for those after it.
-    fn ask_from(&mut self, index: usize, fill: &mut Fill<'_>) {
-        let (mut seq, mut bytes) = (self.base + index as u64, self.inflight_bytes);
-        let mut must = true;
-        while let Some(index) = self.index(seq) {
-            let entry = &mut self.log[index];
-            bytes += entry.body.len();
-            let allowed = self.ahead_bytes < AHEAD_BYTES_MAX && seq <= self.limit && bytes <= self.limit_bytes;
-            if !allowed && !must {
-                return;
-            }
-            match entry.body {
-                Held::Away { len } => {
-                    entry.body = Held::Asked { len };
-                    self.ahead_bytes += len;
-                    let id = self.id(seq);
-                    fill.out.push_back(Output::Need(id));
-                }
-                // What is behind an open request was asked for with it.
-                Held::Asked { .. } if must => return,
-                Held::Asked { .. } | Held::Here(_) | Held::Lent(_) => {}
-            }
-            must = false;
-            seq += 1;
-        }
-    }
 }
 
-impl Entry {
-    pub(crate) fn new(kind: u32, app: u32, of: Option<Place>, body: Held, ticket: u64) -> Entry {
-        Entry { kind, app, of, body, ticket, chain: 0, sent_at: Micros::ZERO, held: false }
-    }
-
-    fn hash(&self, before: u64) -> u64 {
-        let body = self.body.bytes().map_or(&[][..], |bytes| bytes);
-        chain_next(before, self.kind, self.app, self.of, body)
-    }
-}
-
-impl From<Body> for Held {
-    fn from(body: Body) -> Held {
-        match body {
-            Body::Inline(bytes) => Held::Here(bytes),
-            Body::Ref { len } => Held::Away { len: len as usize },
-        }
-    }
-}
-
-/// Bytes of a message on the wire besides its body, about.
-const MSG_OVERHEAD: usize = 40;
 /// Ranges waiting to be resent; above it they are dropped, and asked for again a round trip later.
 const RESEND_RANGES_MAX: usize = 64;
-/// Bytes of bodies asked for and not sent yet, per lane; above it asking pauses.
-const AHEAD_BYTES_MAX: usize = 1 << 20;

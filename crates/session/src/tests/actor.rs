@@ -102,6 +102,9 @@ impl Actor {
                 Item::Effect(_, _, receipt) => receipt.iter().for_each(|receipt| state.received(*receipt)),
             }
         }
+        let mut again = State::new(state.id);
+        state.snapshot().into_iter().for_each(|record| again.apply(record));
+        assert_eq!(again, state, "a rewritten log says the same");
         self.config.incarnation = state.incarnation + 1;
         self.config.boot = self.config.boot.wrapping_add(0x1234_5678_9abc);
         self.log.push(Item::Record(Ticket(0), Record::start(self.config.incarnation)));
