@@ -66,7 +66,7 @@ impl Peer {
             }
             RouterReport::Unreadable(lsn) => {
                 tracing::error!(lsn = lsn.0, "a result or body cannot be read from the journal and was left out");
-                None
+                Some(Event::Unreadable(lsn))
             }
             RouterReport::Over(why) => {
                 tracing::debug!(peer = self.id.0, ?why, "session over");

@@ -52,7 +52,7 @@ pub use limits::Limits;
 pub use record::{JobNo, Record, RecordError};
 
 use jobs::Jobs;
-use limits::{GAP_MAX_MS, TICK_MS};
+use limits::{GAP_MAX_MS, PROGRESS_MS, TICK_MS};
 use lost::Restart;
 use outbox::Outbox;
 use recent::Recent;
@@ -143,6 +143,8 @@ const RECENT_DROPPED: u32 = 2_048;
 struct Clock {
     now: Micros,
     slept: Micros,
+    /// The last tick.
+    ticked: Micros,
 }
 
 impl Clock {
@@ -231,7 +233,7 @@ impl Router {
     /// Ends the replay. The next record will be `next_lsn`; all before it are durable.
     pub fn start(&mut self, now: Micros, next_lsn: Lsn) {
         self.out.start(Lsn(next_lsn.0 - 1));
-        self.time.now = now;
+        (self.time.now, self.time.ticked) = (now, now);
         self.withhold();
         self.take_up_walks();
     }
@@ -271,7 +273,9 @@ impl Router {
         if self.is_walking() {
             return self.time.now;
         }
-        let tick = self.time.now + Micros::from_ms(TICK_MS);
+        // Progress is told to clients more often than anything else needs looking after.
+        let each = if self.peers.is_empty() { TICK_MS } else { PROGRESS_MS };
+        let tick = self.time.ticked + Micros::from_ms(each);
         let backoff = self.backoff.peek().map(|Reverse((due, _))| *due);
         let rated = self.jobs.rated.first().map(|(due, _)| *due);
         [backoff, rated].into_iter().flatten().fold(tick, Micros::min)
@@ -304,6 +308,7 @@ impl Router {
     }
 
     fn on_tick(&mut self) {
+        self.time.ticked = self.time.now;
         self.admit_rated();
         self.end_pauses();
         self.walk();
