@@ -17,7 +17,8 @@ pub struct Config {
     pub auth: Bytes,
     /// Longest body; a longer one is refused by `send` and fatal on arrival.
     pub body_max: usize,
-    /// Longest packet; a longer one is fatal before anything is allocated.
+    /// Longest packet; a longer one is fatal before anything is allocated. At least the peer's `body_max` and twice its
+    /// `packet_aim`.
     pub packet_max: usize,
     /// Packets are filled up to about this many bytes.
     pub packet_aim: usize,

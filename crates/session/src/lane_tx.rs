@@ -406,7 +406,9 @@ impl TxLane {
             if self.resend.len() >= RESEND_RANGES_MAX {
                 return;
             }
-            let (from, to) = (pair[0].max(self.got + 1), pair[1].min(self.sent));
+            // Ranges ascend: so however many come, a number is looked at once.
+            let done = self.resend.back().map_or(self.got, |(_, to)| *to);
+            let (from, to) = (pair[0].max(done + 1), pair[1].min(self.sent));
             if from <= to {
                 self.resend.push_back((from, to));
             }

@@ -102,6 +102,7 @@ impl Session {
     pub(crate) fn on_connected(&mut self, conn: u64) {
         self.drop_connection();
         if self.phase == Phase::Ended {
+            self.out.push_back(Output::Close(CloseReason::Ended));
             return;
         }
         self.link.state = LinkState::Greeting { since: self.now };

@@ -78,8 +78,8 @@ impl Session {
         if std::mem::take(&mut self.link.greet) && self.side == Side::Listener {
             packet.welcome = Some(self.greeting());
         }
-        self.put_control(packet);
-        self.put_msgs(packet);
+        let room = self.put_control(packet);
+        self.put_msgs(packet, room);
         self.put_opens(packet);
         let now = std::mem::take(&mut self.link.ask_now) | self.wishes.flush;
         packet.flags = if now { FLAG_NOW } else { 0 };
@@ -99,7 +99,9 @@ impl Session {
         true
     }
 
-    fn put_control(&mut self, packet: &mut Packet) {
+    /// Gives the room that is left for messages: none, if signals used it up, so that a packet holds at most one long
+    /// body and stays below `packet_max`.
+    fn put_control(&mut self, packet: &mut Packet) -> usize {
         let again = std::mem::take(&mut self.link.say_blocked_again);
         for tx in &mut self.tx {
             let lane = tx.lane.index() as u32;
@@ -115,10 +117,11 @@ impl Session {
                 break;
             }
         }
+        room
     }
 
-    fn put_msgs(&mut self, packet: &mut Packet) {
-        let (mut room, rules) = (self.config.packet_aim, self.rules());
+    fn put_msgs(&mut self, packet: &mut Packet, mut room: usize) {
+        let rules = self.rules();
         let idle = !self.tx.iter().any(|tx| tx.unreceived());
         let round_trip = if self.link.lossy { self.rtt.span() } else { Micros::ZERO };
         for tx in &mut self.tx {
@@ -135,7 +138,9 @@ impl Session {
                 out: &mut self.out,
                 rules,
             };
-            tx.fill(&mut fill);
+            if room > 0 || !fill.msgs.is_empty() {
+                tx.fill(&mut fill);
+            }
             room = fill.room;
             if tx.sent() > before && self.link.lossy {
                 self.rtt.start(tx.lane, tx.sent(), self.now);

@@ -269,7 +269,8 @@ pub enum Event {
     Refused(Refusal),
     /// The peer is done sending and will forget the session once this side has drained.
     PeerBye,
-    /// Both sides have forgotten the session.
+    /// Both sides have forgotten the session: drop this value. A peer that did not hear the last word dials again, and a
+    /// fresh session of the same id tells it.
     Ended,
     /// A value of the peer; older ones of its topic may have been skipped.
     Signal {

@@ -154,6 +154,78 @@ fn a_receiver_with_receipts_resumes_and_one_without_begins_a_new_epoch_as_expect
     }
 }
 
+#[test]
+fn a_listener_that_restarts_begins_its_memory_lanes_anew_and_says_that_this_is_expected() {
+    let mut world = World::new(17, disk(), memory());
+    world.connect();
+    send(&mut world, 1, 10);
+    world.settle();
+    world.crash(1);
+    world.restart(1);
+    send(&mut world, 1, 10);
+    world.connect();
+    world.settle();
+    assert_eq!(world.actors[0].effects(true).count(), 20);
+    assert_eq!(world.verdicts(1), [Verdict::OtherEpoch, Verdict::OtherEpoch]);
+    assert!(!world.diverged(1));
+    assert!(events(&world, 0).iter().any(|event| matches!(event, Event::Renumbered { lane: Lane::Bulk, .. })));
+    sound(&world);
+}
+
+#[test]
+fn a_session_that_the_peer_forgot_ends_all_the_same() {
+    let mut world = World::new(18, memory(), memory());
+    world.connect();
+    send(&mut world, 0, 3);
+    world.settle();
+    // The last word is lost with the connection: the listener has forgotten, the dialer has not heard.
+    let now = world.now;
+    world.actors[0].session.as_mut().unwrap().close(now, How::Drain);
+    world.disconnect();
+    world.crash(1);
+    world.actors[1].log.clear();
+    world.actors[1].synced = 0;
+    world.restart(1);
+    world.connect();
+    world.run(Micros::from_secs(2));
+    for side in 0..2 {
+        assert!(events(&world, side).contains(&Event::Ended), "side {side}: {:?}", events(&world, side));
+    }
+    assert!(!world.diverged(0));
+}
+
+#[test]
+fn signals_and_long_bodies_stay_within_a_packet() {
+    let mut world = World::new(19, memory(), memory());
+    let now = world.now;
+    let session = world.actors[0].session.as_mut().unwrap();
+    let long = Bytes::from(vec![1; 1 << 20]);
+    for topic in 0..4 {
+        session.signal(now, topic, long.clone());
+        let body = Body::Inline(long.clone());
+        session.send(now, Outgoing { lane: Lane::Bulk, kind: Kind::Data, app: 0, of: None, body }).unwrap();
+    }
+    session.feed(now, Input::Connected { conn: 1 }).unwrap();
+    let mut listener = Session::new(memory(), Side::Listener, SessionId([7; 16]), 1);
+    listener.feed(now, Input::Connected { conn: 1 }).unwrap();
+    let mut seen = (0, 0);
+    for _ in 0..100 {
+        if let Output::Transmit(bytes) = session.take(now) {
+            assert_eq!(listener.feed(now, Input::Bytes(bytes)), Ok(()));
+        }
+        match listener.take(now) {
+            Output::Transmit(bytes) => assert_eq!(session.feed(now, Input::Bytes(bytes)), Ok(())),
+            Output::Deliver(delivery) => {
+                listener.commit(now, delivery.place);
+                seen.0 += 1;
+            }
+            Output::Event(Event::Signal { .. }) => seen.1 += 1,
+            _ => {}
+        }
+    }
+    assert_eq!(seen, (4, 4));
+}
+
 /// The dialer's disk goes back to a backup, goes on with other messages under the same numbers, and dies before it
 /// dials: numbers that the listener knows now have other content.
 pub(super) fn restored_backup(#[cfg(feature = "mutations")] mutation: Option<crate::Mutation>) -> World {

@@ -100,6 +100,15 @@ impl World {
         self.drain();
     }
 
+    /// A side drops the connection once what it transmitted is out.
+    fn close(&mut self, side: usize) {
+        for (_, chunk) in std::mem::take(&mut self.pipes[side]) {
+            self.feed(1 - side, Input::Bytes(chunk));
+            self.drain_effects(1 - side);
+        }
+        self.disconnect();
+    }
+
     pub(super) fn crash(&mut self, side: usize) {
         self.disconnect();
         let World { actors, rng, .. } = self;
@@ -199,7 +208,7 @@ impl World {
                 Output::Transmit(bytes) => self.on_transmit(side, bytes),
                 Output::Deliver(delivery) => self.on_deliver(side, delivery),
                 Output::Event(event) => self.on_event(side, event),
-                Output::Close(_) => self.disconnect(),
+                Output::Close(_) => self.close(side),
             }
         }
         if let Some(session) = &self.actors[side].session {
