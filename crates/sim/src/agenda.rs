@@ -9,7 +9,7 @@ use sheaf_session::Micros;
 
 /// Things to come, ordered by time, then by entry.
 #[derive(Debug)]
-pub struct Agenda<T> {
+pub(crate) struct Agenda<T> {
     heap: BinaryHeap<Reverse<Entry<T>>>,
     now: Micros,
     entered: u64,
@@ -24,29 +24,29 @@ struct Entry<T> {
 
 impl<T> Agenda<T> {
     /// An empty agenda at time zero.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { heap: BinaryHeap::new(), now: Micros(0), entered: 0 }
     }
 
     /// The time of the last entry taken.
-    pub fn now(&self) -> Micros {
+    pub(crate) fn now(&self) -> Micros {
         self.now
     }
 
     /// Enters `what` for `at`, or for now where `at` has passed.
-    pub fn enter(&mut self, at: Micros, what: T) {
+    pub(crate) fn enter(&mut self, at: Micros, what: T) {
         let at = at.max(self.now);
         self.entered += 1;
         self.heap.push(Reverse(Entry { at, order: self.entered, what }));
     }
 
     /// Enters `what` for `delay` from now.
-    pub fn enter_in(&mut self, delay: Micros, what: T) {
+    pub(crate) fn enter_in(&mut self, delay: Micros, what: T) {
         self.enter(Micros(self.now.0.saturating_add(delay.0)), what);
     }
 
     /// Takes the next entry, and moves the clock to it.
-    pub fn next(&mut self) -> Option<T> {
+    pub(crate) fn next(&mut self) -> Option<T> {
         let Reverse(entry) = self.heap.pop()?;
         self.now = entry.at;
         Some(entry.what)

@@ -1,12 +1,17 @@
 //! What every host reaches of the world: the agenda, the network, chance, the trace and the ledger.
 
-use sheaf_session::{CloseReason, Endpoint, Input, Micros, Rng, Step};
+use std::collections::BTreeMap;
+
+use sheaf_session::{Endpoint, Fatal, Input, Micros, Rng, Step};
 
 use crate::agenda::Agenda;
 use crate::ledger::Ledger;
 use crate::network::{Arrival, ConnId, End, Network};
 use crate::plan::{Break, Who};
 use crate::trace::{Trace, digest};
+
+/// Longest pause before a host dials again.
+const REDIAL_MAX: Micros = Micros::from_ms(500);
 
 /// The world without its hosts.
 #[derive(Debug)]
@@ -16,6 +21,12 @@ pub(crate) struct Env {
     pub rng: Rng,
     pub trace: Trace,
     pub ledger: Ledger,
+    /// Who dialled which connection.
+    pub ends: BTreeMap<ConnId, Who>,
+    /// Cut just now; their ends have not been told.
+    pub cuts: Vec<ConnId>,
+    /// Sessions have faults.
+    pub loses_packets: bool,
 }
 
 /// What is on the agenda. `life` counts a host's starts: what was meant for an earlier life is void.
@@ -45,11 +56,30 @@ pub(crate) struct Line {
     pub conn: Option<ConnId>,
     /// When the endpoint wants a tick.
     pub wake: Option<Micros>,
+    /// Given up by this end.
+    pub is_lost: bool,
 }
 
 impl Env {
     pub(crate) fn now(&self) -> Micros {
         self.agenda.now()
+    }
+
+    /// Cuts a connection: what is on its way is lost, both ends are told.
+    pub(crate) fn cut(&mut self, conn: ConnId) {
+        if self.network.cut(conn) {
+            self.cuts.push(conn);
+        }
+    }
+
+    pub(crate) fn register(&mut self, conn: ConnId, who: Who) {
+        self.ends.insert(conn, who);
+    }
+
+    /// A host tries again after a while.
+    pub(crate) fn redial(&mut self, who: Who, life: u64) {
+        let pause = self.time_below(REDIAL_MAX);
+        self.agenda.enter_in(pause, Happening::Dial(who, life));
     }
 
     /// A time in `0..max`, at random.
@@ -59,7 +89,7 @@ impl Env {
 
     /// Does what an endpoint wants done outside, and returns what it reports.
     pub(crate) fn drive<E: Endpoint>(&mut self, endpoint: &mut E, line: &mut Line, me: End) -> Driven<E::Report> {
-        let mut driven = Driven { reports: Vec::new(), closed: None, done: false };
+        let mut driven = Driven { reports: Vec::new(), is_lost: false, done: false };
         loop {
             match endpoint.poll(self.now()) {
                 Step::Transmit(bytes) => {
@@ -70,13 +100,10 @@ impl Env {
                     }
                 }
                 Step::Report(report) => driven.reports.push(report),
-                Step::Close(reason) => {
-                    self.hang_up(line, me);
-                    self.input(endpoint, Input::Disconnected);
-                    driven.closed = Some(reason);
-                }
+                Step::Close(_) => self.drop_line(endpoint, line, me),
                 Step::Wait(wake) => {
                     line.wake = wake;
+                    driven.is_lost = std::mem::take(&mut line.is_lost);
                     return driven;
                 }
                 Step::Done => {
@@ -89,9 +116,20 @@ impl Env {
         }
     }
 
-    /// Feeds an endpoint; a peer that breaks the protocol is a violation here, for there are only our own.
-    pub(crate) fn input<E: Endpoint>(&mut self, endpoint: &mut E, input: Input) {
-        if let Err(fatal) = endpoint.input(self.now(), input) {
+    /// Feeds an endpoint. A peer that breaks the protocol is hung up on, and is a violation here, for there are only our
+    /// own; but a greeting may be lost or overtaken where packets are.
+    pub(crate) fn input<E: Endpoint>(&mut self, endpoint: &mut E, line: &mut Line, me: End, input: Input) {
+        let Err(fatal) = endpoint.input(self.now(), input) else { return };
+        if !(self.loses_packets && fatal == Fatal::NoHello) {
+            self.ledger.on_fatal(fatal);
+        }
+        self.drop_line(endpoint, line, me);
+    }
+
+    fn drop_line<E: Endpoint>(&mut self, endpoint: &mut E, line: &mut Line, me: End) {
+        line.is_lost = true;
+        self.hang_up(line, me);
+        if let Err(fatal) = endpoint.input(self.now(), Input::Disconnected) {
             self.ledger.on_fatal(fatal);
         }
     }
@@ -109,6 +147,7 @@ impl Env {
 #[derive(Debug)]
 pub(crate) struct Driven<R> {
     pub reports: Vec<R>,
-    pub closed: Option<CloseReason>,
+    /// The connection was given up since the last time.
+    pub is_lost: bool,
     pub done: bool,
 }

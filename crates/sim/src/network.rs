@@ -10,11 +10,11 @@ use sheaf_session::{Micros, Rng};
 
 /// One connection, for good: a number is never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ConnId(pub u64);
+pub(crate) struct ConnId(pub u64);
 
 /// An end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum End {
+pub(crate) enum End {
     /// Who dialled.
     Dialer,
     /// Who listened.
@@ -23,7 +23,7 @@ pub enum End {
 
 impl End {
     /// The other one.
-    pub fn other(self) -> End {
+    pub(crate) fn other(self) -> End {
         match self {
             End::Dialer => End::Listener,
             End::Listener => End::Dialer,
@@ -33,7 +33,7 @@ impl End {
 
 /// How the network behaves in one run.
 #[derive(Clone, Copy, Debug)]
-pub struct Weather {
+pub(crate) struct Weather {
     /// Shortest delay of a chunk.
     pub delay_min: Micros,
     /// Longest delay of a chunk.
@@ -42,7 +42,7 @@ pub struct Weather {
 
 /// What arrives, and when: for the agenda.
 #[derive(Clone, Debug)]
-pub struct Arrival {
+pub(crate) struct Arrival {
     /// Where.
     pub conn: ConnId,
     /// At which end.
@@ -53,7 +53,7 @@ pub struct Arrival {
 
 /// All connections there are.
 #[derive(Debug)]
-pub struct Network {
+pub(crate) struct Network {
     weather: Weather,
     rng: Rng,
     conns: BTreeMap<ConnId, Conn>,
@@ -71,37 +71,32 @@ struct Conn {
 
 impl Network {
     /// An empty network.
-    pub fn new(weather: Weather, seed: u64) -> Self {
+    pub(crate) fn new(weather: Weather, seed: u64) -> Self {
         Self { weather, rng: Rng::new(seed), conns: BTreeMap::new(), dialled: 0 }
     }
 
     /// A new connection of the host `dialer` to the router.
-    pub fn dial(&mut self, dialer: usize) -> ConnId {
+    pub(crate) fn dial(&mut self, dialer: usize) -> ConnId {
         self.dialled += 1;
         let id = ConnId(self.dialled);
         self.conns.insert(id, Conn { dialer, clear_at: [Micros(0); 2], deaf: [false; 2] });
         id
     }
 
-    /// The host that dialled `conn`, while it lives.
-    pub fn dialer(&self, conn: ConnId) -> Option<usize> {
-        self.conns.get(&conn).map(|conn| conn.dialer)
-    }
-
     /// Every connection that lives, with its dialer.
-    pub fn live(&self) -> Vec<(ConnId, usize)> {
+    pub(crate) fn live(&self) -> Vec<(ConnId, usize)> {
         self.conns.iter().map(|(id, conn)| (*id, conn.dialer)).collect()
     }
 
     /// Sends bytes away from the end `from`: when and where they arrive, unless they vanish.
-    pub fn send(&mut self, now: Micros, conn: ConnId, from: End, bytes: Bytes) -> Option<(Micros, Arrival)> {
+    pub(crate) fn send(&mut self, now: Micros, conn: ConnId, from: End, bytes: Bytes) -> Option<(Micros, Arrival)> {
         let end = from.other();
         let at = self.arrival_time(now, conn, end)?;
         (!self.conns.get(&conn)?.deaf[index(end)]).then_some((at, Arrival { conn, end, bytes: Some(bytes) }))
     }
 
     /// The end `from` closes: the other end sees it after everything that was sent before.
-    pub fn close(&mut self, now: Micros, conn: ConnId, from: End) -> Option<(Micros, Arrival)> {
+    pub(crate) fn close(&mut self, now: Micros, conn: ConnId, from: End) -> Option<(Micros, Arrival)> {
         let end = from.other();
         let at = self.arrival_time(now, conn, end)?;
         self.conns.remove(&conn).filter(|conn| !conn.deaf[index(end)])?;
@@ -109,20 +104,15 @@ impl Network {
     }
 
     /// Cuts the connection: what is on its way is lost, and both ends see it at once. False where it was gone.
-    pub fn cut(&mut self, conn: ConnId) -> bool {
+    pub(crate) fn cut(&mut self, conn: ConnId) -> bool {
         self.conns.remove(&conn).is_some()
     }
 
     /// From now on nothing reaches `end`, and nobody is told.
-    pub fn deafen(&mut self, conn: ConnId, end: End) {
+    pub(crate) fn deafen(&mut self, conn: ConnId, end: End) {
         if let Some(conn) = self.conns.get_mut(&conn) {
             conn.deaf[index(end)] = true;
         }
-    }
-
-    /// True while an arrival at `conn` still concerns somebody.
-    pub fn lives(&self, conn: ConnId) -> bool {
-        self.conns.contains_key(&conn)
     }
 
     fn arrival_time(&mut self, now: Micros, conn: ConnId, end: End) -> Option<Micros> {

@@ -18,7 +18,7 @@ pub struct Plan {
     /// Silence that loses a worker.
     pub grace: Micros,
     /// Delays of the network.
-    pub weather: Weather,
+    pub(crate) weather: Weather,
     /// Faults inside every session.
     pub faults: Option<Faults>,
     /// Longest time of a sync of the router's disk.
@@ -173,7 +173,8 @@ fn one_break(rng: &mut Rng, clients: usize, workers: usize) -> Break {
         _ => Who::Client(rng.below(clients as u64) as usize),
     };
     let host = if who == Who::Router { Who::Worker(rng.below(workers as u64) as usize) } else { who };
-    let time = Micros(1_000 + rng.below(if rng.chance(0.2) { 60_000_000 } else { 3_000_000 }));
+    let longest = if rng.chance(0.2) { 60_000_000 } else { 3_000_000 };
+    let time = Micros(1_000 + rng.below(longest));
     match rng.below(10) {
         0..=5 => Break::Crash { who, power: rng.chance(0.5), down: time },
         6 | 7 => Break::Cut(host),

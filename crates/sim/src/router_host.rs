@@ -6,14 +6,11 @@ use bytes::Bytes;
 use sheaf_journal::testing::MemDisk;
 use sheaf_journal::{Class, Config as JournalConfig, Entry, Journal};
 use sheaf_roles::port::{Fetched, RouterCommand, RouterPort, RouterReport, fit_config};
-use sheaf_roles::router::record::prior_of;
-use sheaf_roles::router::{
-    Config, Event, Generation, JobNo, Limits, Lsn, Outbound, Output, PeerId, Record, Router,
-};
+use sheaf_roles::router::{Config, Event, Generation, Limits, Lsn, Outbound, Output, PeerId, Record, Router};
 use sheaf_session::{
-    Config as SessionConfig, Depth, Faults, Input, Micros, Receipt, Session, SessionId, Side, State, peek_hello,
+    Config as SessionConfig, Depth, Fatal, Faults, Input, Micros, Receipt, Session, SessionId, Side, State, peek_hello,
 };
-use sheaf_task::{JobId, Key, KeySecret, RouterId, RowId, ToClient};
+use sheaf_task::{KeySecret, RouterId};
 
 use crate::env::{Driven, Env, Happening, Line};
 use crate::mutation::Planted;
@@ -24,6 +21,7 @@ use crate::trace::digest;
 /// The process, running or not.
 pub(crate) struct RouterHost {
     plan: Plan,
+    #[cfg_attr(not(feature = "mutations"), expect(dead_code, reason = "read by mutations only"))]
     planted: Option<Planted>,
     /// While it does not run.
     disk: Option<MemDisk>,
@@ -52,7 +50,6 @@ struct Running {
 struct Peer {
     port: RouterPort,
     line: Line,
-    jobs: BTreeMap<JobId, JobNo>,
 }
 
 /// Small, so that segments are sealed and compaction has something to do.
@@ -89,7 +86,9 @@ impl RouterHost {
         for (lsn, record) in &replayed {
             match record {
                 Ok(record) => {
-                    router.replay(*lsn, record);
+                    if !router.replay(*lsn, record) {
+                        env.ledger.violate(format!("record {} names a job that is not there", lsn.0));
+                    }
                     env.ledger.on_durable_record(record);
                 }
                 Err(error) => env.ledger.violate(format!("record {} does not decode: {error}", lsn.0)),
@@ -148,10 +147,10 @@ impl RouterHost {
             (Some(id), bytes) => {
                 let Some(peer) = run.peers.get_mut(&id) else { return };
                 match bytes {
-                    Some(bytes) => env.input(&mut peer.port, Input::Bytes(bytes)),
+                    Some(bytes) => env.input(&mut peer.port, &mut peer.line, End::Listener, Input::Bytes(bytes)),
                     None => {
                         peer.line.conn = None;
-                        env.input(&mut peer.port, Input::Disconnected);
+                        env.input(&mut peer.port, &mut peer.line, End::Listener, Input::Disconnected);
                     }
                 }
                 self.drive(env, id);
@@ -177,7 +176,7 @@ impl RouterHost {
             run.peers.iter().filter(|(_, peer)| peer.line.wake.is_some_and(|at| at <= now)).map(|(id, _)| *id).collect();
         for id in due {
             if let Some(peer) = self.run.as_mut().and_then(|run| run.peers.get_mut(&id)) {
-                env.input(&mut peer.port, Input::Tick);
+                env.input(&mut peer.port, &mut peer.line, End::Listener, Input::Tick);
             }
             self.drive(env, id);
         }
@@ -206,7 +205,7 @@ impl RouterHost {
         let hello = match peek_hello(stranger) {
             Ok(Some(hello)) => hello,
             Ok(None) => return,
-            Err(fatal) => return env.ledger.on_fatal(fatal),
+            Err(fatal) => return self.show_out(env, conn, fatal),
         };
         let read = run.strangers.remove(&conn).unwrap_or_default();
         let id = match run.by_session.get(&hello.session) {
@@ -215,13 +214,25 @@ impl RouterHost {
         };
         let Some(peer) = self.run.as_mut().and_then(|run| run.peers.get_mut(&id)) else { return };
         if peer.line.conn.is_some() {
-            env.input(&mut peer.port, Input::Disconnected);
+            env.input(&mut peer.port, &mut peer.line, End::Listener, Input::Disconnected);
             env.hang_up(&mut peer.line, End::Listener);
         }
         peer.line.conn = Some(conn);
-        env.input(&mut peer.port, Input::Connected { conn: hello.conn });
-        env.input(&mut peer.port, Input::Bytes(read.into()));
+        env.input(&mut peer.port, &mut peer.line, End::Listener, Input::Connected { conn: hello.conn });
+        env.input(&mut peer.port, &mut peer.line, End::Listener, Input::Bytes(read.into()));
         self.drive(env, id);
+    }
+
+    /// A greeting may be lost or overtaken where packets are: then the dialer is hung up on, and dials again.
+    fn show_out(&mut self, env: &mut Env, conn: ConnId, fatal: Fatal) {
+        if !env.loses_packets {
+            env.ledger.on_fatal(fatal);
+        }
+        if let Some(run) = &mut self.run {
+            run.strangers.remove(&conn);
+        }
+        let mut line = Line { conn: Some(conn), ..Line::default() };
+        env.hang_up(&mut line, End::Listener);
     }
 
     fn attach(&mut self, session: SessionId) -> PeerId {
@@ -239,7 +250,7 @@ impl RouterHost {
             None => Session::new(config, Side::Listener, session, seed),
         };
         let port = RouterPort::new(session_machine, session, id, KeySecret([7; 32]));
-        run.peers.insert(id, Peer { port, line: Line::default(), jobs: BTreeMap::new() });
+        run.peers.insert(id, Peer { port, line: Line::default() });
         run.by_session.insert(session, id);
         id
     }
@@ -268,10 +279,9 @@ impl RouterHost {
         let Some(run) = &mut self.run else { return };
         match report {
             RouterReport::Event(mut event) => {
-                if let Event::Message { inbound, .. } = &mut event {
-                    let jobs = run.peers.get(&id).map(|peer| peer.jobs.clone()).unwrap_or_default();
-                    let journal = &run.journal;
-                    RouterPort::look_up(inbound, Generation::default(), |of, key| look_up(journal, &jobs, of, key));
+                if let (Event::Message { inbound, .. }, Some(peer)) = (&mut event, run.peers.get(&id)) {
+                    // Nothing is sealed in these runs: all finished keys are in the machine's memory.
+                    peer.port.look_up(inbound, Generation::default(), |_| Vec::new());
                 }
                 self.step(env, event);
             }
@@ -346,6 +356,8 @@ impl RouterHost {
             epoch,
             seed: self.plan.seed ^ self.life,
             grace: self.plan.grace,
+            sealed: Lsn::NONE,
+            generation: Generation::default(),
             limits: Limits::default(),
             #[cfg(feature = "mutations")]
             mutation: self.planted.and_then(Planted::router),
@@ -379,7 +391,7 @@ fn on_output(run: &mut Running, env: &mut Env, output: Output) -> Option<PeerId>
         Output::Signal { peer, counts } => (peer, RouterCommand::Signal(counts)),
         Output::Relook { .. } => return None,
         Output::Send { peer, lane, tag, message } => {
-            note_sent(run, env, peer, &message);
+            note_sent(env, &message);
             (peer, RouterCommand::Send { lane, tag, message })
         }
     };
@@ -388,13 +400,8 @@ fn on_output(run: &mut Running, env: &mut Env, output: Output) -> Option<PeerId>
     Some(id)
 }
 
-fn note_sent(run: &mut Running, env: &mut Env, id: PeerId, message: &Outbound) {
+fn note_sent(env: &mut Env, message: &Outbound) {
     match message {
-        Outbound::Opened { job_no, message: ToClient::JobOpened { job, .. } } => {
-            if let Some(peer) = run.peers.get_mut(&id) {
-                peer.jobs.insert(*job, *job_no);
-            }
-        }
         Outbound::Assign { items, .. } => items.iter().for_each(|item| env.ledger.on_assigned(item.fence)),
         Outbound::Opened { .. }
         | Outbound::Client(_)
@@ -426,16 +433,4 @@ fn append(run: &mut Running, env: &mut Env) {
         }
         Err(error) => env.ledger.violate(format!("an append failed on a good disk: {error}")),
     }
-}
-
-/// What the journal knows of a key: here by reading it whole, which is what the index spares the real one.
-fn look_up(
-    journal: &Journal<MemDisk>,
-    jobs: &BTreeMap<JobId, JobNo>,
-    of: Option<(JobId, RowId)>,
-    key: Key,
-) -> Option<sheaf_roles::router::Prior> {
-    let _unused = (journal, jobs, of, key);
-    // Nothing is sealed in these runs, so all finished keys are in the machine's memory.
-    prior_of(key, None, RowId::default(), &[])
 }

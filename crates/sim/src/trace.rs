@@ -4,19 +4,19 @@ use sheaf_session::Micros;
 
 /// A running hash over every line, and the lines themselves where they are kept.
 #[derive(Debug)]
-pub struct Trace {
+pub(crate) struct Trace {
     hash: u64,
     lines: Option<Vec<String>>,
 }
 
 impl Trace {
     /// A trace that keeps its lines only if asked: they cost far more than the hash.
-    pub fn new(keep: bool) -> Self {
+    pub(crate) fn new(keep: bool) -> Self {
         Self { hash: 0xcbf2_9ce4_8422_2325, lines: keep.then(Vec::new) }
     }
 
     /// Adds a line. The text is made only where it is kept; `facts` always enter the hash.
-    pub fn note(&mut self, now: Micros, facts: &[u64], text: impl FnOnce() -> String) {
+    pub(crate) fn note(&mut self, now: Micros, facts: &[u64], text: impl FnOnce() -> String) {
         self.mix(now.0);
         for fact in facts {
             self.mix(*fact);
@@ -27,12 +27,12 @@ impl Trace {
     }
 
     /// The hash so far.
-    pub fn hash(&self) -> u64 {
+    pub(crate) fn hash(&self) -> u64 {
         self.hash
     }
 
     /// The lines, where they were kept.
-    pub fn lines(&self) -> &[String] {
+    pub(crate) fn lines(&self) -> &[String] {
         self.lines.as_deref().unwrap_or_default()
     }
 
@@ -42,7 +42,7 @@ impl Trace {
 }
 
 /// A fact made of bytes.
-pub fn digest(bytes: &[u8]) -> u64 {
+pub(crate) fn digest(bytes: &[u8]) -> u64 {
     let mut hash = Trace::new(false);
     hash.mix(bytes.len() as u64);
     for chunk in bytes.chunks(8) {

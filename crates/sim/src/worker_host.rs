@@ -22,6 +22,7 @@ pub(crate) struct WorkerHost {
     plan: WorkerPlan,
     seed: u64,
     faults: Option<Faults>,
+    #[cfg_attr(not(feature = "mutations"), expect(dead_code, reason = "read by mutations only"))]
     planted: Option<Planted>,
     spool: Spool,
     run: Option<Running>,
@@ -141,7 +142,7 @@ impl WorkerHost {
             run.line.conn = Some(conn);
             env.register(conn, Who::Worker(self.number));
             let nonce = env.rng.next_u64();
-            env.input(&mut run.port, Input::Connected { conn: nonce });
+            env.input(&mut run.port, &mut run.line, End::Dialer, Input::Connected { conn: nonce });
         }
         self.drive(env);
     }
@@ -153,10 +154,10 @@ impl WorkerHost {
     pub(crate) fn on_bytes(&mut self, env: &mut Env, bytes: Option<Bytes>) {
         let Some(run) = &mut self.run else { return };
         match bytes {
-            Some(bytes) => env.input(&mut run.port, Input::Bytes(bytes)),
+            Some(bytes) => env.input(&mut run.port, &mut run.line, End::Dialer, Input::Bytes(bytes)),
             None => {
                 run.line.conn = None;
-                env.input(&mut run.port, Input::Disconnected);
+                env.input(&mut run.port, &mut run.line, End::Dialer, Input::Disconnected);
                 let (who, life) = (Who::Worker(self.number), self.life);
                 env.redial(who, life);
             }
@@ -169,7 +170,7 @@ impl WorkerHost {
         let Some(run) = &mut self.run else { return };
         run.wake = None;
         if run.line.wake.is_some_and(|at| at <= now) {
-            env.input(&mut run.port, Input::Tick);
+            env.input(&mut run.port, &mut run.line, End::Dialer, Input::Tick);
         }
         if run.machine.deadline().is_some_and(|at| at <= now) {
             run.machine.handle(now, Event::Tick);
@@ -206,8 +207,8 @@ impl WorkerHost {
             if run.is_frozen {
                 return;
             }
-            let Driven { reports, closed, done } = env.drive(&mut run.port, &mut run.line, End::Dialer);
-            if closed.is_some() && !done {
+            let Driven { reports, is_lost, done } = env.drive(&mut run.port, &mut run.line, End::Dialer);
+            if is_lost && !done {
                 env.redial(Who::Worker(self.number), self.life);
             }
             let mut is_idle = reports.is_empty();

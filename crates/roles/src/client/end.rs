@@ -149,6 +149,10 @@ impl Client {
 }
 
 impl Closing {
+    pub(super) fn is_asked(&self) -> bool {
+        self.asked
+    }
+
     /// Something moved: what the router said before no longer counts.
     fn forget_answer(&mut self) {
         self.answer = None;

@@ -1,0 +1,373 @@
+//! A client's process: the machine, its port, a source that is read again after each crash, and a sink that commits rows
+//! and cursor in one act.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use sheaf_roles::client::{Client, Config, Cursor, Event, Kept, Output, ScannedRow, Tag, WriteId, WriteRow};
+use sheaf_roles::port::{ClientCommand, ClientPort, ClientReport, fit_config};
+use sheaf_session::{Config as SessionConfig, Depth, Endpoint, Faults, How, Input, Micros, Session, SessionId, Side};
+use sheaf_task::{JobId, JobOptions, JobSpec, Outcome, RowId, ToRouter};
+
+use crate::env::{Driven, Env, Happening, Line};
+use crate::mutation::Planted;
+use crate::network::{ConnId, End};
+use crate::plan::{ClientPlan, Plan, Who};
+use crate::trace::digest;
+
+/// The process, running or not, with its source and its sink.
+pub(crate) struct ClientHost {
+    number: usize,
+    seed: u64,
+    faults: Option<Faults>,
+    planted: Option<Planted>,
+    source: Vec<SourceRow>,
+    sink: Sink,
+    run: Option<Running>,
+    pub life: u64,
+    /// The job is complete; nothing starts this client again.
+    pub is_done: bool,
+}
+
+struct SourceRow {
+    row: RowId,
+    sample: u32,
+    body: Bytes,
+}
+
+/// What survives everything.
+#[derive(Default)]
+struct Sink {
+    rows: BTreeMap<RowId, Outcome>,
+    cursor: Option<Cursor>,
+}
+
+struct Running {
+    machine: Client,
+    port: ClientPort,
+    line: Line,
+    /// Where the scan of the source is.
+    at: usize,
+    /// Asked for, and not committed.
+    writes: VecDeque<(WriteId, Vec<WriteRow>, Option<Cursor>)>,
+    /// Rows of each submitted message that is not acknowledged.
+    submitted: BTreeMap<Tag, Vec<RowId>>,
+    is_frozen: bool,
+    wake: Option<Micros>,
+}
+
+/// Longest time of a commit of a sink.
+const COMMIT_MAX: Micros = Micros::from_ms(20);
+
+impl ClientHost {
+    pub(crate) fn new(number: usize, plan: &Plan, planted: Option<Planted>) -> Self {
+        Self {
+            number,
+            seed: plan.seed,
+            faults: plan.faults,
+            planted,
+            source: source(&plan.clients[number], number),
+            sink: Sink::default(),
+            run: None,
+            life: 0,
+            is_done: false,
+        }
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        self.run.is_some()
+    }
+
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.run.as_ref().is_some_and(|run| run.is_frozen)
+    }
+
+    pub(crate) fn conn(&self) -> Option<ConnId> {
+        self.run.as_ref()?.line.conn
+    }
+
+    pub(crate) fn start(&mut self, env: &mut Env) {
+        self.life += 1;
+        let spec = JobSpec {
+            job: JobId([self.number as u8 + 1; 16]),
+            name: format!("c{}", self.number),
+            service: "work".into(),
+            revision: "1".into(),
+            nonce: Bytes::new(),
+            cursor: self.sink.cursor.map_or(0, |cursor| cursor.number),
+            cursor_router: self.sink.cursor.map(|cursor| cursor.router),
+            options: JobOptions { retries: 50, ..JobOptions::default() },
+        };
+        #[cfg_attr(not(feature = "mutations"), expect(unused_mut, reason = "changed by a mutation only"))]
+        let mut machine = Client::new(Config { spec, failures_max: None });
+        #[cfg(feature = "mutations")]
+        if self.planted == Some(Planted::CommitBeforeSink) {
+            machine.plant_commit_before_sink();
+        }
+        let mut id = [2; 16];
+        id[0] = self.number as u8;
+        id[1..9].copy_from_slice(&self.life.to_le_bytes());
+        let seed = self.seed ^ (self.life << 24) ^ (self.number as u64 + 77);
+        let session = Session::new(self.session_config(seed), Side::Dialer, SessionId(id), seed);
+        env.trace.note(env.agenda.now(), &[self.number as u64], || format!("client {} starts", self.number));
+        self.run = Some(Running {
+            machine,
+            port: ClientPort::new(session),
+            line: Line::default(),
+            at: 0,
+            writes: VecDeque::new(),
+            submitted: BTreeMap::new(),
+            is_frozen: false,
+            wake: None,
+        });
+        env.agenda.enter_in(Micros(1), Happening::Dial(self.who(), self.life));
+        self.drive(env);
+    }
+
+    pub(crate) fn crash(&mut self, env: &mut Env) {
+        let Some(run) = self.run.take() else { return };
+        if let Some(conn) = run.line.conn {
+            env.cut(conn);
+        }
+        env.trace.note(env.agenda.now(), &[self.number as u64], || format!("client {} dies", self.number));
+    }
+
+    pub(crate) fn freeze(&mut self, is_frozen: bool, env: &mut Env) {
+        if let Some(run) = &mut self.run {
+            run.is_frozen = is_frozen;
+        }
+        self.drive(env);
+    }
+
+    pub(crate) fn dial(&mut self, env: &mut Env) {
+        let Some(run) = &mut self.run else { return };
+        if run.line.conn.is_none() {
+            let conn = env.network.dial(self.number);
+            run.line.conn = Some(conn);
+            env.register(conn, Who::Client(self.number));
+            let nonce = env.rng.next_u64();
+            env.input(&mut run.port, &mut run.line, End::Dialer, Input::Connected { conn: nonce });
+        }
+        self.drive(env);
+    }
+
+    pub(crate) fn on_bytes(&mut self, env: &mut Env, bytes: Option<Bytes>) {
+        let Some(run) = &mut self.run else { return };
+        match bytes {
+            Some(bytes) => env.input(&mut run.port, &mut run.line, End::Dialer, Input::Bytes(bytes)),
+            None => {
+                run.line.conn = None;
+                env.input(&mut run.port, &mut run.line, End::Dialer, Input::Disconnected);
+                env.redial(Who::Client(self.number), self.life);
+            }
+        }
+        self.drive(env);
+    }
+
+    pub(crate) fn on_wake(&mut self, env: &mut Env) {
+        let now = env.now();
+        let Some(run) = &mut self.run else { return };
+        run.wake = None;
+        if run.line.wake.is_some_and(|at| at <= now) {
+            env.input(&mut run.port, &mut run.line, End::Dialer, Input::Tick);
+        }
+        if run.machine.deadline().is_some_and(|at| at <= now) {
+            run.machine.handle(now, Event::Tick);
+        }
+        self.drive(env);
+    }
+
+    /// The oldest write is durable: its rows and its cursor, both.
+    pub(crate) fn on_committed(&mut self, env: &mut Env) {
+        let now = env.now();
+        let Some(run) = &mut self.run else { return };
+        let Some((id, rows, cursor)) = run.writes.pop_front() else { return };
+        for row in rows {
+            let body = self.source.iter().find(|source| source.row == row.row).map(|source| source.body.clone());
+            let Some(body) = body else {
+                env.ledger.violate(format!("client {}: a row that is not in the source is written", self.number));
+                continue;
+            };
+            env.trace.note(now, &[digest(&body)], || format!("client {} has {}", self.number, String::from_utf8_lossy(&body)));
+            let is_there = self.sink.rows.contains_key(&row.row);
+            env.ledger.on_committed(self.number, &body, &row.outcome, is_there);
+            self.sink.rows.insert(row.row, row.outcome);
+        }
+        if let Some(cursor) = cursor
+            && self.planted != Some(Planted::CursorNotInSink)
+        {
+            self.sink.cursor = Some(cursor);
+        }
+        run.machine.handle(now, Event::Written(id));
+        self.drive(env);
+    }
+
+    /// Every row has its outcome, once, and nothing else is there.
+    pub(crate) fn check(&self, env: &mut Env) {
+        let missing = self.source.iter().filter(|row| !self.sink.rows.contains_key(&row.row)).count();
+        if missing > 0 {
+            env.ledger.violate(format!("client {}: {missing} of {} rows lost", self.number, self.source.len()));
+        }
+        if !self.is_done {
+            env.ledger.violate(format!("client {}: its job does not end", self.number));
+        }
+    }
+
+    fn drive(&mut self, env: &mut Env) {
+        loop {
+            let Some(run) = &mut self.run else { return };
+            if run.is_frozen {
+                return;
+            }
+            let Driven { reports, is_lost, done } = env.drive(&mut run.port, &mut run.line, End::Dialer);
+            if is_lost && !done {
+                env.redial(Who::Client(self.number), self.life);
+            }
+            if done && self.is_done {
+                self.run = None;
+                return;
+            }
+            let mut is_idle = reports.is_empty();
+            for report in reports {
+                self.on_report(env, report);
+            }
+            let mut outputs = Vec::new();
+            let now = env.now();
+            while let Some(output) = self.run.as_mut().and_then(|run| run.machine.poll(now)) {
+                outputs.push(output);
+            }
+            is_idle &= outputs.is_empty();
+            for output in outputs {
+                self.on_output(env, output);
+            }
+            if is_idle {
+                break;
+            }
+        }
+        self.set_timer(env);
+    }
+
+    fn on_report(&mut self, env: &mut Env, report: ClientReport) {
+        let now = env.now();
+        let Some(run) = &mut self.run else { return };
+        match report {
+            ClientReport::Event(event) => {
+                if let Event::Acknowledged(upto) = &event {
+                    while let Some(entry) = run.submitted.first_entry().filter(|entry| entry.key() <= upto) {
+                        env.ledger.on_rows_acknowledged(&entry.remove());
+                    }
+                }
+                env.trace.note(now, &[], || format!("client {} <- {event:?}", self.number));
+                run.machine.handle(now, event);
+            }
+            ClientReport::Answer { .. } => env.ledger.violate("an answer that nobody asked for".to_owned()),
+            ClientReport::Over(over) if self.is_done => {
+                env.trace.note(now, &[], || format!("client {}: session over: {over:?}", self.number));
+            }
+            ClientReport::Over(over) => env.ledger.violate(format!("client {}: session over: {over:?}", self.number)),
+        }
+    }
+
+    fn on_output(&mut self, env: &mut Env, output: Output) {
+        let now = env.now();
+        let life = self.life;
+        env.trace.note(now, &[], || format!("client {} -> {output:?}", self.number));
+        let Some(run) = &mut self.run else { return };
+        match output {
+            Output::Read { rows, bytes: _ } => self.read(now, rows),
+            Output::Rewind => run.at = 0,
+            Output::Send { tag, message } => {
+                if let (Some(tag), ToRouter::Submit { rows, .. }) = (tag, &message) {
+                    run.submitted.insert(tag, rows.iter().map(|row| row.row).collect());
+                }
+                run.port.command(now, ClientCommand::Send { tag, message });
+            }
+            Output::Write { id, rows, cursor } => {
+                run.writes.push_back((id, rows, cursor));
+                let delay = env.time_below(COMMIT_MAX);
+                // Commits come in order: each takes its turn from the front.
+                env.agenda.enter_in(delay, Happening::Committed { client: self.number, life });
+            }
+            Output::Commit(ticket) => run.port.command(now, ClientCommand::Commit(ticket)),
+            Output::Done(ended) => {
+                if ended.reason != sheaf_roles::client::Reason::Complete || ended.audit.lost > 0 || ended.audit.repeated > 0 {
+                    env.ledger.violate(format!("client {} ends with {ended:?}", self.number));
+                }
+                self.is_done = true;
+                run.port.command(now, ClientCommand::Close(How::Drain));
+            }
+        }
+    }
+
+    /// The next rows of the source; those that the sink has are only counted.
+    fn read(&mut self, now: Micros, max: usize) {
+        let Some(run) = &mut self.run else { return };
+        if run.at >= self.source.len() {
+            run.machine.handle(now, Event::SourceEnd);
+            return;
+        }
+        let (mut rows, mut kept) = (Vec::new(), Kept::default());
+        while let Some(source) = self.source.get(run.at)
+            && rows.len() < max
+        {
+            run.at += 1;
+            let number = run.at as u64;
+            match self.sink.rows.get(&source.row) {
+                Some(outcome) => {
+                    kept.rows += 1;
+                    if !outcome.is_ok() {
+                        kept.failed.push((source.row, number));
+                    }
+                }
+                None => {
+                    let SourceRow { row, sample, body } = source;
+                    rows.push(ScannedRow { number, row: *row, sample: *sample, body: Ok(body.clone()) });
+                }
+            }
+        }
+        run.machine.handle(now, Event::Scanned { rows, kept });
+    }
+
+    fn set_timer(&mut self, env: &mut Env) {
+        let now = env.now();
+        let Some(run) = &mut self.run else { return };
+        let wakes = run.line.wake.into_iter().chain(run.machine.deadline());
+        let Some(next) = wakes.min().map(|at| at.max(Micros(now.0 + 1))) else { return };
+        if run.wake.is_none_or(|at| next < at) {
+            run.wake = Some(next);
+            env.agenda.enter(next, Happening::Wake(Who::Client(self.number), self.life));
+        }
+    }
+
+    fn who(&self) -> Who {
+        Who::Client(self.number)
+    }
+
+    fn session_config(&self, seed: u64) -> SessionConfig {
+        let faults = self.faults.map(|faults| Faults { seed: faults.seed ^ seed, ..faults });
+        let config = SessionConfig {
+            incarnation: 1,
+            boot: seed,
+            faults,
+            #[cfg(feature = "mutations")]
+            mutation: self.planted.and_then(Planted::session),
+            ..SessionConfig::default()
+        };
+        fit_config(config, Depth::Memory)
+    }
+}
+
+/// Rows with their names: a body and its ordinal among equals, within this client.
+fn source(plan: &ClientPlan, number: usize) -> Vec<SourceRow> {
+    let mut seen: BTreeMap<Bytes, u32> = BTreeMap::new();
+    let mut named = |body: &Bytes| {
+        let ordinal = seen.entry(body.clone()).or_default();
+        let mut row = [number as u8; 16];
+        row[1..9].copy_from_slice(&digest(body).to_le_bytes());
+        row[9..13].copy_from_slice(&ordinal.to_le_bytes());
+        let sample = if plan.share { 0 } else { *ordinal };
+        *ordinal += 1;
+        SourceRow { row: RowId(row), sample, body: body.clone() }
+    };
+    plan.rows.iter().map(&mut named).collect()
+}

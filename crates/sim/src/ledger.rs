@@ -1,0 +1,163 @@
+//! What must hold, whatever breaks: an independent record of what was acknowledged, executed and committed.
+//!
+//! It believes no counter of the machines. What it is told: records that a sync confirmed or a restart found, messages
+//! as they are acknowledged to their senders, executions as they begin, rows as a sink commits them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sheaf_roles::router::Record;
+use sheaf_session::Fatal;
+use sheaf_task::{Fence, Key, Outcome, RowId, ToRouter};
+
+/// Something that must never happen, in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation(pub String);
+
+/// The books.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    violations: Vec<Violation>,
+    /// Rows and finished keys that are on the router's disk: confirmed since its start, or found at it.
+    durable_rows: BTreeSet<RowId>,
+    finished: BTreeMap<Key, bool>,
+    /// Of those: what a peer was told. None of it may be missing after a restart.
+    acked_rows: BTreeSet<RowId>,
+    acked_results: BTreeSet<Key>,
+    /// Keys with an answer on disk: nothing may be given out for them any more.
+    answered: BTreeSet<Key>,
+    /// Which life of which worker executed an attempt.
+    started: BTreeMap<Fence, (usize, u64)>,
+    /// Outcomes as workers reported them: whether any attempt at the key was ok.
+    reported_ok: BTreeSet<Key>,
+    pub assigned: u64,
+    pub executed: u64,
+}
+
+impl Ledger {
+    pub(crate) fn violate(&mut self, what: String) {
+        // The first few tell the story.
+        if self.violations.len() < 10 {
+            self.violations.push(Violation(what));
+        }
+    }
+
+    pub(crate) fn violations(&self) -> &[Violation] {
+        &self.violations
+    }
+
+    pub(crate) fn on_fatal(&mut self, fatal: Fatal) {
+        self.violate(format!("one of our own broke the protocol: {fatal}"));
+    }
+
+    /// The router starts: what is durable is what its journal shows now.
+    pub(crate) fn on_restart(&mut self) {
+        self.durable_rows.clear();
+        self.finished.clear();
+    }
+
+    /// A record that a sync confirmed, or that a restart found.
+    pub(crate) fn on_durable_record(&mut self, record: &Record) {
+        if let Some(row) = row_of(record) {
+            self.durable_rows.insert(row);
+        }
+        if let Record::Finished(finished) = record {
+            let ok = finished.outcome.is_ok();
+            *self.finished.entry(finished.key).or_default() |= ok;
+            if ok {
+                self.answered.insert(finished.key);
+            }
+            if ok && !self.reported_ok.contains(&finished.key) {
+                self.violate(format!("{:?} is finished with an answer that no worker gave", finished.key));
+            }
+        }
+    }
+
+    /// The journal has been shown whole: nothing that was acknowledged may be missing.
+    pub(crate) fn on_replayed(&mut self) {
+        if let Some(row) = self.acked_rows.iter().find(|row| !self.durable_rows.contains(row)) {
+            let row = *row;
+            self.violate(format!("acknowledged {row:?} is not on disk after a restart"));
+        }
+        if let Some(key) = self.acked_results.iter().find(|key| self.finished.get(key) != Some(&true)) {
+            let key = *key;
+            self.violate(format!("the acknowledged answer to {key:?} is not on disk after a restart"));
+        }
+    }
+
+    /// The router gives out an attempt.
+    pub(crate) fn on_assigned(&mut self, fence: Fence) {
+        self.assigned += 1;
+        if self.answered.contains(&fence.key) {
+            self.violate(format!("{:?} is given out again although its answer is on disk", fence.key));
+        }
+    }
+
+    /// A worker begins to execute.
+    pub(crate) fn on_started(&mut self, fence: Fence, worker: usize, life: u64) {
+        self.executed += 1;
+        if let Some((other, earlier)) = self.started.insert(fence, (worker, life)) {
+            self.violate(format!("attempt {fence:?} executes twice: worker {other} life {earlier}, worker {worker} life {life}"));
+        }
+    }
+
+    pub(crate) fn on_worker_says(&mut self, message: &ToRouter) {
+        if let ToRouter::Results(items) = message {
+            let ok = items.iter().filter(|item| item.outcome.is_ok());
+            self.reported_ok.extend(ok.map(|item| item.fence.key));
+        }
+    }
+
+    /// A worker is told that the router has its result.
+    pub(crate) fn on_result_acknowledged(&mut self, fence: Fence) {
+        if !self.reported_ok.contains(&fence.key) {
+            return;
+        }
+        // The key's answer, from this attempt or another, must be on disk, or the task must have ended otherwise.
+        match self.finished.get(&fence.key) {
+            Some(true) => {
+                self.acked_results.insert(fence.key);
+            }
+            Some(false) => {}
+            None => {}
+        }
+    }
+
+    /// A client is told that the router has its rows.
+    pub(crate) fn on_rows_acknowledged(&mut self, rows: &[RowId]) {
+        for row in rows {
+            if !self.durable_rows.contains(row) {
+                self.violate(format!("{row:?} is acknowledged and not on disk"));
+            }
+            self.acked_rows.insert(*row);
+        }
+    }
+
+    /// A sink commits a row.
+    pub(crate) fn on_committed(&mut self, client: usize, body: &[u8], outcome: &Outcome, is_there: bool) {
+        if is_there {
+            self.violate(format!("client {client}: a row is committed to the sink twice: {}", String::from_utf8_lossy(body)));
+        }
+        let must_fail = body.starts_with(b"bad") || body.starts_with(b"die");
+        let is_right = match outcome {
+            Outcome::Ok(answer) => *answer == crate::worker_host::answer(body) && !must_fail,
+            Outcome::Failed(_) => must_fail || body.starts_with(b"flaky"),
+        };
+        if !is_right {
+            self.violate(format!("client {client}: {} has the outcome {outcome:?}", String::from_utf8_lossy(body)));
+        }
+    }
+}
+
+/// The row that a record puts on disk, if it does.
+fn row_of(record: &Record) -> Option<RowId> {
+    if let Record::Submitted(submitted) = record {
+        return Some(submitted.row);
+    }
+    if let Record::Joined(joined) = record {
+        return Some(joined.row);
+    }
+    if let Record::Cached(cached) = record {
+        return Some(cached.delivery.row);
+    }
+    None
+}

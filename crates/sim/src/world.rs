@@ -1,0 +1,261 @@
+//! The world: hosts, and the loop that takes one thing after the other off the agenda.
+
+use bytes::Bytes;
+use sheaf_session::{Micros, Rng};
+
+use crate::agenda::Agenda;
+use crate::client_host::ClientHost;
+use crate::env::{Env, Happening};
+use crate::ledger::{Ledger, Violation};
+use crate::mutation::Planted;
+use crate::network::{Arrival, ConnId, End, Network};
+use crate::plan::{Break, Plan, Who};
+use crate::router_host::RouterHost;
+use crate::trace::Trace;
+use crate::worker_host::WorkerHost;
+
+/// A cluster and everything around it.
+pub struct World {
+    env: Env,
+    router: RouterHost,
+    workers: Vec<WorkerHost>,
+    clients: Vec<ClientHost>,
+    /// What has come for hosts that stand still.
+    held: Vec<(Who, ConnId, Option<Bytes>)>,
+    horizon: Micros,
+}
+
+/// What came of a run.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Equal for equal seeds.
+    pub hash: u64,
+    /// Simulated time until the last job was done.
+    pub ended: Micros,
+    /// Things that were on the agenda.
+    pub steps: u64,
+    /// Attempts that began.
+    pub executed: u64,
+    /// What must never happen and did.
+    pub violations: Vec<Violation>,
+    /// What happened, where it was to be kept.
+    pub lines: Vec<String>,
+}
+
+/// After the last fault the cluster has this long to finish: longer than every backoff and grace.
+const PATIENCE: Micros = Micros::from_secs(3_600);
+
+/// A run that takes more steps than this goes in circles.
+const STEPS_MAX: u64 = 3_000_000;
+
+impl World {
+    /// A world as planned; `keep` its trace as text.
+    pub fn new(plan: &Plan, planted: Option<Planted>, keep: bool) -> Self {
+        let mut env = Env {
+            agenda: Agenda::new(),
+            network: Network::new(plan.weather, plan.seed ^ 1),
+            rng: Rng::new(plan.seed ^ 2),
+            trace: Trace::new(keep),
+            ledger: Ledger::default(),
+            ends: std::collections::BTreeMap::new(),
+            cuts: Vec::new(),
+            loses_packets: plan.faults.is_some(),
+        };
+        env.agenda.enter(Micros(0), Happening::Start(Who::Router));
+        for number in 0..plan.workers.len() {
+            env.agenda.enter(Micros(10), Happening::Start(Who::Worker(number)));
+        }
+        for (number, client) in plan.clients.iter().enumerate() {
+            env.agenda.enter(client.starts, Happening::Start(Who::Client(number)));
+        }
+        for (at, one) in &plan.breaks {
+            env.agenda.enter(*at, Happening::Break(*one));
+        }
+        Self {
+            env,
+            router: RouterHost::new(plan, planted),
+            workers: (0..plan.workers.len()).map(|number| WorkerHost::new(number, plan, planted)).collect(),
+            clients: (0..plan.clients.len()).map(|number| ClientHost::new(number, plan, planted)).collect(),
+            held: Vec::new(),
+            horizon: plan.calm_after() + PATIENCE,
+        }
+    }
+
+    /// Runs until every job is done, something impossible happens, or it takes too long.
+    pub fn run(mut self) -> Outcome {
+        let mut steps = 0;
+        while self.env.ledger.violations().is_empty()
+            && !self.clients.iter().all(|client| client.is_done)
+            && self.env.now() < self.horizon
+            && steps < STEPS_MAX
+        {
+            let Some(happening) = self.env.agenda.next() else { break };
+            steps += 1;
+            self.happen(happening);
+            self.cut_ends();
+        }
+        for client in &self.clients {
+            client.check(&mut self.env);
+        }
+        if steps == STEPS_MAX {
+            let next = self.env.agenda.next();
+            self.env.ledger.violate(format!("{steps} steps and no end; next: {next:?}"));
+        }
+        let Env { trace, ledger, agenda, .. } = self.env;
+        Outcome {
+            hash: trace.hash(),
+            ended: agenda.now(),
+            steps,
+            executed: ledger.executed,
+            violations: ledger.violations().to_vec(),
+            lines: trace.lines().to_vec(),
+        }
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        match happening {
+            Happening::Start(who) => self.start(who),
+            Happening::Arrive(Arrival { conn, end, bytes }) => self.arrive(conn, end, bytes),
+            Happening::Wake(who, life) if self.life(who) == life => match who {
+                Who::Router => self.router.on_wake(&mut self.env),
+                Who::Worker(number) => self.workers[number].on_wake(&mut self.env),
+                Who::Client(number) => self.clients[number].on_wake(&mut self.env),
+            },
+            Happening::Dial(who, life) if self.life(who) == life => self.dial(who),
+            Happening::Synced(life) if self.router.life == life => self.router.on_synced(&mut self.env),
+            Happening::Executed { worker, life, run } if self.workers[worker].life == life => {
+                self.workers[worker].on_executed(&mut self.env, run);
+            }
+            Happening::SyncSpool { worker, life } if self.workers[worker].life == life => self.workers[worker].on_sync(),
+            Happening::Committed { client, life } if self.clients[client].life == life => {
+                self.clients[client].on_committed(&mut self.env);
+            }
+            Happening::Break(one) => self.break_something(one),
+            Happening::Thaw(who, life) if self.life(who) == life => self.thaw(who),
+            // Meant for a life that is over.
+            Happening::Wake(..)
+            | Happening::Dial(..)
+            | Happening::Synced(_)
+            | Happening::Executed { .. }
+            | Happening::SyncSpool { .. }
+            | Happening::Committed { .. }
+            | Happening::Thaw(..) => {}
+        }
+    }
+
+    fn life(&self, who: Who) -> u64 {
+        match who {
+            Who::Router => self.router.life,
+            Who::Worker(number) => self.workers[number].life,
+            Who::Client(number) => self.clients[number].life,
+        }
+    }
+
+    fn start(&mut self, who: Who) {
+        match who {
+            Who::Router if !self.router.is_running() => self.router.start(&mut self.env),
+            Who::Worker(number) if !self.workers[number].is_running() => self.workers[number].start(&mut self.env),
+            Who::Client(number) if !self.clients[number].is_running() && !self.clients[number].is_done => {
+                self.clients[number].start(&mut self.env);
+            }
+            Who::Router | Who::Worker(_) | Who::Client(_) => {}
+        }
+    }
+
+    fn dial(&mut self, who: Who) {
+        if !self.router.is_running() {
+            let life = self.life(who);
+            return self.env.redial(who, life);
+        }
+        match who {
+            Who::Router => {}
+            Who::Worker(number) => self.workers[number].dial(&mut self.env),
+            Who::Client(number) => self.clients[number].dial(&mut self.env),
+        }
+    }
+
+    fn arrive(&mut self, conn: ConnId, end: End, bytes: Option<Bytes>) {
+        match (end, self.env.ends.get(&conn).copied()) {
+            (End::Listener, _) => self.router.on_arrival(&mut self.env, conn, bytes),
+            (End::Dialer, Some(who)) if self.conn(who) == Some(conn) => self.hand_in(who, conn, bytes),
+            // For a connection that its host has given up.
+            (End::Dialer, _) => {}
+        }
+    }
+
+    /// Bytes wait at the door of a host that stands still.
+    fn hand_in(&mut self, who: Who, conn: ConnId, bytes: Option<Bytes>) {
+        match who {
+            Who::Router => {}
+            Who::Worker(number) if self.workers[number].is_frozen() => self.held.push((who, conn, bytes)),
+            Who::Client(number) if self.clients[number].is_frozen() => self.held.push((who, conn, bytes)),
+            Who::Worker(number) => self.workers[number].on_bytes(&mut self.env, bytes),
+            Who::Client(number) => self.clients[number].on_bytes(&mut self.env, bytes),
+        }
+    }
+
+    fn thaw(&mut self, who: Who) {
+        self.freeze(who, false);
+        let held = std::mem::take(&mut self.held);
+        for (whose, conn, bytes) in held {
+            if whose == who {
+                self.arrive(conn, End::Dialer, bytes);
+            } else {
+                self.held.push((whose, conn, bytes));
+            }
+        }
+    }
+
+    fn break_something(&mut self, one: Break) {
+        self.env.trace.note(self.env.agenda.now(), &[], || format!("{one:?}"));
+        match one {
+            Break::Crash { who, power, down } => {
+                match who {
+                    Who::Router => self.router.crash(&mut self.env, power),
+                    Who::Worker(number) => self.workers[number].crash(&mut self.env, power),
+                    Who::Client(number) => self.clients[number].crash(&mut self.env),
+                }
+                self.env.agenda.enter_in(down, Happening::Start(who));
+            }
+            Break::Cut(who) => {
+                if let Some(conn) = self.conn(who) {
+                    self.env.cut(conn);
+                }
+            }
+            Break::Deafen { who, host_end } => {
+                if let Some(conn) = self.conn(who) {
+                    self.env.network.deafen(conn, if host_end { End::Dialer } else { End::Listener });
+                }
+            }
+            Break::Freeze { who, time } => {
+                self.freeze(who, true);
+                let life = self.life(who);
+                self.env.agenda.enter_in(time, Happening::Thaw(who, life));
+            }
+        }
+    }
+
+    fn freeze(&mut self, who: Who, is_frozen: bool) {
+        match who {
+            Who::Router => self.router.freeze(is_frozen, &mut self.env),
+            Who::Worker(number) => self.workers[number].freeze(is_frozen, &mut self.env),
+            Who::Client(number) => self.clients[number].freeze(is_frozen, &mut self.env),
+        }
+    }
+
+    fn conn(&self, who: Who) -> Option<ConnId> {
+        match who {
+            Who::Router => None,
+            Who::Worker(number) => self.workers[number].conn(),
+            Who::Client(number) => self.clients[number].conn(),
+        }
+    }
+
+    /// Tells both ends of the connections that were cut just now.
+    fn cut_ends(&mut self) {
+        while let Some(conn) = self.env.cuts.pop() {
+            self.router.on_cut(&mut self.env, conn);
+            self.arrive(conn, End::Dialer, None);
+        }
+    }
+}
