@@ -54,6 +54,20 @@ async fn garbage_is_shown_out_and_hurts_nobody() {
     hall.stop().await;
 }
 
+/// What a dialer of session `id` says first.
+async fn greeting(id: u8) -> Vec<u8> {
+    let ear = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let caller = Caller::dial(Target::Tcp(ear.local_addr().unwrap()), id, None);
+    let mut hello = vec![0; 8];
+    let (mut overheard, _) = ear.accept().await.unwrap();
+    overheard.read_exact(&mut hello).await.unwrap();
+    let len = u32::from_le_bytes(hello[..4].try_into().unwrap()) as usize;
+    hello.resize(8 + len, 0);
+    overheard.read_exact(&mut hello[8..]).await.unwrap();
+    drop(caller);
+    hello
+}
+
 #[tokio::test]
 async fn the_silent_cannot_keep_everyone_else_out() {
     let listener = Listener::bind(Some("127.0.0.1:0")).await.unwrap();
@@ -65,13 +79,15 @@ async fn the_silent_cannot_keep_everyone_else_out() {
     for _ in 0..STRANGERS_MAX {
         silent.push(stranger(addr, &[]).await);
     }
-    // Dialers of the own process have places of their own.
+    let far = stranger(addr, &greeting(2).await).await;
+    // Dialers of the own process have places of their own, and so they come before the silent have run out of time.
     let near = Caller::dial(door, 1, None);
-    assert!(timeout(PATIENCE, arrivals.recv()).await.expect("kept out").is_some());
+    let arrival = timeout(GREETING / 2, arrivals.recv()).await.expect("kept out").unwrap();
+    assert_eq!(arrival.hello.session.0, [1; 16]);
     // Over TCP a place is free as soon as one of them goes.
-    let far = Caller::dial(Target::Tcp(addr), 2, None);
     silent.pop();
-    assert!(timeout(PATIENCE, arrivals.recv()).await.expect("kept out").is_some());
+    let arrival = timeout(GREETING / 2, arrivals.recv()).await.expect("kept out").unwrap();
+    assert_eq!(arrival.hello.session.0, [2; 16]);
     drop((near, far, arrivals));
     timeout(PATIENCE, serve).await.expect("the listener hangs").unwrap();
 }
@@ -100,16 +116,7 @@ async fn a_greeting_may_come_byte_by_byte() {
     let addr = listener.addr().unwrap();
     let (arrived, mut arrivals) = mpsc::channel(1);
     let serve = tokio::spawn(listener.serve(arrived));
-    // What a dialer says, overheard.
-    let ear = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let caller = Caller::dial(Target::Tcp(ear.local_addr().unwrap()), 5, None);
-    let mut hello = vec![0; 8];
-    let (mut overheard, _) = ear.accept().await.unwrap();
-    overheard.read_exact(&mut hello).await.unwrap();
-    let len = u32::from_le_bytes(hello[..4].try_into().unwrap()) as usize;
-    hello.resize(8 + len, 0);
-    overheard.read_exact(&mut hello[8..]).await.unwrap();
-
+    let hello = greeting(5).await;
     let mut stream = stranger(addr, &[]).await;
     stream.set_nodelay(true).unwrap();
     for byte in &hello {
@@ -118,7 +125,7 @@ async fn a_greeting_may_come_byte_by_byte() {
     let arrival = timeout(PATIENCE, arrivals.recv()).await.expect("nobody arrives").unwrap();
     assert_eq!(arrival.hello.session.0, [5; 16]);
     assert_eq!(arrival.incoming.read, hello);
-    drop((caller, arrivals));
+    drop(arrivals);
     serve.await.unwrap();
 }
 
