@@ -4,7 +4,7 @@
 
 use crate::disk::{Disk, DiskError};
 use crate::frame;
-use crate::journal::Journal;
+use crate::journal::{Journal, Sealed};
 use crate::name::{SegmentId, SegmentName};
 use crate::number::{Lsn, Seq};
 use crate::replay::Visit;
@@ -15,6 +15,7 @@ use crate::scan::{Scanner, Step};
 pub struct SegmentView {
     name: SegmentName,
     end: Seq,
+    end_lsn: Lsn,
     trusts_length: bool,
 }
 
@@ -27,6 +28,11 @@ impl SegmentView {
     /// Its first record, or the first one after it if there is none. Moved ones in it are older.
     pub fn base(&self) -> Lsn {
         self.name.base
+    }
+
+    /// The number after its last record.
+    pub fn end(&self) -> Lsn {
+        self.end_lsn
     }
 
     /// Its file.
@@ -55,15 +61,24 @@ impl SegmentView {
 impl<D: Disk> Journal<D> {
     /// The sealed segments, oldest first.
     pub fn sealed_views(&self) -> Vec<SegmentView> {
-        self.sealed.iter().map(|sealed| self.view(sealed.name, sealed.end)).collect()
+        self.sealed.iter().map(|sealed| self.view_of(sealed)).collect()
+    }
+
+    /// The oldest sealed segment: the one that compaction takes away.
+    pub fn oldest_sealed(&self) -> Option<SegmentView> {
+        self.sealed.front().map(|sealed| self.view_of(sealed))
     }
 
     /// The segment that is written, as far as it is now.
     pub fn active_view(&self) -> SegmentView {
-        self.view(self.active.name, self.tip.next)
+        self.view(self.active.name, self.tip.next, self.tip.next_lsn)
     }
 
-    fn view(&self, name: SegmentName, end: Seq) -> SegmentView {
-        SegmentView { name, end, trusts_length: self.config.trusts_length() }
+    fn view_of(&self, sealed: &Sealed) -> SegmentView {
+        self.view(sealed.name, sealed.end, sealed.end_lsn)
+    }
+
+    fn view(&self, name: SegmentName, end: Seq, end_lsn: Lsn) -> SegmentView {
+        SegmentView { name, end, end_lsn, trusts_length: self.config.trusts_length() }
     }
 }

@@ -8,15 +8,19 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
 use sheaf_net::Clock;
-use sheaf_roles::router::{Disk, Event, Lsn, Output, PeerId, Router};
+use sheaf_roles::router::{Disk, Event, Generation, Lsn, Output, PeerId, Router};
 use sheaf_session::Micros;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{Receiver, Sender};
 
+use crate::compaction::{Question, Verdict};
+use crate::indexer::Indexed;
 use crate::limits::Limits;
 use crate::pending::Pending;
+use crate::pulse::Pulse;
+use crate::stages::{DURABLES, EVENTS, INDEXED, QUESTIONS};
 use crate::store::Store;
-use crate::writer::{Append, WriterError, Written};
+use crate::writer::{Order, WriterError, Written};
 
 /// What reaches the core from outside.
 #[derive(Debug)]
@@ -35,15 +39,25 @@ pub(crate) struct Core {
     pub clock: Clock,
     pub limits: Limits,
     pub store: Arc<Store>,
-    pub inputs: Receiver<Vec<Input>>,
-    pub written: Receiver<Written>,
-    pub appends: SyncSender<Append>,
+    pub inlets: Inlets,
+    pub orders: SyncSender<Order>,
     pub peers: BTreeMap<PeerId, Peer>,
     /// Peers with orders to flush.
     pub dirty: BTreeSet<PeerId>,
     pub pending: Pending,
     /// The machine has stopped.
     pub has_stopped: bool,
+    pub pulse: Arc<Pulse>,
+    /// The state of the index that the machine was last told of.
+    pub generation: Generation,
+}
+
+/// Everything that comes to the core.
+pub(crate) struct Inlets {
+    pub inputs: Receiver<Vec<Input>>,
+    pub written: Receiver<Written>,
+    pub questions: Receiver<Question>,
+    pub indexed: Receiver<Indexed>,
 }
 
 /// A session, from the core's side.
@@ -66,13 +80,25 @@ impl Core {
             let has_room = self.pending.bytes() < self.limits.append_bytes_max;
             tokio::select! {
                 biased;
-                Some(written) = self.written.recv() => self.on_written(written)?,
-                taken = self.inputs.recv_many(&mut batch, self.limits.step_batches_max), if has_room => {
+                Some(written) = self.inlets.written.recv() => {
+                    self.pulse.begin(&DURABLES);
+                    self.on_written(written)?;
+                }
+                Some(question) = self.inlets.questions.recv() => {
+                    self.pulse.begin(&QUESTIONS);
+                    self.on_question(&question);
+                }
+                Some(Indexed { upto, generation }) = self.inlets.indexed.recv() => {
+                    self.pulse.begin(&INDEXED);
+                    self.on_sealed(upto, generation);
+                }
+                taken = self.inlets.inputs.recv_many(&mut batch, self.limits.step_batches_max), if has_room => {
+                    self.pulse.begin(&EVENTS);
                     if taken == 0 {
                         return Ok(());
                     }
                 }
-                () = self.clock.sleep_until(wake) => {}
+                () = self.clock.sleep_until(wake) => self.pulse.begin(&EVENTS),
             }
             batch.drain(..).flatten().for_each(|input| self.on_input(input));
             if self.tick() {
@@ -80,6 +106,7 @@ impl Core {
             }
             self.write();
             self.flush();
+            self.pulse.end();
         }
     }
 
@@ -107,6 +134,24 @@ impl Core {
             Written::Failed(error) => return Err(error),
         }
         Ok(())
+    }
+
+    /// Which old records the machine still needs, once it no longer rests on look-ups that found them.
+    fn on_question(&mut self, question: &Question) {
+        if question.generation > self.generation {
+            self.on_sealed(Lsn::NONE, question.generation);
+        }
+        let needed = question.records.iter().map(|(lsn, record)| self.router.needed(*lsn, record)).collect();
+        let rests_on = sheaf_journal::Lsn(self.router.written().0);
+        // The writer asks one question at a time, so there is room.
+        if self.orders.try_send(Order::Verdict(Verdict { needed, rests_on })).is_err() {
+            tracing::debug!("the writer has ended before the core");
+        }
+    }
+
+    fn on_sealed(&mut self, upto: Lsn, generation: Generation) {
+        self.generation = self.generation.max(generation);
+        self.step(Event::Sealed { upto, generation });
     }
 
     /// The last event of a step, when it is due: silence is judged after what was pending has been read.
@@ -147,7 +192,7 @@ impl Core {
         let Some(append) = self.pending.take() else { return };
         self.store.remember(append.batch.clone());
         // The writer holds one batch at most, so there is room; if it is gone, its last word is on its way.
-        if self.appends.try_send(append).is_err() {
+        if self.orders.try_send(Order::Append(append)).is_err() {
             tracing::debug!("the writer has ended before the core");
         }
     }

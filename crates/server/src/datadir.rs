@@ -1,9 +1,11 @@
 //! The router's data directory: its lock, its identity and secret, the address it can be reached at.
 //!
-//!     DIR/lock        held (flock) while a router runs: one process per directory
-//!     DIR/identity    16 bytes router id, 32 bytes key secret; made once, readable by the owner only
-//!     DIR/addr        where the running router listens; stale once the lock is free
-//!     DIR/journal/    segments and index files
+//! ```text
+//! DIR/lock        held (flock) while a router runs: one process per directory
+//! DIR/identity    16 bytes router id, 32 bytes key secret; made once, readable by the owner only
+//! DIR/addr        where the running router listens; stale once the lock is free
+//! DIR/journal/    segments and index files
+//! ```
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};

@@ -10,6 +10,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use sheaf_journal::{Disk, DiskError, DiskErrorKind, FileInfo};
 
@@ -32,6 +33,12 @@ impl FileDisk {
     /// The directory at `dir`, which must exist.
     pub fn new(dir: PathBuf) -> Self {
         Self { dir, open: Arc::default() }
+    }
+
+    /// How long ago a file was last written to. A clock that was set back since: not at all.
+    pub(crate) fn age(&self, name: &str) -> io::Result<Duration> {
+        let modified = fs::metadata(self.dir.join(name))?.modified()?;
+        Ok(modified.elapsed().unwrap_or_default())
     }
 
     fn read_file(&self, name: &str) -> io::Result<Arc<File>> {

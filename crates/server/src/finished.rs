@@ -1,21 +1,70 @@
 //! Which keys are finished, for the links: the index files beside sealed segments. What was finished since the last seal
 //! is in the machine's memory.
 //!
-//! The index is never trusted: whatever it finds is read from the journal and checked for its key.
+//! The index is never trusted: whatever it finds is read from the journal and checked for its key. It deliberately does
+//! no work of its own: the indexer builds files, the writer says what it moved.
+//!
+//! Invariant: whoever reads the generation first and looks up then sees at least what that generation stands for.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use sheaf_journal::index::{Damaged, Posting, Span, Tiers};
+use sheaf_journal::{Disk, DiskError, DiskErrorKind, SegmentId};
 use sheaf_roles::router::{Generation, Lsn, Record};
 use sheaf_task::Key;
 
+use crate::disk::FileDisk;
 use crate::store::Store;
 
 /// The index files that are open.
-#[derive(Debug, Default)]
-pub(crate) struct Finished {}
+#[derive(Debug)]
+pub(crate) struct Finished {
+    disk: FileDisk,
+    // Locks, because links on several threads look up what the indexer's and the writer's threads bring forward.
+    tiers: RwLock<Tiers>,
+    /// Records that compaction moved into segments that have no index yet.
+    moved: RwLock<BTreeMap<Posting, SegmentId>>,
+    /// Files that could not answer, until the indexer takes them.
+    damaged: Mutex<BTreeSet<Span>>,
+    generation: AtomicU64,
+    /// What is older answers no further rows: it may leave the journal.
+    floor: AtomicU64,
+}
 
 impl Finished {
-    /// Which state of the index look-ups see now.
+    /// With these files open; records before `floor` are past their retention.
+    pub(crate) fn new(disk: FileDisk, tiers: Tiers, floor: Lsn) -> Self {
+        Self {
+            disk,
+            tiers: RwLock::new(tiers),
+            moved: RwLock::default(),
+            damaged: Mutex::default(),
+            generation: AtomicU64::new(0),
+            floor: AtomicU64::new(floor.0),
+        }
+    }
+
+    /// Which state of the index look-ups see now, at least.
     pub(crate) fn generation(&self) -> Generation {
-        Generation(0)
+        Generation(self.generation.load(Ordering::SeqCst))
+    }
+
+    /// Look-ups from now on see something new.
+    pub(crate) fn next_generation(&self) -> Generation {
+        Generation(self.generation.fetch_add(1, Ordering::SeqCst) + 1)
+    }
+
+    /// An outcome in a record before this one answers no row any more.
+    pub(crate) fn floor(&self) -> Lsn {
+        Lsn(self.floor.load(Ordering::SeqCst))
+    }
+
+    /// Raises the floor. Nothing below it may leave the journal before the machine knows the generation.
+    pub(crate) fn raise_floor(&self, floor: Lsn) -> Generation {
+        self.floor.fetch_max(floor.0, Ordering::SeqCst);
+        self.next_generation()
     }
 
     /// The records that the index names for `key`, in LSN order. Whoever uses them checks that they are of that key.
@@ -25,7 +74,7 @@ impl Finished {
             return Vec::new();
         }
         let mut found = Vec::with_capacity(lsns.len());
-        for (lsn, fetched) in lsns.iter().zip(store.fetch(&lsns)) {
+        for (lsn, fetched) in lsns.iter().zip(store.fetch_if_there(&lsns)) {
             let Some(fetched) = fetched else { continue };
             match Record::decode(fetched.kind, fetched.payload) {
                 Ok(record) => found.push((*lsn, record)),
@@ -35,7 +84,88 @@ impl Finished {
         found
     }
 
-    fn candidates(&self, _key: Key) -> Vec<Lsn> {
-        Vec::new()
+    fn candidates(&self, key: Key) -> Vec<Lsn> {
+        let mut lsns = match self.tiers().lookup(&self.disk, &key.0) {
+            Ok(candidates) => {
+                self.note_damaged(&candidates.damaged);
+                candidates.lsns
+            }
+            Err(error) => {
+                tracing::error!(%error, "the index cannot be read: rows that it would answer run again");
+                Vec::new()
+            }
+        };
+        let own = (key.0, sheaf_journal::Lsn(0))..=(key.0, sheaf_journal::Lsn(u64::MAX));
+        lsns.extend(read(&self.moved).range(own).map(|((_, lsn), _)| *lsn));
+        lsns.sort_unstable();
+        lsns.dedup();
+        lsns.into_iter().map(|lsn| Lsn(lsn.0)).collect()
     }
+
+    fn note_damaged(&self, damaged: &[Damaged]) {
+        for file in damaged {
+            if self.damaged().insert(file.span) {
+                tracing::error!(file = file.span.file(), "an index file is damaged: it will be built again");
+            }
+        }
+    }
+}
+
+/// For the indexer and the writer.
+impl Finished {
+    /// The open files.
+    pub(crate) fn tiers(&self) -> RwLockReadGuard<'_, Tiers> {
+        read(&self.tiers)
+    }
+
+    /// Changes the open files.
+    pub(crate) fn change(&self, change: impl FnOnce(&mut Tiers) -> Result<(), DiskError>) -> Result<(), DiskError> {
+        change(&mut write(&self.tiers))
+    }
+
+    /// Closes the files that look-ups found damaged.
+    pub(crate) fn close_damaged(&self) -> Result<(), DiskError> {
+        let damaged = std::mem::take(&mut *self.damaged());
+        self.close(&damaged.into_iter().map(|span| Damaged { span }).collect::<Vec<_>>())
+    }
+
+    /// Closes and removes these files; the indexer builds them again.
+    pub(crate) fn close(&self, damaged: &[Damaged]) -> Result<(), DiskError> {
+        for file in damaged {
+            write(&self.tiers).close(*file);
+            remove(&self.disk, file.span)?;
+        }
+        Ok(())
+    }
+
+    /// These records are in `segment` now, which has no index yet.
+    pub(crate) fn enter_moved(&self, segment: SegmentId, postings: impl IntoIterator<Item = Posting>) {
+        write(&self.moved).extend(postings.into_iter().map(|posting| (posting, segment)));
+    }
+
+    /// What was moved into segments up to this one is in index files now.
+    pub(crate) fn forget_moved(&self, upto: SegmentId) {
+        write(&self.moved).retain(|_, segment| *segment > upto);
+    }
+
+    fn damaged(&self) -> MutexGuard<'_, BTreeSet<Span>> {
+        self.damaged.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Removes an index file, if it is there.
+pub(crate) fn remove(disk: &FileDisk, span: Span) -> Result<(), DiskError> {
+    match disk.clone().remove(&span.file()) {
+        Err(error) if error.kind != DiskErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+// A panic elsewhere leaves these true: each change is one whole file or entry.
+fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
 }

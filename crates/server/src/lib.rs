@@ -5,17 +5,21 @@
 //! no stages wait for each other ([`stages`]).
 
 mod check;
+mod compaction;
 mod core;
 mod datadir;
 mod disk;
 mod finished;
+mod indexer;
 mod limits;
 mod peer;
 mod pending;
+mod pulse;
 mod recent;
 mod restore;
 mod server;
 mod sessions;
+mod spawn;
 pub mod stages;
 mod store;
 mod writer;

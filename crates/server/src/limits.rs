@@ -13,6 +13,14 @@ pub struct Limits {
     pub step_batches_max: usize,
     /// A session without a connection is forgotten after this, milliseconds. Its peer starts afresh or resumes by name.
     pub session_warm_ms: u64,
+    /// A segment of the journal is sealed at this size, bytes. Larger: fewer files, longer until keys leave memory.
+    pub segment_bytes: u32,
+    /// What is settled stays to answer later jobs for so long, milliseconds. Then it leaves with its segment.
+    pub retention_ms: u64,
+    /// Bytes of journal past which settled work leaves before its time.
+    pub journal_bytes_max: u64,
+    /// A stage that works on one thing for longer than this is reported, milliseconds.
+    pub stall_ms_max: u64,
 }
 
 impl Default for Limits {
@@ -23,6 +31,10 @@ impl Default for Limits {
             append_bytes_max: 8 << 20,
             step_batches_max: 32,
             session_warm_ms: 120_000,
+            segment_bytes: 64 << 20,
+            retention_ms: 30 * 24 * 3_600 * 1_000,
+            journal_bytes_max: 32 << 30,
+            stall_ms_max: 5_000,
         }
     }
 }
@@ -61,6 +73,10 @@ pub fn limits() -> Vec<Limit> {
         limit("session_warm_ms", own.session_warm_ms, "a session without a connection is forgotten"),
         limit("recent_bytes", own.recent_bytes as u64, "older bodies are read back from disk"),
         limit("append_bytes_max", own.append_bytes_max as u64, "no more events are taken until the disk has caught up"),
+        limit("segment_bytes", own.segment_bytes.into(), "the journal goes on in a new file; keys leave memory"),
+        limit("retention_ms", own.retention_ms, "what is settled leaves the journal and answers no later job"),
+        limit("journal_bytes_max", own.journal_bytes_max, "what is settled leaves before its retention is over"),
+        limit("stall_ms_max", own.stall_ms_max, "the log names the stage and its queue, once a stall"),
         limit("outbound_bytes_max", sheaf_net::limits::OUTBOUND_BYTES_MAX as u64, "the session waits for its carrier"),
         limit("reports_max", sheaf_net::limits::REPORTS_MAX as u64, "nothing more is read from the carrier"),
         limit("strangers_max", sheaf_net::limits::STRANGERS_MAX as u64, "no more connections are accepted for now"),

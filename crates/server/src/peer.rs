@@ -47,6 +47,12 @@ impl Peer {
     fn look_up(&self, inbound: &mut Inbound) {
         let finished = &self.finished;
         self.port.look_up(inbound, finished.generation(), |key| finished.records(&self.store, key));
+        if let Inbound::Submit { rows, .. } = inbound {
+            let floor = finished.floor();
+            for prior in rows.iter_mut().filter_map(|row| row.prior.as_mut()) {
+                prior.finished = prior.finished.filter(|finished| finished.lsn >= floor);
+            }
+        }
     }
 
     fn on_report(&mut self, now: Micros, report: RouterReport) -> Option<Event> {

@@ -2,11 +2,13 @@
 
 use bytes::Bytes;
 use sheaf_journal::{DiskError, Journal, OpenError, Report};
-use sheaf_roles::router::{Config, Generation, Lsn, Record, RecordError, Router};
+use sheaf_roles::router::{Config, Lsn, Record, RecordError, Router};
 use sheaf_session::Micros;
 use sheaf_task::RouterId;
 
 use crate::disk::FileDisk;
+use crate::finished::Finished;
+use crate::indexer;
 
 /// Why a journal cannot be taken up.
 #[derive(Debug, thiserror::Error)]
@@ -30,22 +32,32 @@ pub enum RestoreError {
 /// A router as it was when the last record was written, and the journal it goes on with.
 pub(crate) struct Restored {
     pub router: Router,
+    pub finished: Finished,
+    /// The index has everything up to here.
+    pub indexed: Lsn,
     pub journal: Journal<FileDisk>,
     pub next: Lsn,
 }
 
-/// Opens the journal and replays it.
-pub(crate) fn restore(disk: FileDisk, id: RouterId, grace: Micros, seed: u64) -> Result<Restored, RestoreError> {
-    let (journal, report) = Journal::open(disk, sheaf_journal::Config::default())?;
+/// Opens the journal in segments of this size, and its index, and replays it.
+pub(crate) fn restore(
+    disk: FileDisk,
+    id: RouterId,
+    grace: Micros,
+    seed: u64,
+    segment_bytes: u32,
+) -> Result<Restored, RestoreError> {
+    let (journal, report) = Journal::open(disk, sheaf_journal::Config { segment_bytes, ..Default::default() })?;
     say(&report);
+    let (finished, indexed) = indexer::open(&journal)?;
     let epoch = u64::from(journal.epoch().0);
     let mut router = Router::new(Config {
         router: id,
         epoch,
         seed,
         grace,
-        sealed: Lsn::NONE,
-        generation: Generation(0),
+        sealed: indexed,
+        generation: finished.generation(),
         limits: sheaf_roles::router::Limits::default(),
     });
     let mut failed = None;
@@ -62,7 +74,7 @@ pub(crate) fn restore(disk: FileDisk, id: RouterId, grace: Micros, seed: u64) ->
     })?;
     match failed {
         Some(error) => Err(error),
-        None => Ok(Restored { router, next: Lsn(report.next.0), journal }),
+        None => Ok(Restored { router, finished, indexed, next: Lsn(report.next.0), journal }),
     }
 }
 

@@ -2,34 +2,31 @@
 //!
 //! ```text
 //! listener ─► sessions ─► links ═events═► core ═appends═► writer ─► disk
-//!                           ▲══orders══════╝ ▲═durables═════╝
+//!                           ▲══orders══════╝ ▲═durables═════╝══seals═► indexer ═indexed═► core
 //! ```
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use sheaf_net::{Clock, Listener, NetError, Target};
-use sheaf_roles::router::{Lsn, Router};
+use sheaf_roles::router::Router;
 use sheaf_session::{Faults, Micros, Receipt, SessionId};
 use sheaf_task::{KeySecret, RouterId};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use crate::core::{Core, Input};
+use crate::core::Input;
 use crate::datadir::{DataDir, DataDirError, random};
 use crate::disk::FileDisk;
-use crate::finished::Finished;
 use crate::limits::Limits;
-use crate::pending::Pending;
 use crate::restore::{RestoreError, Restored, restore};
 use crate::sessions::Sessions;
-use crate::stages::{APPENDS, DURABLES, EVENTS};
+use crate::spawn::{Shared, spawn};
 use crate::store::Store;
-use crate::writer::{self, WriterError};
+use crate::writer::WriterError;
 
 /// What a router process is started with.
 #[derive(Clone, Debug)]
@@ -92,18 +89,21 @@ impl Server {
     pub async fn start(config: ServerConfig) -> Result<Self, StartError> {
         let listener = Listener::bind(config.listen.as_deref()).await?;
         let addr = listener.addr();
-        let (data, grace) = (config.data.clone(), micros(config.grace));
-        let opened = tokio::task::spawn_blocking(move || open(data, grace));
+        let (data, grace, segment_bytes) = (config.data.clone(), micros(config.grace), config.limits.segment_bytes);
+        let opened = tokio::task::spawn_blocking(move || open(data, grace, segment_bytes));
         let (dir, boot, restored) = opened.await.map_err(std::io::Error::other)??;
         dir.publish_addr(&addr.map(|addr| addr.to_string()).unwrap_or_default())?;
 
         let clock = Clock::start();
-        let Restored { mut router, journal, next, .. } = restored;
+        let Restored { mut router, finished, indexed, journal, next } = restored;
         router.start(clock.now(), next);
         let receipts = receipts(&router);
         let incarnation = u64::from(journal.epoch().0);
         let store = Arc::new(Store::new(journal.disk().clone(), journal.map().clone(), config.limits.recent_bytes));
-        let (inputs, ended) = spawn(router, journal, next, clock, config.limits, Arc::clone(&store))?;
+        let finished = Arc::new(finished);
+        let shared =
+            Shared { clock, limits: config.limits, store: Arc::clone(&store), finished: Arc::clone(&finished) };
+        let (inputs, ended) = spawn(router, journal, (next, indexed), &shared)?;
         let sessions = Sessions {
             clock,
             limits: config.limits,
@@ -112,7 +112,7 @@ impl Server {
             boot,
             faults: config.faults,
             store,
-            finished: Arc::new(Finished::default()),
+            finished,
             core: inputs.clone(),
             receipts,
         };
@@ -182,12 +182,12 @@ impl Stopper {
     }
 }
 
-fn open(data: PathBuf, grace: Micros) -> Result<(DataDir, u64, Restored), StartError> {
+fn open(data: PathBuf, grace: Micros, segment_bytes: u32) -> Result<(DataDir, u64, Restored), StartError> {
     let dir = DataDir::open(&data)?;
     let mut seed = [0; 8];
     random(&mut seed)?;
     let boot = u64::from_le_bytes(seed);
-    let restored = restore(FileDisk::new(dir.journal()), dir.router, grace, boot)?;
+    let restored = restore(FileDisk::new(dir.journal()), dir.router, grace, boot, segment_bytes)?;
     Ok((dir, boot, restored))
 }
 
@@ -197,53 +197,6 @@ fn receipts(router: &Router) -> BTreeMap<SessionId, Vec<Receipt>> {
         receipts.entry(session).or_default().push(receipt);
     }
     receipts
-}
-
-type Spawned = (mpsc::Sender<Vec<Input>>, oneshot::Receiver<Result<(), ServerError>>);
-
-/// Starts the core's and the writer's threads. The core's thread owns the writer's, and ends after it.
-fn spawn(
-    router: Router,
-    journal: sheaf_journal::Journal<FileDisk>,
-    next: Lsn,
-    clock: Clock,
-    limits: Limits,
-    store: Arc<Store>,
-) -> Result<Spawned, std::io::Error> {
-    let (inputs, from_links) = mpsc::channel(EVENTS.capacity);
-    let (to_core, written) = mpsc::channel(DURABLES.capacity);
-    let (appends, to_write) = std::sync::mpsc::sync_channel(APPENDS.capacity);
-    let (end, ended) = oneshot::channel();
-    let writers_store = Arc::clone(&store);
-    let writer = thread::Builder::new()
-        .name("sheaf-writer".into())
-        .spawn(move || writer::run(journal, &writers_store, &to_write, &to_core))?;
-    let core = Core {
-        router,
-        clock,
-        limits,
-        store,
-        inputs: from_links,
-        written,
-        appends,
-        peers: BTreeMap::new(),
-        dirty: std::collections::BTreeSet::new(),
-        pending: Pending::new(next),
-        has_stopped: false,
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-    thread::Builder::new().name("sheaf-core".into()).spawn(move || {
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| runtime.block_on(core.run())));
-        let writer = writer.join();
-        let outcome = match (outcome, writer) {
-            (Ok(outcome), Ok(())) => outcome.map_err(ServerError::from),
-            (Err(_), _) | (_, Err(_)) => Err(ServerError::Panicked),
-        };
-        if end.send(outcome).is_err() {
-            tracing::debug!("nobody waits for the router's end");
-        }
-    })?;
-    Ok((inputs, ended))
 }
 
 fn micros(duration: Duration) -> Micros {

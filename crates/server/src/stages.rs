@@ -63,12 +63,12 @@ pub const ORDERS: Queue = Queue {
     when_full: WhenFull::Keep("keeps them for that session; the machine bounds what a peer may have outstanding"),
 };
 
-/// Batches of records to write.
+/// Batches of records to write, and verdicts on old ones: one of each at most.
 pub const APPENDS: Queue = Queue {
     name: "appends",
     from: Stage::Core,
     to: Stage::Writer,
-    capacity: 1,
+    capacity: 2,
     when_full: WhenFull::Keep("gathers records for the next batch, and takes no more events past append_bytes_max"),
 };
 
@@ -76,17 +76,30 @@ pub const APPENDS: Queue = Queue {
 pub const DURABLES: Queue =
     Queue { name: "durables", from: Stage::Writer, to: Stage::Core, capacity: 4, when_full: WhenFull::Wait };
 
-/// Sealed segments that want an index.
+/// Which old records are still needed. At most one is under way, so this never fills.
+pub const QUESTIONS: Queue = Queue {
+    name: "questions",
+    from: Stage::Writer,
+    to: Stage::Core,
+    capacity: 1,
+    when_full: WhenFull::Keep("compaction goes on later; commits go on meanwhile"),
+};
+
+/// The sealed segments, all of them, whenever there is a new one or one less.
 pub const SEALS: Queue = Queue {
     name: "seals",
     from: Stage::Writer,
     to: Stage::Indexer,
-    capacity: 64,
-    when_full: WhenFull::Keep("the segment is indexed at the next start, or when a later seal finds it unindexed"),
+    capacity: 4,
+    when_full: WhenFull::Keep("says it again at its next turn"),
 };
 
+/// What the index has, so that the machine need not.
+pub const INDEXED: Queue =
+    Queue { name: "indexed", from: Stage::Indexer, to: Stage::Core, capacity: 4, when_full: WhenFull::Wait };
+
 /// Every queue.
-pub const QUEUES: [Queue; 5] = [EVENTS, ORDERS, APPENDS, DURABLES, SEALS];
+pub const QUEUES: [Queue; 7] = [EVENTS, ORDERS, APPENDS, DURABLES, QUESTIONS, SEALS, INDEXED];
 
 /// A cycle of stages that wait for each other, if the table has one.
 pub fn waiting_cycle(queues: &[Queue]) -> Option<Vec<Stage>> {

@@ -38,24 +38,45 @@ impl Store {
 
     /// The records at `lsns`, in that order; `None` for one that is missing or damaged, which is also logged.
     pub(crate) fn fetch(&self, lsns: &[Lsn]) -> Vec<Option<Fetched>> {
-        let mut fetched = self.from_memory(lsns);
+        let unreadable = |error: &ReadError| tracing::error!(%error, "a record cannot be read");
+        self.fetch_or(lsns, &unreadable)
+    }
+
+    /// As [`Store::fetch`], for records that may have left the journal.
+    pub(crate) fn fetch_if_there(&self, lsns: &[Lsn]) -> Vec<Option<Fetched>> {
+        let unreadable = |error: &ReadError| match error {
+            ReadError::Missing { .. } => {}
+            ReadError::Corrupt { .. } | ReadError::Disk(_) => {
+                tracing::warn!(%error, "a record of the index cannot be read")
+            }
+        };
+        self.fetch_or(lsns, &unreadable)
+    }
+
+    fn fetch_or(&self, lsns: &[Lsn], unreadable: &dyn Fn(&ReadError)) -> Vec<Option<Fetched>> {
+        let mut fetched = self.recent(lsns);
         let mut missing: Vec<(sheaf_journal::Lsn, usize)> = Vec::new();
         for (at, lsn) in lsns.iter().enumerate().filter(|(at, _)| fetched[*at].is_none()) {
             missing.push((sheaf_journal::Lsn(lsn.0), at));
         }
         if !missing.is_empty() {
-            self.from_disk(missing, &mut fetched);
+            self.read_into(missing, &mut fetched, unreadable);
         }
         fetched
     }
 
-    fn from_memory(&self, lsns: &[Lsn]) -> Vec<Option<Fetched>> {
+    fn recent(&self, lsns: &[Lsn]) -> Vec<Option<Fetched>> {
         let recent = read(&self.recent);
         let fetched = |(kind, payload)| Fetched { kind, payload };
         lsns.iter().map(|lsn| recent.record(lsn.0).map(fetched)).collect()
     }
 
-    fn from_disk(&self, mut missing: Vec<(sheaf_journal::Lsn, usize)>, fetched: &mut [Option<Fetched>]) {
+    fn read_into(
+        &self,
+        mut missing: Vec<(sheaf_journal::Lsn, usize)>,
+        fetched: &mut [Option<Fetched>],
+        unreadable: &dyn Fn(&ReadError),
+    ) {
         missing.sort_unstable();
         let mut lsns: Vec<_> = missing.iter().map(|(lsn, _)| *lsn).collect();
         lsns.dedup();
@@ -73,7 +94,7 @@ impl Store {
         // The segment may have been dropped, and its record moved, between the look at the map and at the disk.
         self.read(&again, &mut |lsn, outcome| match outcome {
             Ok(record) => put(lsn, record),
-            Err(error) => tracing::error!(%error, "a record cannot be read"),
+            Err(error) => unreadable(&error),
         });
     }
 

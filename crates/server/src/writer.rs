@@ -3,14 +3,19 @@
 //! Group commit is the core's: whatever arrives while one batch syncs is the next batch. After any error of the disk but
 //! a full one the thread ends, and with it the process: a failed sync is never tried again.
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::Duration;
 
-use sheaf_journal::{AppendError, Class, CommitError, Committed, Entry, Journal};
+use sheaf_journal::{AppendError, Class, CommitError, Committed, Entry, Journal, SegmentId, SegmentView};
 use tokio::sync::mpsc::Sender;
 
+use crate::compaction::{After, Compaction, Verdict};
 use crate::disk::FileDisk;
+use crate::finished::Finished;
+use crate::pulse::Pulse;
 use crate::recent::Batch;
+use crate::stages::APPENDS;
 use crate::store::Store;
 
 /// The disk has failed: the process must stop.
@@ -27,6 +32,15 @@ pub enum WriterError {
 }
 
 /// What the core gives the writer.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// Records to write.
+    Append(Append),
+    /// What compaction asked.
+    Verdict(Verdict),
+}
+
+/// Records to write.
 #[derive(Debug)]
 pub(crate) struct Append {
     pub batch: Batch,
@@ -50,33 +64,40 @@ const IDLE: Duration = Duration::from_millis(200);
 /// Pause between two looks at a full disk.
 const FULL_RETRY: Duration = Duration::from_millis(500);
 
-/// Runs until the core drops its sender, or the disk fails.
-pub(crate) fn run(
-    mut journal: Journal<FileDisk>,
-    store: &Store,
-    appends: &Receiver<Append>,
-    written: &Sender<Written>,
-) {
-    let mut writer = Writer { journal: &mut journal, store, written };
-    if let Err(error) = writer.serve(appends) {
-        tracing::error!(%error, "the journal failed");
-        writer.tell(Written::Failed(error));
+/// The writer's thread and everything it reaches.
+pub(crate) struct Writer {
+    pub journal: Journal<FileDisk>,
+    pub store: Arc<Store>,
+    pub finished: Arc<Finished>,
+    pub written: Sender<Written>,
+    pub compaction: Compaction,
+    pub seals: SyncSender<Vec<SegmentView>>,
+    pub pulse: Arc<Pulse>,
+    /// The oldest and the active segment when the indexer was last told.
+    pub told: (SegmentId, SegmentId),
+}
+
+impl Writer {
+    /// Runs until the core drops its sender, or the disk fails.
+    pub(crate) fn run(mut self, orders: &Receiver<Order>) {
+        if let Err(error) = self.serve(orders) {
+            tracing::error!(%error, "the journal failed");
+            self.tell(Written::Failed(error));
+        }
     }
-}
 
-struct Writer<'a> {
-    journal: &'a mut Journal<FileDisk>,
-    store: &'a Store,
-    written: &'a Sender<Written>,
-}
-
-impl Writer<'_> {
-    fn serve(&mut self, appends: &Receiver<Append>) -> Result<(), WriterError> {
+    fn serve(&mut self, orders: &Receiver<Order>) -> Result<(), WriterError> {
         let mut is_marked = true;
         loop {
-            match appends.recv_timeout(self.patience(is_marked)) {
-                Ok(append) => {
+            let order = orders.recv_timeout(self.patience(is_marked));
+            self.pulse.begin(&APPENDS);
+            match order {
+                Ok(Order::Append(append)) => {
                     self.write(&append)?;
+                    is_marked = false;
+                }
+                Ok(Order::Verdict(verdict)) => {
+                    self.compaction.on_verdict(&mut self.journal, &self.finished, &verdict)?;
                     is_marked = false;
                 }
                 Err(RecvTimeoutError::Timeout) if is_marked => self.look_for_room()?,
@@ -91,6 +112,26 @@ impl Writer<'_> {
                     return Ok(());
                 }
             }
+            self.compact()?;
+            self.tell_sealed();
+            self.pulse.end();
+        }
+    }
+
+    fn compact(&mut self) -> Result<(), WriterError> {
+        while self.compaction.turn(&mut self.journal, &self.finished)? == After::Commit {
+            let committed = self.journal.commit()?;
+            self.store.committed(&committed);
+        }
+        Ok(())
+    }
+
+    /// The indexer hears of it when a segment is sealed or dropped.
+    fn tell_sealed(&mut self) {
+        let active = self.journal.active_view().id();
+        let now = (self.journal.oldest_sealed().map_or(active, |oldest| oldest.id()), active);
+        if now != self.told && self.seals.try_send(self.journal.sealed_views()).is_ok() {
+            self.told = now;
         }
     }
 
@@ -98,7 +139,7 @@ impl Writer<'_> {
         match (is_marked, self.journal.is_full()) {
             (false, _) => IDLE,
             (true, true) => FULL_RETRY,
-            (true, false) => Duration::from_secs(3_600),
+            (true, false) => self.compaction.patience(),
         }
     }
 
@@ -115,6 +156,7 @@ impl Writer<'_> {
             append.batch.records().map(|(kind, payload)| Entry { kind, payload }).collect();
         let was_full = self.journal.is_full();
         self.append(append.class, &entries)?;
+        self.compaction.on_appended(append.batch.buffer.len());
         let committed = self.journal.commit()?;
         self.confirm(&committed);
         if self.journal.is_full() != was_full {

@@ -1,0 +1,124 @@
+//! Starts the threads of a router, with the queues between them, and ends them in order.
+//!
+//! ```text
+//!   core ─ends─▶ writer ─ends─▶ indexer; the watchdog last. The core's thread joins them all.
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::thread::{self, JoinHandle};
+
+use sheaf_journal::Journal;
+use sheaf_net::Clock;
+use sheaf_roles::router::{Lsn, Router};
+use sheaf_session::Micros;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::compaction::Compaction;
+use crate::core::{Core, Inlets, Input};
+use crate::disk::FileDisk;
+use crate::finished::Finished;
+use crate::indexer::Indexer;
+use crate::limits::Limits;
+use crate::pending::Pending;
+use crate::pulse::{Pulse, Watchdog};
+use crate::server::ServerError;
+use crate::stages::{APPENDS, DURABLES, EVENTS, INDEXED, QUESTIONS, SEALS, Stage};
+use crate::store::Store;
+use crate::writer::Writer;
+
+/// What every stage may reach.
+pub(crate) struct Shared {
+    pub clock: Clock,
+    pub limits: Limits,
+    pub store: Arc<Store>,
+    pub finished: Arc<Finished>,
+}
+
+/// Where events go in, and how it ended.
+pub(crate) type Spawned = (mpsc::Sender<Vec<Input>>, oneshot::Receiver<Result<(), ServerError>>);
+
+/// Starts the core, the writer, the indexer and the watchdog. The next record is `next`; the index has all up to `indexed`.
+pub(crate) fn spawn(
+    router: Router,
+    journal: Journal<FileDisk>,
+    (next, indexed): (Lsn, Lsn),
+    shared: &Shared,
+) -> Result<Spawned, std::io::Error> {
+    let pulses = [Stage::Core, Stage::Writer, Stage::Indexer].map(Pulse::new);
+    let [core_pulse, writer_pulse, indexer_pulse] = pulses.clone();
+    let (inputs, from_links) = mpsc::channel(EVENTS.capacity);
+    let (to_core, written) = mpsc::channel(DURABLES.capacity);
+    let (ask, questions) = mpsc::channel(QUESTIONS.capacity);
+    let (tell, from_indexer) = mpsc::channel(INDEXED.capacity);
+    let (orders, to_write) = sync_channel(APPENDS.capacity);
+    let (seals, to_index) = sync_channel(SEALS.capacity);
+
+    let sealed = journal.sealed_views();
+    let disk = journal.disk().clone();
+    let active = journal.active_view().id();
+    let told = (sealed.first().map_or(active, |oldest| oldest.id()), active);
+    let finished = Arc::clone(&shared.finished);
+    let indexer =
+        Indexer { disk, finished, sealed, upto: indexed, to_core: tell, pulse: indexer_pulse, has_failed: false };
+    let compaction = Compaction::new(&journal, shared.limits, ask);
+    let (store, finished) = (Arc::clone(&shared.store), Arc::clone(&shared.finished));
+    let pulse = writer_pulse;
+    let writer = Writer { journal, store, finished, written: to_core, compaction, seals, pulse, told };
+    let core = Core {
+        router,
+        clock: shared.clock,
+        limits: shared.limits,
+        store: Arc::clone(&shared.store),
+        inlets: Inlets { inputs: from_links, written, questions, indexed: from_indexer },
+        orders,
+        peers: BTreeMap::new(),
+        dirty: BTreeSet::new(),
+        pending: Pending::new(next),
+        has_stopped: false,
+        pulse: core_pulse,
+        generation: shared.finished.generation(),
+    };
+    let indexer = named("sheaf-indexer", move || indexer.run(&to_index))?;
+    let writer = named("sheaf-writer", move || writer.run(&to_write))?;
+    let ended = start_core(core, writer, indexer, watchdog(pulses, shared))?;
+    Ok((inputs, ended))
+}
+
+/// The core's thread: it owns the others.
+fn start_core(
+    core: Core,
+    writer: JoinHandle<()>,
+    indexer: JoinHandle<()>,
+    watch: impl FnOnce(std::sync::mpsc::Receiver<()>) + Send + 'static,
+) -> Result<oneshot::Receiver<Result<(), ServerError>>, std::io::Error> {
+    let (end, ended) = oneshot::channel();
+    let (stop_watching, stop) = sync_channel(0);
+    let watchdog = named("sheaf-watchdog", move || watch(stop))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    named("sheaf-core", move || {
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| runtime.block_on(core.run())));
+        let others = [writer.join(), indexer.join()];
+        drop(stop_watching);
+        let has_panicked = watchdog.join().is_err() || others.iter().any(Result::is_err);
+        let outcome = match outcome {
+            Ok(outcome) if !has_panicked => outcome.map_err(ServerError::from),
+            Ok(_) | Err(_) => Err(ServerError::Panicked),
+        };
+        if end.send(outcome).is_err() {
+            tracing::debug!("nobody waits for the router's end");
+        }
+    })?;
+    Ok(ended)
+}
+
+fn watchdog(pulses: [Arc<Pulse>; 3], shared: &Shared) -> impl FnOnce(std::sync::mpsc::Receiver<()>) + Send + 'static {
+    let clock = shared.clock;
+    let watchdog = Watchdog::new(pulses, Micros::from_ms(shared.limits.stall_ms_max), clock.now());
+    move |stop| watchdog.run(clock, &stop)
+}
+
+fn named(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, std::io::Error> {
+    thread::Builder::new().name(name.into()).spawn(run)
+}
