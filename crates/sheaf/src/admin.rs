@@ -58,6 +58,14 @@ async fn wait(args: &JobArgs, json: bool) -> Result<u8> {
     let mut info = find(&mut asker, &args.job).await?;
     let id = info.job.to_string();
     while info.state == JobState::Open || info.counts.open > 0 {
+        if asker.is_own() {
+            asker.close().await?;
+            bail!(
+                "{} rows are open and no router runs on {}: nothing would ever end this wait",
+                info.counts.open,
+                args.target.data.display()
+            );
+        }
         tokio::time::sleep(WAIT_EVERY).await;
         info = find(&mut asker, &id).await?;
     }
@@ -133,8 +141,10 @@ pub(crate) async fn retry(args: RetryArgs, json: bool) -> Result<u8> {
     let keys = args.keys.iter().map(|text| key(text)).collect::<Result<Vec<_>>>()?;
     let mut asker = Asker::find(&args.job.target).await?;
     let job = find(&mut asker, &args.job.job).await?;
-    let Answer::Done(tasks) = asker.ask(Question::Retry { job: job.job, keys }).await? else {
-        bail!("job {} has no such failed rows", job.job.short())
+    let is_chosen = !keys.is_empty();
+    let tasks = match asker.ask(Question::Retry { job: job.job, keys }).await? {
+        Answer::Done(tasks) if tasks > 0 || !is_chosen => tasks,
+        _ => bail!("job {} has no such failed rows", job.job.short()),
     };
     if json {
         println!("{}", serde_json::json!({ "retried": tasks }));

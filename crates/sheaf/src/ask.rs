@@ -65,6 +65,11 @@ impl Asker {
         Ok(Self { commands, reports, link: tokio::spawn(link.run()), asked: 0, place, own })
     }
 
+    /// Whether no router runs there, and one was started for the question only.
+    pub(crate) fn is_own(&self) -> bool {
+        self.own.is_some()
+    }
+
     /// Asks, and waits for the answer.
     pub(crate) async fn ask(&mut self, question: Question) -> Result<Answer> {
         self.asked += 1;

@@ -1,6 +1,6 @@
 //! `sheaf doctor`: is the data directory whole, and what are the limits.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::args::DoctorArgs;
 
@@ -12,6 +12,12 @@ pub(crate) fn doctor(args: &DoctorArgs) -> Result<u8> {
         }
         return Ok(0);
     }
+    // A check that makes what it checks would find everything in order.
+    ensure!(
+        args.data.join("identity").exists(),
+        "{} is no data directory of a router (--data DIR)",
+        args.data.display()
+    );
     let report = sheaf_server::check(&args.data).with_context(|| format!("cannot check {}", args.data.display()))?;
     println!(
         "journal: {} records, {} bytes, {} segments, epoch {}",

@@ -201,5 +201,5 @@ fn help(path: &[&str]) -> String {
     assert!(output.status.success(), "sheaf {} --help", path.join(" "));
     let page = String::from_utf8(output.stdout).expect("help is text");
     // Examples may name what does not exist: only what clap lists counts.
-    page.split("\nExample").next().unwrap_or_default().to_owned()
+    page.split_once("\nUsage:").map_or(String::new(), |(_, listed)| listed.to_owned())
 }

@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use super::Target;
+use super::{EXAMPLES_FIRST, Target};
 
 /// `sheaf job …`
 #[derive(Debug, Subcommand)]
@@ -47,7 +47,7 @@ pub(crate) struct TaskArgs {
 
 /// `sheaf failures`
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  sheaf failures last --max 20")]
+#[command(help_template = EXAMPLES_FIRST, before_help = "Example:\n  sheaf failures last --max 20")]
 pub(crate) struct FailuresArgs {
     #[command(flatten)]
     pub job: JobArgs,
@@ -59,7 +59,7 @@ pub(crate) struct FailuresArgs {
 /// `sheaf retry`
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  sheaf retry last\n  sheaf retry last --key 4d5e…\nThen repeat the job's `sheaf run`: it awaits the new answers."
+    help_template = EXAMPLES_FIRST, before_help = "Examples:\n  sheaf retry last\n  sheaf retry last --key 4d5e…\nThen repeat the job's `sheaf run`: it awaits the new answers."
 )]
 pub(crate) struct RetryArgs {
     #[command(flatten)]
@@ -71,7 +71,7 @@ pub(crate) struct RetryArgs {
 
 /// `sheaf doctor`
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  sheaf doctor --data .sheaf\n  sheaf doctor --limits")]
+#[command(help_template = EXAMPLES_FIRST, before_help = "Examples:\n  sheaf doctor --data .sheaf\n  sheaf doctor --limits")]
 pub(crate) struct DoctorArgs {
     /// Print every limit: its value, and what happens when it is reached.
     #[arg(long)]

@@ -18,7 +18,7 @@ pub(crate) const LISTEN_DEFAULT: &str = "127.0.0.1:4477";
 
 /// Routes slow, expensive work to whoever can do it: it never loses any of it, and never pays twice for what finished.
 #[derive(Debug, Parser)]
-#[command(name = "sheaf", version, max_term_width = 110, after_help = EXAMPLES)]
+#[command(name = "sheaf", version, max_term_width = 110, help_template = EXAMPLES_FIRST, before_help = EXAMPLES)]
 pub(crate) struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -27,6 +27,9 @@ pub(crate) struct Cli {
     #[arg(long, global = true)]
     pub json: bool,
 }
+
+/// What it is for, then examples, then everything else.
+const EXAMPLES_FIRST: &str = "{about-with-newline}\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}";
 
 const EXAMPLES: &str = "\
 Examples:

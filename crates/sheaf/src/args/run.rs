@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{Chaos, ProgramArgs};
+use super::{Chaos, EXAMPLES_FIRST, ProgramArgs};
 use crate::units;
 
 /// Sends rows through a program, and writes each row's answer once.
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(help_template = EXAMPLES_FIRST, before_help = EXAMPLES)]
 pub(crate) struct RunArgs {
     /// Rows: a text file (a row a line), .jsonl, .csv, a SQLite database with --query, or - for standard input.
     #[arg(long = "in", value_name = "ROWS")]

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{Chaos, LISTEN_DEFAULT};
+use super::{Chaos, EXAMPLES_FIRST, LISTEN_DEFAULT};
 use crate::units;
 
 /// Starts a router.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  sheaf up --listen 127.0.0.1:4477 --data /var/lib/sheaf")]
+#[command(help_template = EXAMPLES_FIRST, before_help = "Example:\n  sheaf up --listen 127.0.0.1:4477 --data /var/lib/sheaf")]
 pub(crate) struct UpArgs {
     /// Where to listen; plain TCP is for loopback only.
     #[arg(long, value_name = "ADDR", default_value = LISTEN_DEFAULT)]
@@ -27,7 +27,7 @@ pub(crate) struct UpArgs {
 
 /// Starts a worker.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  sheaf worker --join 127.0.0.1:4477 --batch 8 --depth 8 -- ./annotate {}\n  \
+#[command(help_template = EXAMPLES_FIRST, before_help = "Examples:\n  sheaf worker --join 127.0.0.1:4477 --batch 8 --depth 8 -- ./annotate {}\n  \
     sheaf worker --join 127.0.0.1:4477 --service embed --serve --batch 32 -- python3 embed.py")]
 pub(crate) struct WorkerArgs {
     /// Address of the router.

@@ -15,36 +15,36 @@ use serde_json::Value;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A temporary directory in which `sheaf` runs.
-pub struct Sandbox {
+pub(crate) struct Sandbox {
     dir: tempfile::TempDir,
 }
 
 impl Sandbox {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { dir: tempfile::tempdir().expect("a temporary directory") }
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    pub fn write(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
+    pub(crate) fn write(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path(name);
         fs::write(&path, text).expect("writable sandbox");
         path
     }
 
-    pub fn read(&self, name: &str) -> String {
+    pub(crate) fn read(&self, name: &str) -> String {
         fs::read_to_string(self.path(name)).unwrap_or_default()
     }
 
     /// Rows `row-1 … row-n`, a line each.
-    pub fn rows(&self, name: &str, n: usize) {
+    pub(crate) fn rows(&self, name: &str, n: usize) {
         self.write(name, (1..=n).map(|i| format!("row-{i}\n")).collect::<String>());
     }
 
     /// A program that appends its argument to `ledger`, waits `pause` seconds, and answers `<arg>!`.
-    pub fn ledger_program(&self, pause: &str) {
+    pub(crate) fn ledger_program(&self, pause: &str) {
         let ledger = self.path("ledger");
         let script = format!(
             "#!/bin/sh\necho \"$1\" >> '{}'\n[ '{pause}' = 0 ] || sleep {pause}\nprintf '%s!' \"$1\"\n",
@@ -53,14 +53,14 @@ impl Sandbox {
         self.script("prog", &script);
     }
 
-    pub fn script(&self, name: &str, text: &str) {
+    pub(crate) fn script(&self, name: &str, text: &str) {
         use std::os::unix::fs::PermissionsExt;
         let path = self.write(name, text);
         fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("own file");
     }
 
     /// How often each argument was executed.
-    pub fn executions(&self) -> BTreeMap<String, usize> {
+    pub(crate) fn executions(&self) -> BTreeMap<String, usize> {
         let mut counts = BTreeMap::new();
         for line in self.read("ledger").lines() {
             *counts.entry(line.to_owned()).or_default() += 1;
@@ -68,11 +68,11 @@ impl Sandbox {
         counts
     }
 
-    pub fn executed(&self) -> usize {
+    pub(crate) fn executed(&self) -> usize {
         self.read("ledger").lines().count()
     }
 
-    pub fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sheaf"));
         command.args(args).current_dir(self.dir.path()).stdin(Stdio::null());
         for name in ["SHEAF_JOIN", "SHEAF_DATA", "SHEAF_WORKER_DATA", "NO_COLOR"] {
@@ -82,19 +82,19 @@ impl Sandbox {
     }
 
     /// Runs to the end.
-    pub fn sheaf(&self, args: &[&str]) -> Output {
+    pub(crate) fn sheaf(&self, args: &[&str]) -> Output {
         self.command(args).output().expect("sheaf starts")
     }
 
     /// Runs to the end and insists on the exit code.
-    pub fn sheaf_exits(&self, code: i32, args: &[&str]) -> Output {
+    pub(crate) fn sheaf_exits(&self, code: i32, args: &[&str]) -> Output {
         let output = self.sheaf(args);
         assert_eq!(output.status.code(), Some(code), "sheaf {args:?}\n{}", text(&output));
         output
     }
 
     /// Starts, to be watched, stopped or killed. Its standard error goes to the file `NAME.log`.
-    pub fn start(&self, name: &str, args: &[&str]) -> Process {
+    pub(crate) fn start(&self, name: &str, args: &[&str]) -> Process {
         let log = self.path(&format!("{name}.log"));
         let file = fs::OpenOptions::new().create(true).append(true).open(&log).expect("writable sandbox");
         let child = self
@@ -107,13 +107,13 @@ impl Sandbox {
     }
 
     /// A router on a free port. Returns its process and its address.
-    pub fn router(&self, extra: &[&str]) -> (Process, String) {
+    pub(crate) fn router(&self, extra: &[&str]) -> (Process, String) {
         let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
         let addr = format!("127.0.0.1:{port}");
         (self.router_at(&addr, extra), addr)
     }
 
-    pub fn router_at(&self, addr: &str, extra: &[&str]) -> Process {
+    pub(crate) fn router_at(&self, addr: &str, extra: &[&str]) -> Process {
         let mut args = vec!["up", "--listen", addr, "--data", "router"];
         args.extend(extra);
         let mut process = self.start("router", &args);
@@ -125,7 +125,7 @@ impl Sandbox {
     }
 
     /// The output lines by row number; a row that stands there twice fails the test.
-    pub fn output(&self, name: &str) -> BTreeMap<u64, Value> {
+    pub(crate) fn output(&self, name: &str) -> BTreeMap<u64, Value> {
         let mut rows = BTreeMap::new();
         for line in self.read(name).lines() {
             let value: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{name}: {e}: {line}"));
@@ -136,12 +136,12 @@ impl Sandbox {
     }
 
     /// Lines of an output that may end in a half-written one.
-    pub fn output_lines(&self, name: &str) -> usize {
+    pub(crate) fn output_lines(&self, name: &str) -> usize {
         self.read(name).lines().count()
     }
 
     /// Insists that `name` holds exactly rows 1 … n, each answered by the ledger program.
-    pub fn assert_answers(&self, name: &str, n: usize) {
+    pub(crate) fn assert_answers(&self, name: &str, n: usize) {
         let rows = self.output(name);
         assert_eq!(rows.len(), n, "rows in {name}");
         for (row, value) in rows {
@@ -151,29 +151,29 @@ impl Sandbox {
 }
 
 /// A running `sheaf`. Killed when the test ends.
-pub struct Process {
-    pub child: Child,
+pub(crate) struct Process {
+    pub(crate) child: Child,
     name: String,
     log: PathBuf,
 }
 
 impl Process {
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    pub fn kill9(&mut self) {
+    pub(crate) fn kill9(&mut self) {
         self.child.kill().expect("own child");
         self.child.wait().expect("own child");
     }
 
-    pub fn signal(&self, signal: &str) {
+    pub(crate) fn signal(&self, signal: &str) {
         let status = Command::new("kill").args([signal, &self.child.id().to_string()]).status().expect("kill exists");
         assert!(status.success(), "kill {signal} {}", self.name);
     }
 
     /// Waits for the end and insists on the exit code.
-    pub fn exits(&mut self, code: i32) {
+    pub(crate) fn exits(&mut self, code: i32) {
         let mut status = None;
         wait_until(&format!("{} ends", self.name), || {
             status = self.child.try_wait().expect("own child");
@@ -193,7 +193,7 @@ impl Drop for Process {
 }
 
 /// Polls until `what` holds.
-pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
     while !holds() {
         assert!(start.elapsed() < PATIENCE, "waited too long until {what}");
@@ -201,10 +201,10 @@ pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-pub fn text(output: &Output) -> String {
+pub(crate) fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-pub fn exists(path: &Path) -> bool {
+pub(crate) fn exists(path: &Path) -> bool {
     path.exists()
 }
