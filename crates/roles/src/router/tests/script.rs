@@ -116,13 +116,7 @@ impl Script {
                 self.world.now = self.world.now + seconds(args[0]);
                 self.world.handle(Event::Tick)
             }
-            "seal" => {
-                let (upto, generation) = (self.world.durable, Generation(self.world.sealed.1.0 + 1));
-                self.world.sealed = (upto, generation);
-                let mut outputs = self.world.handle(Event::Sealed { upto, generation });
-                outputs.extend(self.world.handle(Event::Tick));
-                outputs
-            }
+            "seal" => self.seal(),
             "disk" => {
                 let disk = if args[0] == "full" { Disk::Full } else { Disk::Room };
                 self.world.handle(Event::Disk(disk))
@@ -136,6 +130,14 @@ impl Script {
             "stop" => self.world.handle(Event::Stop),
             unknown => panic!("no such command: {unknown}"),
         }
+    }
+
+    fn seal(&mut self) -> Vec<Output> {
+        let (upto, generation) = (self.world.durable, Generation(self.world.sealed.1.0 + 1));
+        self.world.sealed = (upto, generation);
+        let mut outputs = self.world.handle(Event::Sealed { upto, generation });
+        outputs.extend(self.world.handle(Event::Tick));
+        outputs
     }
 
     fn peer_event(&mut self, verb: &str, name: &str) -> Vec<Output> {
@@ -188,7 +190,8 @@ impl Script {
         };
         let rows = args[2..].iter().map(row).collect::<Vec<_>>();
         let generation = Generation(words.number("generation", self.world.sealed.1.0));
-        self.world.message(args[0], Inbound::Submit { job: JobId(id(args[1])), rows, generation })
+        let cursor = words.number("cursor", 0);
+        self.world.message(args[0], Inbound::Submit { job: JobId(id(args[1])), cursor, rows, generation })
     }
 
     fn register(&mut self, args: &[&str], words: &Words<'_>) -> Vec<Output> {
