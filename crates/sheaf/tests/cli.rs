@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Sandbox, text};
+use common::{Sandbox, text, wait_until};
 use serde_json::Value;
 
 /// `sheaf run` of rows.txt into out.jsonl.
@@ -173,8 +173,18 @@ fn jobs_of_a_stopped_router() {
 
 #[test]
 fn explain_says_that_no_worker_offers_the_service() {
-    let (s, key) = one_failed();
-    s.sheaf_exits(0, &["retry", "last"]);
-    let said = stdout(&s.sheaf_exits(0, &["task", "explain", &key]));
-    assert!(said.contains("no worker offers `prog`") && said.contains("sheaf worker"), "{said}");
+    let s = Sandbox::new();
+    s.rows("rows.txt", 1);
+    s.script("prog", "#!/bin/sh\nexit 4\n");
+    let (_router, addr) = s.router(&[]);
+    let mut worker = s.start("worker", &["worker", "--join", &addr, "--data", "worker", "--", "./prog", "{}"]);
+    s.sheaf_exits(3, &run(&["--join", &addr, "--service", "prog"]));
+    let key = s.output("out.jsonl")[&1]["key"].as_str().expect("a key").to_owned();
+    worker.signal("-TERM");
+    worker.exits(0);
+    s.sheaf_exits(0, &["retry", "last", "--join", &addr]);
+    wait_until("the router knows that the worker left", || {
+        let said = stdout(&s.sheaf_exits(0, &["task", "explain", &key, "--join", &addr]));
+        said.contains("no worker offers `prog`") && said.contains("sheaf worker")
+    });
 }
