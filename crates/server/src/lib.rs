@@ -22,6 +22,8 @@ mod sessions;
 mod spawn;
 pub mod stages;
 mod store;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub use check::{Check, check};
