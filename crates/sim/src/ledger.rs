@@ -100,6 +100,11 @@ impl Ledger {
         }
     }
 
+    /// A worker's machine lost power: it may not know what it had begun, so it may begin it again.
+    pub(crate) fn on_power_cut(&mut self, worker: usize) {
+        self.started.retain(|_, (other, _)| *other != worker);
+    }
+
     pub(crate) fn on_worker_says(&mut self, message: &ToRouter) {
         if let ToRouter::Results(items) = message {
             let ok = items.iter().filter(|item| item.outcome.is_ok());

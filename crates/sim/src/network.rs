@@ -3,7 +3,7 @@
 //!
 //! Invariant: bytes of one direction arrive in order or not at all, as TCP has it; a cut loses what is on its way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use sheaf_session::{Micros, Rng};
@@ -57,6 +57,8 @@ pub(crate) struct Network {
     weather: Weather,
     rng: Rng,
     conns: BTreeMap<ConnId, Conn>,
+    /// Cut: whatever is still on its way is lost.
+    cut: BTreeSet<ConnId>,
     dialled: u64,
 }
 
@@ -72,7 +74,7 @@ struct Conn {
 impl Network {
     /// An empty network.
     pub(crate) fn new(weather: Weather, seed: u64) -> Self {
-        Self { weather, rng: Rng::new(seed), conns: BTreeMap::new(), dialled: 0 }
+        Self { weather, rng: Rng::new(seed), conns: BTreeMap::new(), cut: BTreeSet::new(), dialled: 0 }
     }
 
     /// A new connection of the host `dialer` to the router.
@@ -105,7 +107,14 @@ impl Network {
 
     /// Cuts the connection: what is on its way is lost, and both ends see it at once. False where it was gone.
     pub(crate) fn cut(&mut self, conn: ConnId) -> bool {
-        self.conns.remove(&conn).is_some()
+        let lived = self.conns.remove(&conn).is_some();
+        self.cut.insert(conn);
+        lived
+    }
+
+    /// Whether what is on its way over `conn` is lost.
+    pub(crate) fn is_cut(&self, conn: ConnId) -> bool {
+        self.cut.contains(&conn)
     }
 
     /// From now on nothing reaches `end`, and nobody is told.

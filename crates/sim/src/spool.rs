@@ -9,7 +9,8 @@ pub(crate) enum Entry {
     Session(Record),
     Started(Fence),
     Ended(Fence),
-    DeathsReported,
+    /// The router knows what these, of an earlier life, died with.
+    DeathsReported(Vec<Fence>),
 }
 
 /// The log.
@@ -59,7 +60,7 @@ impl Spool {
             match entry {
                 Entry::Started(fence) => running.push(*fence),
                 Entry::Ended(fence) => running.retain(|other| other != fence),
-                Entry::DeathsReported => running.clear(),
+                Entry::DeathsReported(fences) => running.retain(|other| !fences.contains(other)),
                 Entry::Session(_) => {}
             }
         }

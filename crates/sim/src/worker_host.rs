@@ -8,7 +8,7 @@ use sheaf_roles::worker::{Config, Event, Output, Worker};
 use sheaf_session::{
     Config as SessionConfig, Depth, Endpoint, Faults, How, Input, Micros, Record, Session, SessionId, Side,
 };
-use sheaf_task::{Assignment, Capacity, Class, Evidence, Failure, Outcome, WorkerId};
+use sheaf_task::{Assignment, Capacity, Class, Evidence, Failure, Fence, Outcome, WorkerId};
 
 use crate::env::{Driven, Env, Happening, Line};
 use crate::mutation::Planted;
@@ -38,6 +38,8 @@ struct Running {
     is_frozen: bool,
     wake: Option<Micros>,
     syncs: bool,
+    /// What the life before was executing, until the router knows.
+    died_with: Vec<Fence>,
 }
 
 /// Between a spool's write and its sync, if the router has not acknowledged.
@@ -69,6 +71,7 @@ impl WorkerHost {
         self.life += 1;
         if !self.plan.has_spool {
             self.spool.clear();
+            env.ledger.on_power_cut(self.number);
         }
         let id = self.session_id();
         let state = self.spool.state(id);
@@ -89,7 +92,7 @@ impl WorkerHost {
             name: format!("w{}", self.number),
             services: vec!["work".into()],
             capacity: Capacity { batch: self.plan.batch, depth: self.plan.depth, bytes: 0 },
-            died_with,
+            died_with: died_with.clone(),
             spooled: port.unacknowledged(),
         });
         env.trace.note(env.agenda.now(), &[self.number as u64], || format!("worker {} starts", self.number));
@@ -103,6 +106,7 @@ impl WorkerHost {
             is_frozen: false,
             wake: None,
             syncs: false,
+            died_with,
         };
         #[cfg(feature = "mutations")]
         if self.planted == Some(Planted::RunTwice) {
@@ -120,6 +124,7 @@ impl WorkerHost {
         }
         if power {
             self.spool.crash(&mut env.rng);
+            env.ledger.on_power_cut(self.number);
         }
         env.trace.note(env.agenda.now(), &[self.number as u64], || format!("worker {} dies, power {power}", self.number));
     }
@@ -283,7 +288,7 @@ impl WorkerHost {
                 run.port.command(now, WorkerCommand::Send(message));
             }
             Output::Announce(capacity) => run.port.command(now, WorkerCommand::Announce(capacity)),
-            Output::DeathsReported => self.spool.append(Entry::DeathsReported),
+            Output::DeathsReported => self.spool.append(Entry::DeathsReported(std::mem::take(&mut run.died_with))),
             Output::Refused(refusal) => env.ledger.violate(format!("worker {} refused: {refusal:?}", self.number)),
             Output::Done => run.port.command(now, WorkerCommand::Close(How::Drain)),
         }

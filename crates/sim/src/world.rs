@@ -115,6 +115,7 @@ impl World {
     fn happen(&mut self, happening: Happening) {
         match happening {
             Happening::Start(who) => self.start(who),
+            Happening::Arrive(Arrival { conn, .. }) if self.env.network.is_cut(conn) => {}
             Happening::Arrive(Arrival { conn, end, bytes }) => self.arrive(conn, end, bytes),
             Happening::Wake(who, life) if self.life(who) == life => match who {
                 Who::Router => self.router.on_wake(&mut self.env),

@@ -54,12 +54,12 @@ impl EchoRouter {
                     self.say(now, Lane::Bulk, &ToClient::Deliver { job: spec.job, rows: rows.to_vec() });
                 }
             }
-            ToRouter::Submit { job, rows } if !self.opened => {
+            ToRouter::Submit { job, rows, .. } if !self.opened => {
                 let rows = rows.into_iter().map(|row| row.row).collect();
                 let refusal = Refusal::UnknownJob;
                 self.say(now, Lane::Urgent, &ToClient::Refused { job, rows, refusal });
             }
-            ToRouter::Submit { job, rows } => {
+            ToRouter::Submit { job, rows, .. } => {
                 self.answer(now, job, rows);
                 if let Some(left) = &mut self.ends_after {
                     *left -= 1;

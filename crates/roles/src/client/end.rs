@@ -43,7 +43,12 @@ impl Client {
         self.opened = Some(router);
         self.closing.said_scanned = false;
         self.closing.asked = false;
-        if self.deliveries.on_opened(router, cursor) {
+        let before = self.deliveries.committed;
+        let is_other = self.deliveries.on_opened(router, cursor);
+        if self.submissions.cursor.is_none() || self.deliveries.committed != before {
+            self.submissions.cursor = Some(self.deliveries.committed);
+        }
+        if is_other {
             // Another journal: it knows none of the rows.
             self.submissions.on_lost();
         }

@@ -353,6 +353,9 @@ impl Client {
 
     /// When [`Event::Tick`] is due at the latest.
     pub fn deadline(&self) -> Option<Micros> {
+        if self.phase == Phase::Over {
+            return None;
+        }
         // A question that is out is not asked again: waiting for its answer must not look like being due.
         let ask_at = self.closing.ask_at.filter(|_| !self.closing.is_asked());
         let asks = [ask_at, self.closing.open_at].into_iter().flatten().filter(|_| self.up);

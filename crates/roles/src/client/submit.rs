@@ -28,6 +28,8 @@ const STOPPING_RETRY: Micros = Micros::from_secs(1);
 pub(super) struct Submissions {
     /// Read, not sent.
     queue: VecDeque<SubmitRow>,
+    /// The number up to which the sink was known not to have the rows of this pass.
+    pub(super) cursor: Option<u64>,
     flight: VecDeque<Flight>,
     flight_rows: usize,
     flight_bytes: usize,
@@ -128,7 +130,7 @@ impl Submissions {
         self.flight.push_back(Flight { tag: self.tag, rows: rows.len(), bytes });
         self.flight_rows += rows.len();
         self.flight_bytes += bytes;
-        Output::Send { tag: Some(self.tag), message: ToRouter::Submit { job, rows } }
+        Output::Send { tag: Some(self.tag), message: ToRouter::Submit { job, cursor: self.cursor.unwrap_or(0), rows } }
     }
 }
 
@@ -220,6 +222,7 @@ impl Client {
         let settled = submissions.at_end && submissions.queue.is_empty() && submissions.flight.is_empty();
         if settled && may_send && submissions.must_rewind() {
             submissions.rewind();
+            submissions.cursor = Some(self.deliveries.committed);
             self.outputs.push_back(Output::Rewind);
         }
         if !submissions.at_end && !submissions.reading && submissions.queue.len() < QUEUED_ROWS_MAX {

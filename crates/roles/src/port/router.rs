@@ -148,7 +148,7 @@ impl RouterPort {
         mut find: impl FnMut(Key) -> Vec<(Lsn, Record)>,
     ) {
         match inbound {
-            Inbound::Submit { job, rows, generation: seen } => {
+            Inbound::Submit { job, cursor: _, rows, generation: seen } => {
                 *seen = generation;
                 let no = self.jobs.get(job).and_then(|job| job.no);
                 for row in rows {
@@ -229,7 +229,7 @@ impl RouterPort {
                 self.on_open_job(&spec);
                 Inbound::OpenJob(spec)
             }
-            ToRouter::Submit { job, rows } => {
+            ToRouter::Submit { job, cursor, rows } => {
                 let Some(known) = self.jobs.get(&job) else {
                     let rows = rows.into_iter().map(|row| row.row).collect();
                     let refused = ToClient::Refused { job, rows, refusal: Refusal::UnknownJob };
@@ -237,11 +237,16 @@ impl RouterPort {
                     self.pump.session.commit(now, place);
                     return None;
                 };
-                Inbound::Submit { job, rows: keyed(&known.hasher, rows), generation: Generation::default() }
+                let rows = keyed(&known.hasher, rows);
+                Inbound::Submit { job, cursor, rows, generation: Generation::default() }
             }
             ToRouter::Scanned { job } => Inbound::Scanned { job },
             ToRouter::Ask { id, question } => Inbound::Ask { id, question, prior: None },
-            ToRouter::Register(registration) => Inbound::Register(registration),
+            ToRouter::Register(registration) => {
+                // A later life of the worker may no longer know what an earlier one died with.
+                self.leave_out(registration.died_with.iter().copied().collect());
+                Inbound::Register(registration)
+            }
             ToRouter::Results(items) => {
                 self.leave_out(items.iter().map(|item| item.fence).collect());
                 Inbound::Results(items)

@@ -92,6 +92,8 @@ pub enum Inbound {
     Submit {
         /// The job.
         job: JobId,
+        /// What its sink is known to have: see [`sheaf_task::ToRouter::Submit`].
+        cursor: u64,
         /// At most [`sheaf_task::BATCH_ROWS_MAX`].
         rows: Vec<KeyedRow>,
         /// Of the index that the rows were looked up in.

@@ -43,7 +43,7 @@ impl Router {
         }
         let mut gate = match inbound {
             Inbound::OpenJob(spec) => self.on_open_job(peer, spec),
-            Inbound::Submit { job, rows, generation: _ } => self.on_submit(peer, job, rows),
+            Inbound::Submit { job, cursor, rows, generation: _ } => self.on_submit(peer, job, cursor, rows),
             Inbound::Scanned { job } => self.on_scanned(peer, job),
             Inbound::Ask { id, question, prior } => self.on_ask(peer, id, question, prior),
             Inbound::Register(registration) => self.on_register(peer, registration),
@@ -70,7 +70,7 @@ impl Router {
     /// A row was looked up in an older index and is not known here: what it found may be gone, what it missed may be
     /// there by now.
     fn must_relook(&self, inbound: &Inbound) -> bool {
-        let Inbound::Submit { job, rows, generation } = inbound else { return false };
+        let Inbound::Submit { job, cursor: _, rows, generation } = inbound else { return false };
         let Some(no) = self.jobs.find(*job).filter(|_| self.is_stale(*generation)) else { return false };
         let unknown = |row: &KeyedRow| {
             let waits = self.tasks.find(row.key).is_some_and(|ix| self.waits(ix, no, row.row).is_some());
@@ -191,7 +191,7 @@ impl Router {
 
     /// Each row joins what is open, is answered by what is finished, or becomes a task. What is refused goes back to
     /// the client by reason.
-    pub(super) fn on_submit(&mut self, peer: PeerId, job: JobId, rows: Vec<KeyedRow>) -> Lsn {
+    pub(super) fn on_submit(&mut self, peer: PeerId, job: JobId, cursor: u64, rows: Vec<KeyedRow>) -> Lsn {
         let mut gate = Lsn::NONE;
         let mut refused = BTreeMap::<String, (Refusal, Vec<RowId>)>::new();
         let no = match self.job_of(peer, job) {
@@ -203,7 +203,7 @@ impl Router {
         for row in rows {
             let id = row.row;
             let taken = match &no {
-                Ok(no) => self.take_row(*no, row),
+                Ok(no) => self.take_row(*no, cursor, row),
                 Err((_, refusal)) => Taken::Refused(refusal.clone()),
             };
             match taken {
@@ -221,14 +221,14 @@ impl Router {
         gate
     }
 
-    fn take_row(&mut self, no: JobNo, row: KeyedRow) -> Taken {
+    fn take_row(&mut self, no: JobNo, cursor: u64, row: KeyedRow) -> Taken {
         let open = self.tasks.find(row.key);
         if let Some(rests) = open.and_then(|ix| self.waits(ix, no, row.row)) {
             return Taken::Rests(self.known(rests));
         }
         let prior = self.recent.prior(row.key, no, row.row, row.prior).unwrap_or_default();
-        let will_come = prior.number.is_some_and(|number| number > self.jobs.job(no).counts.settled);
-        if will_come {
+        // Not what is settled now: this message may have been on its way while the row's result was on its way back.
+        if prior.number.is_some_and(|number| number > cursor) {
             return Taken::Rests(self.known(self.out.written()));
         }
         if open.is_some() {

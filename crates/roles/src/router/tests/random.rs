@@ -196,7 +196,8 @@ impl Day {
         if self.world.router.job_no(JobId(id(job))).is_some() {
             self.pending.insert(self.world.seq + 1, (job, missing.into_iter().map(|(row, _)| row).collect()));
         }
-        self.message(&peer, Inbound::Submit { job: JobId(id(job)), rows, generation });
+        let cursor = self.clients[at].cursor;
+        self.message(&peer, Inbound::Submit { job: JobId(id(job)), cursor, rows, generation });
     }
 
     fn commit(&mut self, at: usize) {
