@@ -135,9 +135,10 @@ async fn stop(server: Server) {
 
 async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);
+    let mut looks = tokio::time::interval(Duration::from_millis(5));
     while !is_so() {
         assert!(Instant::now() < deadline, "never: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        looks.tick().await;
     }
 }
 
