@@ -1,5 +1,7 @@
 //! What users get wrong: each a clear error or a failed row, and nothing else lost.
 
+#![allow(clippy::expect_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::io::{Read, Write};

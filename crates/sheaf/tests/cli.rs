@@ -1,5 +1,7 @@
 //! The command line as users meet it: help, completions, flags of `run`, and the commands of operators on a stopped router.
 
+#![allow(clippy::expect_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use common::{Sandbox, text, wait_until};

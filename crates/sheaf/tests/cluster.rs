@@ -1,5 +1,7 @@
 //! Router, workers and client as processes of their own on loopback, each killed in turn.
 
+#![allow(clippy::expect_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::time::Instant;

@@ -4,6 +4,8 @@
 //!
 //! Knows nothing of what the commands print: a block passes by its exit code.
 
+#![allow(clippy::expect_used, reason = "a test fails by panicking")]
+
 use std::fs;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};

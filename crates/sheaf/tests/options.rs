@@ -1,5 +1,7 @@
 //! The options of `sheaf run`, each by what it does to a job: bounds, retries, sources and sinks.
 
+#![allow(clippy::expect_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use common::{Sandbox, text};

@@ -1,5 +1,7 @@
 //! `sheaf run` in one process: the whole job, crashes, repeats, changed rows, bad input.
 
+#![allow(clippy::expect_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use common::{Sandbox, text, wait_until};
