@@ -1,14 +1,19 @@
-//! Memory forms to wire forms and back: the entry points, the errors, and the pieces that messages share.
+//! Messages to bytes and back: the entry points, the errors, and the pieces that messages share.
 //!
-//! Decoding takes any bytes: it returns an error, never panics, and copies no body.
+//! Encoding allocates once. Decoding takes any bytes: it returns an error, never panics, and copies no body.
+//!
+//! Limits that a role answers with a refusal (the length of a body, of a job's and of a worker's names) are that role's
+//! to check: here, what is over its limit is no message, and ends the session that it came on.
 
 mod answer;
 mod client;
+mod put;
 mod router;
 mod worker;
 
 use bytes::Bytes;
 use prost::Message;
+use put::{Put, Writer};
 
 use crate::wire;
 use crate::{
@@ -64,7 +69,7 @@ macro_rules! codec {
         impl $memory {
             /// Its wire bytes.
             pub fn encode(&self) -> Bytes {
-                wire::$memory::from(self).encode_to_vec().into()
+                put::encode(self)
             }
 
             /// Reads wire bytes. Bodies are slices of `bytes`.
@@ -99,22 +104,16 @@ fn name(text: String, field: &'static str) -> Result<String> {
     Ok(text)
 }
 
-fn bytes(id: &[u8; 16]) -> Bytes {
-    Bytes::copy_from_slice(id)
-}
-
 fn all<W, M: TryFrom<W, Error = DecodeError>>(items: Vec<W>, max: usize, field: &'static str) -> Result<Vec<M>> {
     at_most(items.len(), max, field)?;
     items.into_iter().map(M::try_from).collect()
 }
 
-fn each<'a, M, W: From<&'a M>>(items: &'a [M]) -> Vec<W> {
-    items.iter().map(W::from).collect()
-}
-
-impl From<&Fence> for wire::Fence {
-    fn from(fence: &Fence) -> Self {
-        Self { key: bytes(&fence.key.0), epoch: fence.epoch, attempt: fence.attempt }
+impl Put for Fence {
+    fn put(&self, to: &mut Writer) {
+        to.bytes(1, self.key.0);
+        to.uint(2, self.epoch);
+        to.uint(3, self.attempt);
     }
 }
 
@@ -126,13 +125,12 @@ impl TryFrom<wire::Fence> for Fence {
     }
 }
 
-impl From<&Outcome> for wire::Outcome {
-    fn from(outcome: &Outcome) -> Self {
-        let kind = match outcome {
-            Outcome::Ok(body) => wire::OutcomeKind::Ok(body.clone()),
-            Outcome::Failed(failure) => wire::OutcomeKind::Failed(failure.into()),
-        };
-        Self { kind: Some(kind) }
+impl Put for Outcome {
+    fn put(&self, to: &mut Writer) {
+        match self {
+            Outcome::Ok(body) => to.given(1, body),
+            Outcome::Failed(failure) => to.message(2, failure),
+        }
     }
 }
 
@@ -147,18 +145,16 @@ impl TryFrom<wire::Outcome> for Outcome {
     }
 }
 
-impl From<&Failure> for wire::Failure {
-    fn from(failure: &Failure) -> Self {
-        let Evidence { exit_code, signal, stderr, worker, deaths } = &failure.evidence;
-        Self {
-            class: number_of(&Class::ALL, failure.class),
-            message: failure.message.clone(),
-            exit_code: *exit_code,
-            signal: *signal,
-            stderr: stderr.clone(),
-            worker: worker.clone(),
-            deaths: *deaths,
-        }
+impl Put for Failure {
+    fn put(&self, to: &mut Writer) {
+        let Evidence { exit_code, signal, stderr, worker, deaths } = &self.evidence;
+        to.uint(1, number_of(&Class::ALL, self.class));
+        to.bytes(2, &self.message);
+        to.sint(3, *exit_code);
+        to.sint(4, *signal);
+        to.bytes(5, stderr);
+        to.bytes(6, worker);
+        to.uint(7, *deaths);
     }
 }
 
@@ -183,22 +179,22 @@ impl TryFrom<wire::Failure> for Failure {
 
 const ORDERS: [Order; 3] = [Order::Fifo, Order::Shortest, Order::Auto];
 
-impl From<&JobSpec> for wire::JobSpec {
-    fn from(spec: &JobSpec) -> Self {
-        Self {
-            job: bytes(&spec.job.0),
-            name: spec.name.clone(),
-            service: spec.service.clone(),
-            revision: spec.revision.clone(),
-            nonce: spec.nonce.clone(),
-            cursor: spec.cursor,
-            cursor_router: spec.cursor_router.map(|router| bytes(&router.0)).unwrap_or_default(),
-            timeout_ms: spec.options.timeout_ms,
-            retries: spec.options.retries,
-            order: number_of(&ORDERS, spec.options.order),
-            weight: spec.options.weight,
-            rate_millihertz: spec.options.rate_millihertz,
+impl Put for JobSpec {
+    fn put(&self, to: &mut Writer) {
+        to.bytes(1, self.job.0);
+        to.bytes(2, &self.name);
+        to.bytes(3, &self.service);
+        to.bytes(4, &self.revision);
+        to.bytes(5, &self.nonce);
+        to.uint(6, self.cursor);
+        if let Some(router) = self.cursor_router {
+            to.bytes(7, router.0);
         }
+        to.uint(8, self.options.timeout_ms);
+        to.uint(9, self.options.retries);
+        to.uint(10, number_of(&ORDERS, self.options.order));
+        to.uint(11, self.options.weight);
+        to.uint(12, self.options.rate_millihertz);
     }
 }
 
@@ -210,9 +206,9 @@ impl TryFrom<wire::JobSpec> for JobSpec {
         let known = !w.cursor_router.is_empty();
         Ok(Self {
             job: id!(crate::JobId, w.job, "job.job")?,
-            name: name(w.name, "job.name")?,
-            service: name(w.service, "job.service")?,
-            revision: name(w.revision, "job.revision")?,
+            name: w.name,
+            service: w.service,
+            revision: w.revision,
             nonce: w.nonce,
             cursor: w.cursor,
             cursor_router: known.then(|| id!(RouterId, w.cursor_router, "job.cursor_router")).transpose()?,
@@ -227,9 +223,11 @@ impl TryFrom<wire::JobSpec> for JobSpec {
     }
 }
 
-impl From<&Capacity> for wire::Capacity {
-    fn from(c: &Capacity) -> Self {
-        Self { batch: c.batch, depth: c.depth, bytes: c.bytes }
+impl Put for Capacity {
+    fn put(&self, to: &mut Writer) {
+        to.uint(1, self.batch);
+        to.uint(2, self.depth);
+        to.uint(3, self.bytes);
     }
 }
 
@@ -241,10 +239,11 @@ impl TryFrom<wire::Capacity> for Capacity {
     }
 }
 
-impl From<&JobCounts> for wire::JobCounts {
-    fn from(c: &JobCounts) -> Self {
-        let JobCounts { submitted, ok, failed, open, running, cached, retried, last_number, settled } = *c;
-        Self { submitted, ok, failed, open, running, cached, retried, last_number, settled }
+impl Put for JobCounts {
+    fn put(&self, to: &mut Writer) {
+        let JobCounts { submitted, ok, failed, open, running, cached, retried, last_number, settled } = *self;
+        let counts = [submitted, ok, failed, open, running, cached, retried, last_number, settled];
+        (1..).zip(counts).for_each(|(field, count)| to.uint(field, count));
     }
 }
 
@@ -257,10 +256,10 @@ impl TryFrom<wire::JobCounts> for JobCounts {
     }
 }
 
-impl From<&Refusal> for wire::Refusal {
-    fn from(refusal: &Refusal) -> Self {
-        let (kind, a, b) = match refusal {
-            Refusal::Busy { retry_ms } => (1, *retry_ms, 0),
+impl Put for Refusal {
+    fn put(&self, to: &mut Writer) {
+        let (kind, a, b) = match self {
+            Refusal::Busy { retry_ms } => (1_u32, *retry_ms, 0),
             Refusal::TooLong { len, max } => (2, *len, *max),
             Refusal::UnknownJob => (3, 0, 0),
             Refusal::Cancelled => (4, 0, 0),
@@ -268,7 +267,9 @@ impl From<&Refusal> for wire::Refusal {
             Refusal::CursorAhead { last } => (6, *last, 0),
             Refusal::Stopping => (7, 0, 0),
         };
-        Self { kind, a, b }
+        to.uint(1, kind);
+        to.uint(2, a);
+        to.uint(3, b);
     }
 }
 

@@ -1,22 +1,23 @@
 //! [`Answer`] and what it carries.
 
-use super::{Result, all, bytes, each, id, number_of, numbered, required};
+use super::put::{Put, Writer};
+use super::{Result, all, id, number_of, numbered, required};
 use crate::wire::{self, AnswerKind, TaskStateKind};
 use crate::{
     Answer, DecodeError, FENCES_MAX, FailureRow, JobId, JobInfo, JobState, Key, RowId, TaskInfo, TaskState, Waiting,
     WorkerId, WorkerInfo,
 };
 
-impl From<&Answer> for AnswerKind {
-    fn from(answer: &Answer) -> Self {
-        match answer {
-            Answer::Jobs(jobs) => AnswerKind::Jobs(wire::Jobs { jobs: each(jobs) }),
-            Answer::Workers(workers) => AnswerKind::Workers(wire::Workers { workers: each(workers) }),
-            Answer::Task(task) => AnswerKind::Task(wire::MaybeTask { task: task.as_ref().map(Into::into) }),
-            Answer::Failures(rows) => AnswerKind::Failures(wire::Failures { rows: each(rows) }),
-            Answer::Done(tasks) => AnswerKind::Done(*tasks),
-            Answer::NotFound => AnswerKind::NotFound(wire::Unit {}),
-            Answer::Stopping => AnswerKind::Stopping(wire::Unit {}),
+impl Put for Answer {
+    fn put(&self, to: &mut Writer) {
+        match self {
+            Answer::Jobs(jobs) => to.nested(2, |to| to.each(1, jobs)),
+            Answer::Workers(workers) => to.nested(3, |to| to.each(1, workers)),
+            Answer::Task(task) => to.nested(4, |to| to.each(1, task.as_slice())),
+            Answer::Failures(rows) => to.nested(5, |to| to.each(1, rows)),
+            Answer::Done(tasks) => to.number(6, *tasks),
+            Answer::NotFound => to.unit(7),
+            Answer::Stopping => to.unit(8),
         }
     }
 }
@@ -39,15 +40,13 @@ impl TryFrom<AnswerKind> for Answer {
 
 const JOB_STATES: [JobState; 3] = [JobState::Open, JobState::Done, JobState::Cancelled];
 
-impl From<&JobInfo> for wire::JobInfo {
-    fn from(info: &JobInfo) -> Self {
-        Self {
-            job: bytes(&info.job.0),
-            name: info.name.clone(),
-            service: info.service.clone(),
-            state: number_of(&JOB_STATES, info.state),
-            counts: Some((&info.counts).into()),
-        }
+impl Put for JobInfo {
+    fn put(&self, to: &mut Writer) {
+        to.bytes(1, self.job.0);
+        to.bytes(2, &self.name);
+        to.bytes(3, &self.service);
+        to.uint(4, number_of(&JOB_STATES, self.state));
+        to.message(5, &self.counts);
     }
 }
 
@@ -65,18 +64,16 @@ impl TryFrom<wire::JobInfo> for JobInfo {
     }
 }
 
-impl From<&WorkerInfo> for wire::WorkerInfo {
-    fn from(info: &WorkerInfo) -> Self {
-        Self {
-            worker: bytes(&info.worker.0),
-            name: info.name.clone(),
-            services: info.services.clone(),
-            batch: info.batch,
-            depth: info.depth,
-            outstanding: info.outstanding,
-            silent_ms: info.silent_ms,
-            quarantined: info.quarantined,
-        }
+impl Put for WorkerInfo {
+    fn put(&self, to: &mut Writer) {
+        to.bytes(1, self.worker.0);
+        to.bytes(2, &self.name);
+        self.services.iter().for_each(|service| to.given(3, service));
+        to.uint(4, self.batch);
+        to.uint(5, self.depth);
+        to.uint(6, self.outstanding);
+        to.uint(7, self.silent_ms);
+        to.uint(8, self.quarantined);
     }
 }
 
@@ -97,15 +94,13 @@ impl TryFrom<wire::WorkerInfo> for WorkerInfo {
     }
 }
 
-impl From<&TaskInfo> for wire::TaskInfo {
-    fn from(info: &TaskInfo) -> Self {
-        Self {
-            key: bytes(&info.key.0),
-            service: info.service.clone(),
-            body_len: info.body_len,
-            attempts: info.attempts,
-            state: Some((&info.state).into()),
-        }
+impl Put for TaskInfo {
+    fn put(&self, to: &mut Writer) {
+        to.bytes(1, self.key.0);
+        to.bytes(2, &self.service);
+        to.uint(3, self.body_len);
+        to.uint(4, self.attempts);
+        to.message(5, &self.state);
     }
 }
 
@@ -123,17 +118,17 @@ impl TryFrom<wire::TaskInfo> for TaskInfo {
     }
 }
 
-impl From<&TaskState> for wire::TaskState {
-    fn from(state: &TaskState) -> Self {
-        let kind = match state {
-            TaskState::Waiting(why) => TaskStateKind::Waiting(why.into()),
-            TaskState::Running { worker, ms } => {
-                TaskStateKind::Running(wire::Running { worker: worker.clone(), ms: *ms })
-            }
-            TaskState::Ok => TaskStateKind::Ok(wire::Unit {}),
-            TaskState::Failed(failure) => TaskStateKind::Failed(failure.into()),
-        };
-        Self { kind: Some(kind) }
+impl Put for TaskState {
+    fn put(&self, to: &mut Writer) {
+        match self {
+            TaskState::Waiting(why) => to.message(1, why),
+            TaskState::Running { worker, ms } => to.nested(2, |to| {
+                to.bytes(1, worker);
+                to.uint(2, *ms);
+            }),
+            TaskState::Ok => to.unit(3),
+            TaskState::Failed(failure) => to.message(4, failure),
+        }
     }
 }
 
@@ -150,18 +145,21 @@ impl TryFrom<wire::TaskState> for TaskState {
     }
 }
 
-impl From<&Waiting> for wire::Waiting {
-    fn from(why: &Waiting) -> Self {
-        let (kind, service, a, b) = match why {
-            Waiting::NoWorker { service } => (1, service.clone(), 0, 0),
-            Waiting::AllFull { workers, ahead } => (2, String::new(), u64::from(*workers), *ahead),
-            Waiting::Backoff { ms } => (3, String::new(), *ms, 0),
-            Waiting::Withheld { ms } => (4, String::new(), *ms, 0),
-            Waiting::Suspect => (5, String::new(), 0, 0),
-            Waiting::Rate => (6, String::new(), 0, 0),
-            Waiting::Ready => (7, String::new(), 0, 0),
+impl Put for Waiting {
+    fn put(&self, to: &mut Writer) {
+        let (kind, service, a, b) = match self {
+            Waiting::NoWorker { service } => (1_u32, service.as_str(), 0, 0),
+            Waiting::AllFull { workers, ahead } => (2, "", u64::from(*workers), *ahead),
+            Waiting::Backoff { ms } => (3, "", *ms, 0),
+            Waiting::Withheld { ms } => (4, "", *ms, 0),
+            Waiting::Suspect => (5, "", 0, 0),
+            Waiting::Rate => (6, "", 0, 0),
+            Waiting::Ready => (7, "", 0, 0),
         };
-        Self { kind, service, a, b }
+        to.uint(1, kind);
+        to.bytes(2, service);
+        to.uint(3, a);
+        to.uint(4, b);
     }
 }
 
@@ -182,16 +180,14 @@ impl TryFrom<wire::Waiting> for Waiting {
     }
 }
 
-impl From<&FailureRow> for wire::FailureRow {
-    fn from(row: &FailureRow) -> Self {
-        Self {
-            number: row.number,
-            row: bytes(&row.row.0),
-            key: bytes(&row.key.0),
-            attempts: row.attempts,
-            failure: Some((&row.failure).into()),
-            body: row.body.clone(),
-        }
+impl Put for FailureRow {
+    fn put(&self, to: &mut Writer) {
+        to.uint(1, self.number);
+        to.bytes(2, self.row.0);
+        to.bytes(3, self.key.0);
+        to.uint(4, self.attempts);
+        to.message(5, &self.failure);
+        to.bytes(6, &self.body);
     }
 }
 

@@ -1,34 +1,37 @@
 //! [`ToClient`] and what it carries.
 
-use super::{Result, all, at_most, bytes, each, id, name, required};
+use super::put::{Put, Writer};
+use super::{Result, all, at_most, id, name, required};
 use crate::wire::{self, ToClientKind};
 use crate::{Answer, BATCH_ROWS_MAX, DecodeError, DeliveredRow, JobId, Key, RouterId, RowId, ToClient};
 
-impl From<&ToClient> for wire::ToClient {
-    fn from(message: &ToClient) -> Self {
-        let kind = match message {
-            ToClient::JobOpened { job, router, cursor, counts } => ToClientKind::JobOpened(wire::JobOpened {
-                job: bytes(&job.0),
-                router: bytes(&router.0),
-                cursor: *cursor,
-                counts: Some(counts.into()),
+impl Put for ToClient {
+    fn put(&self, to: &mut Writer) {
+        match self {
+            ToClient::JobOpened { job, router, cursor, counts } => to.nested(1, |to| {
+                to.bytes(1, job.0);
+                to.bytes(2, router.0);
+                to.uint(3, *cursor);
+                to.message(4, counts);
             }),
-            ToClient::JobRefused { job, refusal } => {
-                ToClientKind::JobRefused(wire::JobRefused { job: bytes(&job.0), refusal: Some(refusal.into()) })
-            }
-            ToClient::Deliver { job, rows } => {
-                ToClientKind::Deliver(wire::Deliver { job: bytes(&job.0), rows: each(rows) })
-            }
-            ToClient::Refused { job, rows, refusal } => ToClientKind::Refused(wire::RowsRefused {
-                job: bytes(&job.0),
-                rows: rows.iter().map(|row| bytes(&row.0)).collect(),
-                refusal: Some(refusal.into()),
+            ToClient::JobRefused { job, refusal } => to.nested(2, |to| {
+                to.bytes(1, job.0);
+                to.message(2, refusal);
             }),
-            ToClient::Answer { id, answer } => {
-                ToClientKind::Answer(wire::Answered { id: *id, kind: Some(answer.into()) })
-            }
-        };
-        Self { kind: Some(kind) }
+            ToClient::Deliver { job, rows } => to.nested(3, |to| {
+                to.bytes(1, job.0);
+                to.each(2, rows);
+            }),
+            ToClient::Refused { job, rows, refusal } => to.nested(4, |to| {
+                to.bytes(1, job.0);
+                rows.iter().for_each(|row| to.given(2, row.0));
+                to.message(3, refusal);
+            }),
+            ToClient::Answer { id, answer } => to.nested(5, |to| {
+                to.uint(1, *id);
+                answer.put(to);
+            }),
+        }
     }
 }
 
@@ -66,18 +69,16 @@ impl TryFrom<wire::ToClient> for ToClient {
     }
 }
 
-impl From<&DeliveredRow> for wire::DeliveredRow {
-    fn from(row: &DeliveredRow) -> Self {
-        Self {
-            number: row.number,
-            row: bytes(&row.row.0),
-            key: bytes(&row.key.0),
-            outcome: Some((&row.outcome).into()),
-            attempts: row.attempts,
-            worker: row.worker.clone(),
-            ms: row.ms,
-            cached: row.cached,
-        }
+impl Put for DeliveredRow {
+    fn put(&self, to: &mut Writer) {
+        to.uint(1, self.number);
+        to.bytes(2, self.row.0);
+        to.bytes(3, self.key.0);
+        to.message(4, &self.outcome);
+        to.uint(5, self.attempts);
+        to.bytes(6, &self.worker);
+        to.uint(7, self.ms);
+        to.uint(8, self.cached);
     }
 }
 

@@ -1,27 +1,31 @@
 //! [`ToRouter`] and what it carries.
 
-use super::{Result, all, at_most, bytes, each, id, name, required};
+use super::put::{Put, Writer};
+use super::{Result, all, at_most, id, required};
 use crate::wire::{self, ToRouterKind};
 use crate::{
-    BATCH_ROWS_MAX, DecodeError, FENCES_MAX, JobId, Key, Question, Registration, ResultItem, RowId, SERVICES_MAX,
-    SubmitRow, ToRouter, WorkerId,
+    BATCH_ROWS_MAX, DecodeError, FENCES_MAX, JobId, Key, Question, Registration, ResultItem, RowId, SubmitRow,
+    ToRouter, WorkerId,
 };
 
-impl From<&ToRouter> for wire::ToRouter {
-    fn from(message: &ToRouter) -> Self {
-        let kind = match message {
-            ToRouter::OpenJob(spec) => ToRouterKind::OpenJob(spec.into()),
-            ToRouter::Submit { job, rows } => {
-                ToRouterKind::Submit(wire::Submit { job: bytes(&job.0), rows: each(rows) })
-            }
-            ToRouter::Scanned { job } => ToRouterKind::Scanned(bytes(&job.0)),
-            ToRouter::Ask { id, question } => ToRouterKind::Ask(wire::Ask { id: *id, kind: Some(question.into()) }),
-            ToRouter::Register(registration) => ToRouterKind::Register(registration.into()),
-            ToRouter::Results(items) => ToRouterKind::Results(wire::Results { items: each(items) }),
-            ToRouter::Recalled(fences) => ToRouterKind::Recalled(wire::Fences { fences: each(fences) }),
-            ToRouter::Leave => ToRouterKind::Leave(wire::Unit {}),
-        };
-        Self { kind: Some(kind) }
+impl Put for ToRouter {
+    fn put(&self, to: &mut Writer) {
+        match self {
+            ToRouter::OpenJob(spec) => to.message(1, spec),
+            ToRouter::Submit { job, rows } => to.nested(2, |to| {
+                to.bytes(1, job.0);
+                to.each(2, rows);
+            }),
+            ToRouter::Scanned { job } => to.given(3, job.0),
+            ToRouter::Ask { id, question } => to.nested(4, |to| {
+                to.uint(1, *id);
+                question.put(to);
+            }),
+            ToRouter::Register(registration) => to.message(5, registration),
+            ToRouter::Results(items) => to.nested(6, |to| to.each(1, items)),
+            ToRouter::Recalled(fences) => to.nested(7, |to| to.each(1, fences)),
+            ToRouter::Leave => to.unit(8),
+        }
     }
 }
 
@@ -47,9 +51,11 @@ impl TryFrom<wire::ToRouter> for ToRouter {
     }
 }
 
-impl From<&SubmitRow> for wire::SubmitRow {
-    fn from(row: &SubmitRow) -> Self {
-        Self { row: bytes(&row.row.0), sample: row.sample, body: row.body.clone() }
+impl Put for SubmitRow {
+    fn put(&self, to: &mut Writer) {
+        to.bytes(1, self.row.0);
+        to.uint(2, self.sample);
+        to.bytes(3, &self.body);
     }
 }
 
@@ -61,17 +67,15 @@ impl TryFrom<wire::SubmitRow> for SubmitRow {
     }
 }
 
-impl From<&Registration> for wire::Registration {
-    fn from(r: &Registration) -> Self {
-        Self {
-            worker: bytes(&r.worker.0),
-            incarnation: r.incarnation,
-            name: r.name.clone(),
-            services: r.services.clone(),
-            capacity: Some((&r.capacity).into()),
-            holding: each(&r.holding),
-            died_with: each(&r.died_with),
-        }
+impl Put for Registration {
+    fn put(&self, to: &mut Writer) {
+        to.bytes(1, self.worker.0);
+        to.uint(2, self.incarnation);
+        to.bytes(3, &self.name);
+        self.services.iter().for_each(|service| to.given(4, service));
+        to.message(5, &self.capacity);
+        to.each(6, &self.holding);
+        to.each(7, &self.died_with);
     }
 }
 
@@ -79,12 +83,11 @@ impl TryFrom<wire::Registration> for Registration {
     type Error = DecodeError;
 
     fn try_from(w: wire::Registration) -> Result<Self> {
-        at_most(w.services.len(), SERVICES_MAX, "register.services")?;
         Ok(Self {
             worker: id!(WorkerId, w.worker, "register.worker")?,
             incarnation: w.incarnation,
-            name: name(w.name, "register.name")?,
-            services: w.services.into_iter().map(|s| name(s, "register.service")).collect::<Result<_>>()?,
+            name: w.name,
+            services: w.services,
             capacity: required(w.capacity, "register.capacity")?.try_into()?,
             holding: all(w.holding, FENCES_MAX, "register.holding")?,
             died_with: all(w.died_with, FENCES_MAX, "register.died_with")?,
@@ -92,9 +95,11 @@ impl TryFrom<wire::Registration> for Registration {
     }
 }
 
-impl From<&ResultItem> for wire::ResultItem {
-    fn from(item: &ResultItem) -> Self {
-        Self { fence: Some((&item.fence).into()), outcome: Some((&item.outcome).into()), ms: item.ms }
+impl Put for ResultItem {
+    fn put(&self, to: &mut Writer) {
+        to.message(1, &self.fence);
+        to.message(2, &self.outcome);
+        to.uint(3, self.ms);
     }
 }
 
@@ -110,21 +115,23 @@ impl TryFrom<wire::ResultItem> for ResultItem {
     }
 }
 
-impl From<&Question> for wire::AskKind {
-    fn from(question: &Question) -> Self {
-        match question {
-            Question::Jobs => wire::AskKind::Jobs(wire::Unit {}),
-            Question::Workers => wire::AskKind::Workers(wire::Unit {}),
-            Question::CancelJob(job) => wire::AskKind::CancelJob(bytes(&job.0)),
-            Question::Task(key) => wire::AskKind::Task(bytes(&key.0)),
-            Question::Failures { job, after, limit } => {
-                wire::AskKind::Failures(wire::AskFailures { job: bytes(&job.0), after: *after, limit: *limit })
-            }
-            Question::Retry { job, keys } => wire::AskKind::Retry(wire::AskRetry {
-                job: bytes(&job.0),
-                keys: keys.iter().map(|key| bytes(&key.0)).collect(),
+impl Put for Question {
+    fn put(&self, to: &mut Writer) {
+        match self {
+            Question::Jobs => to.unit(2),
+            Question::Workers => to.unit(3),
+            Question::CancelJob(job) => to.given(4, job.0),
+            Question::Task(key) => to.given(5, key.0),
+            Question::Failures { job, after, limit } => to.nested(6, |to| {
+                to.bytes(1, job.0);
+                to.uint(2, *after);
+                to.uint(3, *limit);
             }),
-            Question::Shutdown => wire::AskKind::Shutdown(wire::Unit {}),
+            Question::Retry { job, keys } => to.nested(7, |to| {
+                to.bytes(1, job.0);
+                keys.iter().for_each(|key| to.given(2, key.0));
+            }),
+            Question::Shutdown => to.unit(8),
         }
     }
 }

@@ -1,8 +1,12 @@
 //! Every variant comes back as it went, and no bytes make the decoder panic.
 
-use bytes::Bytes;
+mod any;
 
-use crate::*;
+use bytes::Bytes;
+use proptest::prelude::*;
+use prost::Message;
+
+use crate::{wire, *};
 
 fn fence() -> Fence {
     Fence { key: Key([3; 16]), epoch: 7, attempt: 2 }
@@ -199,6 +203,117 @@ fn decoding_copies_no_body() {
     assert!(range.contains(&rows[0].body.as_ptr()));
 }
 
+/// It comes back as it went, and its bytes are those that prost writes for the same fields.
+macro_rules! check {
+    ($message:ident, $memory:ident) => {{
+        let bytes = $message.encode();
+        let read = wire::$memory::decode(bytes.clone()).unwrap();
+        prop_assert_eq!(&read.encode_to_vec(), &bytes);
+        prop_assert_eq!($memory::decode(bytes), Ok($message));
+    }};
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn anything_to_a_router_round_trips(message in any::to_router()) {
+        check!(message, ToRouter);
+    }
+
+    #[test]
+    fn anything_to_a_worker_round_trips(message in any::to_worker()) {
+        check!(message, ToWorker);
+    }
+
+    #[test]
+    fn anything_to_a_client_round_trips(message in any::to_client()) {
+        check!(message, ToClient);
+    }
+
+    #[test]
+    fn what_travels_alone_round_trips(spec in any::job_spec(), batch: u32, depth: u32, bytes: u64) {
+        let capacity = Capacity { batch, depth, bytes };
+        check!(spec, JobSpec);
+        check!(capacity, Capacity);
+    }
+
+    #[test]
+    fn random_bytes_do_not_make_it_panic(bytes in proptest::collection::vec(proptest::arbitrary::any::<u8>(), 0..200)) {
+        decode_all(bytes.into());
+    }
+}
+
+/// How many kinds of message the bytes are.
+fn decode_all(bytes: Bytes) -> usize {
+    let messages = [
+        ToRouter::decode(bytes.clone()).is_ok(),
+        ToWorker::decode(bytes.clone()).is_ok(),
+        ToClient::decode(bytes.clone()).is_ok(),
+        Capacity::decode(bytes.clone()).is_ok(),
+        JobCounts::decode(bytes.clone()).is_ok(),
+        JobSpec::decode(bytes.clone()).is_ok(),
+        Outcome::decode(bytes.clone()).is_ok(),
+        Fence::decode(bytes).is_ok(),
+    ];
+    messages.into_iter().filter(|is_one| *is_one).count()
+}
+
+/// A message to the router, written by hand.
+fn by_hand(kind: wire::ToRouterKind) -> Result<ToRouter, DecodeError> {
+    ToRouter::decode(wire::ToRouter { kind: Some(kind) }.encode_to_vec().into())
+}
+
+#[test]
+fn what_is_wrong_is_named() {
+    let result = |class, epoch_key: &'static [u8]| {
+        let failure = wire::Failure { class, ..wire::Failure::default() };
+        let fence = wire::Fence { key: Bytes::from_static(epoch_key), epoch: 1, attempt: 1 };
+        let outcome = wire::Outcome { kind: Some(wire::OutcomeKind::Failed(failure)) };
+        let item = wire::ResultItem { fence: Some(fence), outcome: Some(outcome), ms: 0 };
+        by_hand(wire::ToRouterKind::Results(wire::Results { items: vec![item] }))
+    };
+    assert!(result(1, &[1; 16]).is_ok());
+    assert_eq!(result(0, &[1; 16]), Err(DecodeError::Unknown { field: "failure.class", value: 0 }));
+    assert_eq!(result(8, &[1; 16]), Err(DecodeError::Unknown { field: "failure.class", value: 8 }));
+    assert_eq!(result(1, &[1; 17]), Err(DecodeError::IdLength { field: "fence.key", len: 17 }));
+    let nothing = wire::Results { items: vec![wire::ResultItem::default()] };
+    assert_eq!(by_hand(wire::ToRouterKind::Results(nothing)), Err(DecodeError::Missing { field: "result.fence" }));
+    let row = wire::SubmitRow { row: Bytes::from_static(&[1; 16]), ..wire::SubmitRow::default() };
+    let (len, max) = (BATCH_ROWS_MAX + 1, BATCH_ROWS_MAX);
+    let submit = wire::Submit { job: Bytes::from_static(&[1; 16]), rows: vec![row; len] };
+    let error = Err(DecodeError::TooLong { field: "submit.rows", len, max });
+    assert_eq!(by_hand(wire::ToRouterKind::Submit(submit)), error);
+    let long = Assignment {
+        fence: fence(),
+        service: "s".repeat(NAME_BYTES_MAX + 1),
+        timeout_ms: 0,
+        alone: false,
+        body: Bytes::new(),
+    };
+    let error = DecodeError::TooLong { field: "assign.service", len: NAME_BYTES_MAX + 1, max: NAME_BYTES_MAX };
+    assert_eq!(ToWorker::decode(ToWorker::Assign(vec![long]).encode()), Err(error));
+}
+
+#[test]
+fn what_the_router_answers_with_a_refusal_reaches_it() {
+    let long = "n".repeat(NAME_BYTES_MAX + 1);
+    for message in to_router() {
+        let message = match message {
+            ToRouter::OpenJob(spec) => ToRouter::OpenJob(JobSpec { name: long.clone(), service: long.clone(), ..spec }),
+            ToRouter::Register(r) => {
+                ToRouter::Register(Registration { services: vec![long.clone(); SERVICES_MAX + 1], ..r })
+            }
+            ToRouter::Submit { job, mut rows } => {
+                rows[0].body = vec![0; BODY_BYTES_MAX + 1].into();
+                ToRouter::Submit { job, rows }
+            }
+            other => other,
+        };
+        assert_eq!(ToRouter::decode(message.encode()), Ok(message));
+    }
+}
+
 #[test]
 fn limits_are_enforced() {
     let fences = vec![fence(); FENCES_MAX + 1];
@@ -218,8 +333,15 @@ fn no_bytes_make_it_panic() {
         seed ^= seed << 17;
         seed
     };
-    let samples: Vec<Bytes> =
-        to_router().iter().map(ToRouter::encode).chain(to_client().iter().map(ToClient::encode)).collect();
+    let mut samples: Vec<Bytes> = to_router().iter().map(ToRouter::encode).collect();
+    samples.extend(to_worker().iter().map(ToWorker::encode));
+    samples.extend(to_client().iter().map(ToClient::encode));
+    // Cut anywhere.
+    for sample in &samples {
+        for len in 0..sample.len() {
+            decode_all(sample.slice(..len));
+        }
+    }
     let mut accepted = 0;
     for round in 0..40_000 {
         let mut bytes = samples[round % samples.len()].to_vec();
@@ -230,10 +352,7 @@ fn no_bytes_make_it_panic() {
                 None => bytes.push(next() as u8),
             }
         }
-        let bytes = Bytes::from(bytes);
-        accepted += usize::from(ToRouter::decode(bytes.clone()).is_ok());
-        accepted += usize::from(ToWorker::decode(bytes.clone()).is_ok());
-        accepted += usize::from(ToClient::decode(bytes).is_ok());
+        accepted += decode_all(bytes.into());
     }
     assert!(accepted > 0, "damage that still decodes is part of the test");
 }

@@ -1,23 +1,23 @@
 //! [`ToWorker`] and what it carries.
 
-use super::{Result, all, bytes, each, id, name, required};
+use super::put::{Put, Writer};
+use super::{Result, all, id, name, required};
 use crate::wire::{self, ToWorkerKind};
 use crate::{Assignment, BATCH_ROWS_MAX, DecodeError, FENCES_MAX, RouterId, ToWorker};
 
-impl From<&ToWorker> for wire::ToWorker {
-    fn from(message: &ToWorker) -> Self {
-        let kind = match message {
-            ToWorker::Registered { router, keep, drop } => ToWorkerKind::Registered(wire::Registered {
-                router: bytes(&router.0),
-                keep: each(keep),
-                drop: each(drop),
+impl Put for ToWorker {
+    fn put(&self, to: &mut Writer) {
+        match self {
+            ToWorker::Registered { router, keep, drop } => to.nested(1, |to| {
+                to.bytes(1, router.0);
+                to.each(2, keep);
+                to.each(3, drop);
             }),
-            ToWorker::Assign(items) => ToWorkerKind::Assign(wire::Assign { items: each(items) }),
-            ToWorker::Recall(fences) => ToWorkerKind::Recall(wire::Fences { fences: each(fences) }),
-            ToWorker::Cancel(fences) => ToWorkerKind::Cancel(wire::Fences { fences: each(fences) }),
-            ToWorker::Refused(refusal) => ToWorkerKind::Refused(refusal.into()),
-        };
-        Self { kind: Some(kind) }
+            ToWorker::Assign(items) => to.nested(2, |to| to.each(1, items)),
+            ToWorker::Recall(fences) => to.nested(3, |to| to.each(1, fences)),
+            ToWorker::Cancel(fences) => to.nested(4, |to| to.each(1, fences)),
+            ToWorker::Refused(refusal) => to.message(5, refusal),
+        }
     }
 }
 
@@ -39,15 +39,13 @@ impl TryFrom<wire::ToWorker> for ToWorker {
     }
 }
 
-impl From<&Assignment> for wire::Assignment {
-    fn from(a: &Assignment) -> Self {
-        Self {
-            fence: Some((&a.fence).into()),
-            service: a.service.clone(),
-            timeout_ms: a.timeout_ms,
-            alone: a.alone,
-            body: a.body.clone(),
-        }
+impl Put for Assignment {
+    fn put(&self, to: &mut Writer) {
+        to.message(1, &self.fence);
+        to.bytes(2, &self.service);
+        to.uint(3, self.timeout_ms);
+        to.uint(4, self.alone);
+        to.bytes(5, &self.body);
     }
 }
 
