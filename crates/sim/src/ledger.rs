@@ -25,11 +25,12 @@ pub(crate) struct Ledger {
     acked_results: BTreeSet<Key>,
     /// Keys with an answer on disk: nothing may be given out for them any more.
     answered: BTreeSet<Key>,
+    /// Attempts given out for them nevertheless: none may begin.
+    late: BTreeSet<Fence>,
     /// Which life of which worker executed an attempt.
     started: BTreeMap<Fence, (usize, u64)>,
     /// Outcomes as workers reported them: whether any attempt at the key was ok.
     reported_ok: BTreeSet<Key>,
-    pub assigned: u64,
     pub executed: u64,
 }
 
@@ -86,15 +87,17 @@ impl Ledger {
 
     /// The router gives out an attempt.
     pub(crate) fn on_assigned(&mut self, fence: Fence) {
-        self.assigned += 1;
         if self.answered.contains(&fence.key) {
-            self.violate(format!("{:?} is given out again although its answer is on disk", fence.key));
+            self.late.insert(fence);
         }
     }
 
     /// A worker begins to execute.
     pub(crate) fn on_started(&mut self, fence: Fence, worker: usize, life: u64) {
         self.executed += 1;
+        if self.late.contains(&fence) {
+            self.violate(format!("{fence:?} was given out and executes although its answer was on disk"));
+        }
         if let Some((other, earlier)) = self.started.insert(fence, (worker, life)) {
             self.violate(format!("attempt {fence:?} executes twice: worker {other} life {earlier}, worker {worker} life {life}"));
         }

@@ -9,7 +9,7 @@ use sheaf_session::{
 };
 use sheaf_task::{
     Capacity, Fence, JobCounts, JobId, JobSpec, Key, KeyHasher, KeySecret, Question, Refusal, RowId, SubmitRow,
-    ToClient, ToRouter, topic,
+    ToClient, ToRouter, ToWorker, topic,
 };
 
 use super::Over;
@@ -315,7 +315,13 @@ impl RouterPort {
                 self.on_answered(now, &message, Some(job_no));
                 (Body::Inline(message.encode()), None)
             }
-            Outbound::Worker(message) => (Body::Inline(message.encode()), None),
+            Outbound::Worker(message) => {
+                if let ToWorker::Cancel(fences) = &message {
+                    // An assignment that has not left yet need not.
+                    self.leave_out(fences.iter().copied().collect());
+                }
+                (Body::Inline(message.encode()), None)
+            }
             message @ (Outbound::Assign { .. }
             | Outbound::Deliver { .. }
             | Outbound::Failures { .. }

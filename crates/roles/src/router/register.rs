@@ -27,8 +27,14 @@ impl Router {
         let coming = self.coming(peer, no);
         self.bind(peer, no);
         self.workers.worker_mut(no).capacity = self.clamp(registration.capacity);
-        for fence in &registration.died_with {
-            self.on_died_with(no, fence);
+        // A death that was reported before, or to a router that has died since, must not end what was begun after it.
+        let later = |held: &Fence, dead: &Fence| {
+            held.key == dead.key && (held.epoch, held.attempt) > (dead.epoch, dead.attempt)
+        };
+        for dead in &registration.died_with {
+            if !registration.holding.iter().any(|held| later(held, dead)) {
+                self.on_died_with(no, dead);
+            }
         }
         let (keep, drop) = self.judge_held(no, registration.holding);
         let kept = keep.iter().filter_map(|fence| self.tasks.find(fence.key)).collect::<BTreeSet<_>>();
