@@ -17,7 +17,7 @@ use sheaf_task::JobId;
 use super::files::{Files, io_error};
 use super::lines::{LineSink, Places};
 use super::sqlite::{self, TableSink};
-use super::{Sink, SinkError, SinkSpec, is_database, state_dir};
+use super::{Sink, SinkError, SinkSpec, is_database, is_named_as_lines, state_dir};
 
 /// A sink that this process alone writes to. Freed when this is dropped, or the process dies.
 #[derive(Debug)]
@@ -50,6 +50,7 @@ impl Claim {
         }
         let table = match (is_database(spec), &spec.table) {
             (false, _) => None,
+            (true, Some(_)) if is_named_as_lines(&path) => return Err(SinkError::TableInFile { path }),
             (true, None) => return Err(SinkError::NeedsTable { path }),
             (true, Some(_)) if spec.ordered => return Err(SinkError::OrderedTable),
             (true, Some(table)) => Some(table.clone()),

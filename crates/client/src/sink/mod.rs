@@ -197,6 +197,14 @@ pub enum SinkError {
         /// The database.
         path: PathBuf,
     },
+    /// A table, asked for in a file of lines.
+    #[error(
+        "{path} is named as a file of lines, and --table is for a SQLite database: leave it out, or name the file .sqlite"
+    )]
+    TableInFile {
+        /// The file.
+        path: PathBuf,
+    },
     /// An ordered table.
     #[error("--ordered is for files; a table has no order (use `order by row`)")]
     OrderedTable,
@@ -225,6 +233,11 @@ pub enum SinkError {
         /// The sink.
         path: PathBuf,
     },
+}
+
+fn is_named_as_lines(path: &Path) -> bool {
+    let ending = path.extension().map(|ending| ending.to_string_lossy().to_ascii_lowercase());
+    matches!(ending.as_deref(), Some("jsonl" | "ndjson" | "json" | "csv" | "tsv" | "txt"))
 }
 
 fn is_database(spec: &SinkSpec) -> bool {
