@@ -15,6 +15,7 @@ mod units;
 use std::process::ExitCode;
 
 use anyhow::Result;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser};
 
 use args::{Cli, Command};
@@ -26,7 +27,7 @@ fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|word| word == program::KEEPER_WORD) {
         return sheaf_worker::keeper::main();
     }
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|error| leave(&error));
     start_log();
     match dispatch(cli) {
         Ok(code) => ExitCode::from(code),
@@ -35,6 +36,20 @@ fn main() -> ExitCode {
             ExitCode::from(REFUSED)
         }
     }
+}
+
+/// Shows help, the version, or what is wrong with the command line, and exits as clap would.
+fn leave(error: &clap::Error) -> ! {
+    let shown = error.print();
+    if let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidArg)
+        && error.kind() == ErrorKind::UnknownArgument
+        && !word.starts_with('-')
+    {
+        eprintln!("The program and its arguments come last, after --, as in: -- {word} {{}}");
+    }
+    // A reader that went away has seen as much as it wanted.
+    let code = if shown.is_ok() { error.exit_code() } else { i32::from(REFUSED) };
+    std::process::exit(code)
 }
 
 fn dispatch(cli: Cli) -> Result<u8> {

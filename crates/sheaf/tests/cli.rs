@@ -63,10 +63,14 @@ fn usage_errors_exit_2() {
         &run(&["--timeout", "5 parsecs", "--", "echo", "{}"]),
         &run(&["--chaos", "drop=2", "--", "echo", "{}"]),
         &run(&["--stdin", "--serve", "--", "cat"]),
+        &run(&["--batch", "0", "--", "echo", "{}"]),
+        &run(&["--table", "labels", "--", "echo", "{}"]),
         &["task", "info", "nonsense"],
     ] {
         s.sheaf_exits(2, args);
     }
+    let said = text(&s.sheaf_exits(2, &run(&["echo", "{}"])));
+    assert!(said.contains("-- echo {}"), "{said}");
     assert!(!s.path("out.jsonl").exists() && !s.path(".sheaf").exists(), "a refusal leaves nothing behind");
 }
 

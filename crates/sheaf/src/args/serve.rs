@@ -19,7 +19,7 @@ pub(crate) struct UpArgs {
     #[arg(long, value_name = "DIR", env = "SHEAF_DATA", default_value = ".sheaf")]
     pub data: PathBuf,
     /// Silence of a worker that never re-runs anything.
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = units::duration)]
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = units::grace)]
     pub grace: Duration,
     #[command(flatten)]
     pub chaos: Chaos,
@@ -52,7 +52,7 @@ pub(crate) struct WorkerArgs {
 #[derive(Debug, Args)]
 pub(crate) struct ProgramArgs {
     /// Executions at once; the number of processors by default.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub batch: Option<u32>,
     /// Tasks waiting behind them; as many as the batch by default.
     #[arg(long, value_name = "N")]
