@@ -90,7 +90,7 @@ impl Tiers {
         Ok(candidates)
     }
 
-    /// Files to [`merge`](super::merge) into one now, if there are such; ask again after adding the result.
+    /// Files to [`merge`](fn@super::merge) into one now, if there are such; ask again after adding the result.
     pub fn plan_merge(&self) -> Option<Vec<Span>> {
         let group = self.files.windows(FAN).find(|group| is_mergeable(group))?;
         Some(group.iter().map(Index::span).collect())
