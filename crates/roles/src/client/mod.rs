@@ -12,7 +12,7 @@
 //!
 //! Invariants: the session commits a delivery only when the sink has it, with the cursor, in one act; deliveries enter
 //! the sink in order of their numbers, each once; a row that this run does not know is never written, but its number
-//! counts; memory is a few dozen bytes per row ([`rows`]), and no body.
+//! counts; memory is a few dozen bytes per row (`rows`), and no body.
 
 mod deliver;
 mod end;
