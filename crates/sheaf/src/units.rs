@@ -21,6 +21,16 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(seconds).map_err(|_| "that is longer than can be counted".to_owned())
 }
 
+/// Reads a duration that can be a worker's grace.
+pub(crate) fn grace(text: &str) -> Result<Duration, String> {
+    let grace = duration(text)?;
+    let least = Duration::from_micros(sheaf_roles::port::GRACE_MIN.0);
+    if grace < least {
+        return Err(format!("workers are heard once a second: a grace is at least {} s", least.as_secs()));
+    }
+    Ok(grace)
+}
+
 /// Reads `64MiB`, `64M`, `1GiB`, `512k`, `1000`; a bare number is bytes, and prefixes are powers of 1,024.
 pub(crate) fn size(text: &str) -> Result<u64, String> {
     let (number, unit) = split_unit(text);

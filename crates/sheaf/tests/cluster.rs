@@ -129,7 +129,7 @@ fn a_worker_stopped_for_less_than_the_grace_keeps_its_tasks() {
 #[test]
 fn a_worker_stopped_for_longer_never_replaces_a_settled_result() {
     let s = sandbox("0.05");
-    let (_router, addr) = s.router(&["--grace", "2s"]);
+    let (_router, addr) = s.router(&["--grace", "3s"]);
     let a = worker(&s, "a", &addr, "2", "2", &[]);
     let _b = worker(&s, "b", &addr, "2", "2", &[]);
     let mut run = s.start("run", &client(&addr, &[]));

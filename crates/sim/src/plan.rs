@@ -111,7 +111,7 @@ impl Plan {
             seed,
             clients,
             workers,
-            grace: Micros::from_ms(2_000 + rng.below(20_000)),
+            grace: Micros::from_ms(3_000 + rng.below(20_000)),
             weather,
             faults,
             sync_max: Micros(100 + rng.below(30_000)),

@@ -68,7 +68,7 @@ impl RouterHost {
     pub(crate) fn start(&mut self, env: &mut Env) {
         let Some(disk) = self.disk.take() else { return };
         self.life += 1;
-        let config = JournalConfig { segment_bytes: SEGMENT_BYTES, ..self.journal_config() };
+        let config = JournalConfig { segment_bytes: SEGMENT_BYTES, reserve_bytes: SEGMENT_BYTES, ..self.journal_config() };
         let (journal, report) = match Journal::open(disk, config) {
             Ok(opened) => opened,
             Err(error) => return env.ledger.violate(format!("the journal does not open: {error}")),

@@ -38,6 +38,9 @@ pub enum ToRouter {
     Submit {
         /// The job, opened earlier in this session.
         job: JobId,
+        /// The delivery number up to which the sink was known not to have these rows. A row with a later number has been
+        /// or will be delivered, even where this message comes again after it was.
+        cursor: u64,
         /// At most [`crate::BATCH_ROWS_MAX`].
         rows: Vec<SubmitRow>,
     },

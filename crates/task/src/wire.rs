@@ -167,6 +167,8 @@ pub(crate) struct Submit {
     pub job: Bytes,
     #[prost(message, repeated, tag = "2")]
     pub rows: Vec<SubmitRow>,
+    #[prost(uint64, tag = "3")]
+    pub cursor: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

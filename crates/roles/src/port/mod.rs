@@ -22,7 +22,7 @@ pub use client::{ClientCommand, ClientPort, ClientReport};
 pub use router::{Fetched, RouterCommand, RouterPort, RouterReport};
 pub use worker::{WorkerCommand, WorkerPort, WorkerReport};
 
-use sheaf_session::{Config, Depth, Refusal};
+use sheaf_session::{Config, Depth, Micros, Refusal};
 
 /// Why a session is over for good.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +41,19 @@ pub enum Over {
 
 /// Longest encoded message: one body of the largest size, or a batch, with what stands around it.
 pub const MESSAGE_BYTES_MAX: usize = (2 << 20) - (64 << 10);
+
+/// A worker is heard this often, however idle its session: a lease lives as long as its worker is heard, so a grace must
+/// be a few times this ([`GRACE_MIN`]).
+const WORKER_HEARTBEAT: Micros = Micros::from_secs(1);
+
+/// The shortest grace that a router should be given: a shorter one takes silence between two heartbeats for loss.
+pub const GRACE_MIN: Micros = Micros::from_secs(3);
+
+/// [`fit_config`] for a worker, whose bulk lane has the depth `bulk`.
+pub fn fit_worker_config(mut config: Config, bulk: Depth) -> Config {
+    config.timers.heartbeat = WORKER_HEARTBEAT;
+    fit_config(config, bulk)
+}
 
 /// `config` as these ports need it: bodies as long as their messages, and the depths of the lanes.
 pub fn fit_config(config: Config, bulk: Depth) -> Config {

@@ -112,6 +112,7 @@ impl Router {
         let Some(ix) = self.tasks.find(ended.key) else { return };
         let cold = self.tasks.cold_mut(ix);
         cold.ended += 1;
+        cold.over = cold.over.max(ended.attempt);
         cold.failed += u32::from(ended.counts);
         cold.deaths = cold.deaths.saturating_add(u8::from(ended.suspect));
         cold.gate = lsn;

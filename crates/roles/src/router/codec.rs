@@ -266,14 +266,14 @@ fn retried_out(wire: OlderWire) -> Result<Retried, RecordError> {
 }
 
 fn ended_in(ended: &Ended) -> EndedWire {
-    let Ended { key, job, class, suspect, counts } = *ended;
-    EndedWire { key: id_in(key.0), class: class.map_or(0, class_in), suspect, counts, job: job.0 }
+    let Ended { key, job, class, attempt: (epoch, attempt), suspect, counts } = *ended;
+    EndedWire { key: id_in(key.0), class: class.map_or(0, class_in), suspect, counts, job: job.0, epoch, attempt }
 }
 
 fn ended_out(wire: EndedWire) -> Result<Ended, RecordError> {
     let class = if wire.class == 0 { None } else { Some(class_out(wire.class)?) };
-    let EndedWire { key, class: _, suspect, counts, job } = wire;
-    Ok(Ended { key: Key(id_out(key)), job: JobNo(job), class, suspect, counts })
+    let EndedWire { key, class: _, suspect, counts, job, epoch, attempt } = wire;
+    Ok(Ended { key: Key(id_out(key)), job: JobNo(job), class, attempt: (epoch, attempt), suspect, counts })
 }
 
 fn failure_in(failure: &Failure) -> FailureWire {

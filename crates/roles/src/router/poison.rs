@@ -38,7 +38,9 @@ impl Router {
         self.detach(ix);
         if deaths < DEATHS_MAX {
             let (key, job) = (fence.key, self.tasks.row(ix).job);
-            self.write(Record::Ended(Ended { key, job, class: Some(Class::Crashed), suspect: true, counts: false }));
+            let attempt = (fence.epoch, fence.attempt);
+            let class = Some(Class::Crashed);
+            self.write(Record::Ended(Ended { key, job, class, attempt, suspect: true, counts: false }));
             self.tasks.row_mut(ix).attempt = ENDED;
             self.enqueue(ix, End::Back);
             return;
@@ -53,6 +55,9 @@ impl Router {
     /// No attempt at an unassigned task was made after this one.
     pub(super) fn is_latest(&self, ix: Ix, fence: &Fence) -> bool {
         let attempt = self.tasks.row(ix).attempt;
+        if (fence.epoch, fence.attempt) <= self.tasks.cold(ix).over {
+            return false;
+        }
         if fence.epoch == self.config.epoch { fence.attempt == attempt } else { attempt == 0 }
     }
 }

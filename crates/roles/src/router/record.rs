@@ -1,5 +1,5 @@
 //! The records of the journal: everything durable about jobs, tasks and workers. Memory form, and what shells ask of
-//! payloads; the wire form is in [`super::codec`].
+//! payloads; the wire form is in `super::codec`.
 //!
 //! It deliberately knows no file, frame or checksum. **Records are replayed in order of their original LSN**, moved ones
 //! included: a record that ends another's meaning has the higher LSN.
@@ -171,6 +171,9 @@ pub struct Ended {
     pub job: JobNo,
     /// Why there is no answer; `None`: the worker was lost.
     pub class: Option<Class>,
+    /// Epoch and number of the attempt, so that nobody who has not heard of its end is taken to run it still; zeros where
+    /// the worker was lost, who may come back with it.
+    pub attempt: (u64, u32),
     /// A death of program or worker that this task is suspected of.
     pub suspect: bool,
     /// It counts against the job's retries.

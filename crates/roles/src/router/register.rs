@@ -157,7 +157,7 @@ impl Router {
         for ix in gone.into_iter().rev() {
             self.detach(ix);
             let (key, job) = (self.tasks.row(ix).key, self.tasks.row(ix).job);
-            self.write(Record::Ended(Ended { key, job, class: None, suspect: false, counts: false }));
+            self.write(Record::Ended(Ended { key, job, class: None, attempt: (0, 0), suspect: false, counts: false }));
             self.enqueue(ix, End::Front);
         }
     }

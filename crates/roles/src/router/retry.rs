@@ -30,9 +30,10 @@ impl Router {
 
     /// Ends the present attempt on record; the task pauses.
     pub(super) fn retry(&mut self, ix: Ix, class: Class, suspect: bool) {
-        let (key, job) = (self.tasks.row(ix).key, self.tasks.row(ix).job);
+        let (key, job, fence) = (self.tasks.row(ix).key, self.tasks.row(ix).job, self.fence(ix));
         self.detach(ix);
-        self.write(Record::Ended(Ended { key, job, class: Some(class), suspect, counts: true }));
+        let attempt = (fence.epoch, fence.attempt);
+        self.write(Record::Ended(Ended { key, job, class: Some(class), attempt, suspect, counts: true }));
         let failed = self.tasks.cold(ix).failed;
         let most = BACKOFF_MAX_MS.min(BACKOFF_FIRST_MS.saturating_mul(1 << failed.saturating_sub(1).min(20)));
         let pause = Micros(self.rng.below(Micros::from_ms(most).0 + 1));

@@ -98,6 +98,8 @@ pub(super) struct Cold {
     pub(super) deaths: u8,
     /// Highest record about it after its body.
     pub(super) gate: Lsn,
+    /// The last attempt whose end is on record: (epoch, attempt).
+    pub(super) over: (u64, u32),
     /// The attempt that it is held under was made by an earlier epoch.
     pub(super) adopted: Option<(u64, u32)>,
 }

@@ -82,7 +82,7 @@ pub(super) struct OlderWire {
 pub(super) struct EndedWire {
     #[prost(message, tag = "1")]
     pub(super) key: Option<IdWire>,
-    /// 0: none, else the class's place in [`Class::ALL`] + 1.
+    /// 0: none, else the class's place in `Class::ALL` + 1.
     #[prost(uint32, tag = "2")]
     pub(super) class: u32,
     #[prost(bool, tag = "3")]
@@ -91,6 +91,10 @@ pub(super) struct EndedWire {
     pub(super) counts: bool,
     #[prost(uint32, tag = "5")]
     pub(super) job: u32,
+    #[prost(uint64, tag = "6")]
+    pub(super) epoch: u64,
+    #[prost(uint32, tag = "7")]
+    pub(super) attempt: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -76,7 +76,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "DIR", env = "SHEAF_DATA", default_value = ".sheaf")]
     pub data: PathBuf,
     /// Silence of a worker that never re-runs anything.
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = units::duration)]
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = units::grace)]
     pub grace: Duration,
     #[command(flatten)]
     pub chaos: Chaos,

@@ -12,9 +12,10 @@ impl Put for ToRouter {
     fn put(&self, to: &mut Writer) {
         match self {
             ToRouter::OpenJob(spec) => to.message(1, spec),
-            ToRouter::Submit { job, rows } => to.nested(2, |to| {
+            ToRouter::Submit { job, cursor, rows } => to.nested(2, |to| {
                 to.bytes(1, job.0);
                 to.each(2, rows);
+                to.uint(3, *cursor);
             }),
             ToRouter::Scanned { job } => to.given(3, job.0),
             ToRouter::Ask { id, question } => to.nested(4, |to| {
@@ -37,6 +38,7 @@ impl TryFrom<wire::ToRouter> for ToRouter {
             ToRouterKind::OpenJob(spec) => ToRouter::OpenJob(spec.try_into()?),
             ToRouterKind::Submit(w) => ToRouter::Submit {
                 job: id!(JobId, w.job, "submit.job")?,
+                cursor: w.cursor,
                 rows: all(w.rows, BATCH_ROWS_MAX, "submit.rows")?,
             },
             ToRouterKind::Scanned(job) => ToRouter::Scanned { job: id!(JobId, job, "scanned.job")? },

@@ -53,6 +53,7 @@ fn to_router() -> Vec<ToRouter> {
         ToRouter::OpenJob(spec),
         ToRouter::Submit {
             job,
+            cursor: 6,
             rows: vec![
                 SubmitRow { row: RowId([5; 16]), sample: 0, body: Bytes::new() },
                 SubmitRow { row: RowId([6; 16]), sample: 7, body: Bytes::from_static(b"body") },
@@ -197,7 +198,7 @@ fn every_variant_round_trips() {
 fn decoding_copies_no_body() {
     let body = Bytes::from(vec![7; 1000]);
     let rows = vec![SubmitRow { row: RowId([1; 16]), sample: 0, body }];
-    let wire = ToRouter::Submit { job: JobId([1; 16]), rows }.encode();
+    let wire = ToRouter::Submit { job: JobId([1; 16]), cursor: 0, rows }.encode();
     let range = wire.as_ptr_range();
     let Ok(ToRouter::Submit { rows, .. }) = ToRouter::decode(wire) else { panic!("a submit") };
     assert!(range.contains(&rows[0].body.as_ptr()));
@@ -281,7 +282,7 @@ fn what_is_wrong_is_named() {
     assert_eq!(by_hand(wire::ToRouterKind::Results(nothing)), Err(DecodeError::Missing { field: "result.fence" }));
     let row = wire::SubmitRow { row: Bytes::from_static(&[1; 16]), ..wire::SubmitRow::default() };
     let (len, max) = (BATCH_ROWS_MAX + 1, BATCH_ROWS_MAX);
-    let submit = wire::Submit { job: Bytes::from_static(&[1; 16]), rows: vec![row; len] };
+    let submit = wire::Submit { job: Bytes::from_static(&[1; 16]), rows: vec![row; len], ..wire::Submit::default() };
     let error = Err(DecodeError::TooLong { field: "submit.rows", len, max });
     assert_eq!(by_hand(wire::ToRouterKind::Submit(submit)), error);
     let long = Assignment {
@@ -304,9 +305,9 @@ fn what_the_router_answers_with_a_refusal_reaches_it() {
             ToRouter::Register(r) => {
                 ToRouter::Register(Registration { services: vec![long.clone(); SERVICES_MAX + 1], ..r })
             }
-            ToRouter::Submit { job, mut rows } => {
+            ToRouter::Submit { job, cursor, mut rows } => {
                 rows[0].body = vec![0; BODY_BYTES_MAX + 1].into();
-                ToRouter::Submit { job, rows }
+                ToRouter::Submit { job, cursor, rows }
             }
             other => other,
         };
