@@ -133,7 +133,7 @@ pub(super) fn to_router() -> impl Strategy<Value = ToRouter> {
     );
     prop_oneof![
         job_spec().prop_map(ToRouter::OpenJob),
-        (id(JobId), vec(row, 0..6)).prop_map(|(job, rows)| ToRouter::Submit { job, rows }),
+        (id(JobId), number(), vec(row, 0..6)).prop_map(|(job, cursor, rows)| ToRouter::Submit { job, cursor, rows }),
         id(JobId).prop_map(|job| ToRouter::Scanned { job }),
         (number(), question()).prop_map(|(id, question)| ToRouter::Ask { id, question }),
         registration.prop_map(ToRouter::Register),
