@@ -1,6 +1,6 @@
 //! `cargo xtask sim`: hands its arguments to the simulator's binary, built in release. Knows only how to build it.
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 
 use crate::workspace;
 
@@ -41,12 +41,14 @@ fn arguments(args: &[String]) -> anyhow::Result<Vec<String>> {
 }
 
 fn check(args: &[String]) -> anyhow::Result<()> {
-    for pair in args.chunks(2) {
-        match pair {
-            [option, _] if ["--seeds", "--seed", "--mutate", "--scenario"].contains(&option.as_str()) => {}
-            [option, ..] => bail!("`{option}`: say --seeds N, --seed S, --mutate NAME|list or --scenario FILE"),
-            [] => {}
-        }
+    let mut left = args.iter().map(String::as_str);
+    while let Some(option) = left.next() {
+        let known = match option {
+            "--trace" => true,
+            "--seeds" | "--seed" | "--mutate" => left.next().is_some(),
+            _ => false,
+        };
+        ensure!(known, "`{option}`: say --seeds N, --seed S, --mutate NAME|list or --trace");
     }
     Ok(())
 }
@@ -71,5 +73,6 @@ mod tests {
     fn unknown_and_half_options_are_refused() {
         assert!(arguments(&words("--sedes 10")).is_err());
         assert!(arguments(&words("--seeds")).is_err());
+        assert!(arguments(&words("--seed 7 --trace")).is_ok());
     }
 }
