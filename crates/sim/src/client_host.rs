@@ -188,7 +188,9 @@ impl ClientHost {
                 env.ledger.violate(format!("client {}: a row that is not in the source is written", self.number));
                 continue;
             };
-            env.trace.note(now, &[digest(&body)], || format!("client {} has {}", self.number, String::from_utf8_lossy(&body)));
+            env.trace.note(now, &[digest(&body)], || {
+                format!("client {} has {}", self.number, String::from_utf8_lossy(&body))
+            });
             let is_there = self.sink.rows.contains_key(&row.row);
             env.ledger.on_committed(self.number, &body, &row.outcome, is_there);
             self.sink.rows.insert(row.row, row.outcome);
@@ -290,7 +292,10 @@ impl ClientHost {
             }
             Output::Commit(ticket) => run.port.command(now, ClientCommand::Commit(ticket)),
             Output::Done(ended) => {
-                if ended.reason != sheaf_roles::client::Reason::Complete || ended.audit.lost > 0 || ended.audit.repeated > 0 {
+                if ended.reason != sheaf_roles::client::Reason::Complete
+                    || ended.audit.lost > 0
+                    || ended.audit.repeated > 0
+                {
                     env.ledger.violate(format!("client {} ends with {ended:?}", self.number));
                 }
                 self.is_done = true;

@@ -41,11 +41,21 @@ pub(crate) enum Happening {
     /// The router's sync is done.
     Synced(u64),
     /// A worker's executor is done with an attempt.
-    Executed { worker: usize, life: u64, run: u64 },
+    Executed {
+        worker: usize,
+        life: u64,
+        run: u64,
+    },
     /// A worker syncs what its spool holds.
-    SyncSpool { worker: usize, life: u64 },
+    SyncSpool {
+        worker: usize,
+        life: u64,
+    },
     /// A client's sink has committed.
-    Committed { client: usize, life: u64 },
+    Committed {
+        client: usize,
+        life: u64,
+    },
     Break(Break),
     Thaw(Who, u64),
 }
@@ -93,7 +103,8 @@ impl Env {
         loop {
             match endpoint.poll(self.now()) {
                 Step::Transmit(bytes) => {
-                    self.trace.note(self.agenda.now(), &[digest(&bytes)], || format!("{me:?} sends {} bytes", bytes.len()));
+                    self.trace
+                        .note(self.agenda.now(), &[digest(&bytes)], || format!("{me:?} sends {} bytes", bytes.len()));
                     let sent = line.conn.and_then(|conn| self.network.send(self.agenda.now(), conn, me, bytes));
                     if let Some((at, arrival)) = sent {
                         self.agenda.enter(at, Happening::Arrive(arrival));

@@ -99,7 +99,9 @@ impl Ledger {
             self.violate(format!("{fence:?} was given out and executes although its answer was on disk"));
         }
         if let Some((other, earlier)) = self.started.insert(fence, (worker, life)) {
-            self.violate(format!("attempt {fence:?} executes twice: worker {other} life {earlier}, worker {worker} life {life}"));
+            self.violate(format!(
+                "attempt {fence:?} executes twice: worker {other} life {earlier}, worker {worker} life {life}"
+            ));
         }
     }
 
@@ -143,7 +145,10 @@ impl Ledger {
     /// A sink commits a row.
     pub(crate) fn on_committed(&mut self, client: usize, body: &[u8], outcome: &Outcome, is_there: bool) {
         if is_there {
-            self.violate(format!("client {client}: a row is committed to the sink twice: {}", String::from_utf8_lossy(body)));
+            self.violate(format!(
+                "client {client}: a row is committed to the sink twice: {}",
+                String::from_utf8_lossy(body)
+            ));
         }
         let must_fail = body.starts_with(b"bad") || body.starts_with(b"die");
         let is_right = match outcome {

@@ -68,7 +68,8 @@ impl RouterHost {
     pub(crate) fn start(&mut self, env: &mut Env) {
         let Some(disk) = self.disk.take() else { return };
         self.life += 1;
-        let config = JournalConfig { segment_bytes: SEGMENT_BYTES, reserve_bytes: SEGMENT_BYTES, ..self.journal_config() };
+        let config =
+            JournalConfig { segment_bytes: SEGMENT_BYTES, reserve_bytes: SEGMENT_BYTES, ..self.journal_config() };
         let (journal, report) = match Journal::open(disk, config) {
             Ok(opened) => opened,
             Err(error) => return env.ledger.violate(format!("the journal does not open: {error}")),
@@ -96,7 +97,8 @@ impl RouterHost {
         }
         env.ledger.on_replayed();
         router.start(env.now(), Lsn(report.next.0));
-        env.trace.note(env.agenda.now(), &[router.digest(), self.life], || format!("router starts, life {}", self.life));
+        env.trace
+            .note(env.agenda.now(), &[router.digest(), self.life], || format!("router starts, life {}", self.life));
         let mut receipts: BTreeMap<SessionId, Vec<Receipt>> = BTreeMap::new();
         for (session, receipt) in router.receipts() {
             receipts.entry(session).or_default().push(receipt);
@@ -172,8 +174,12 @@ impl RouterHost {
         let now = env.now();
         let Some(run) = &mut self.run else { return };
         run.wake = None;
-        let due: Vec<PeerId> =
-            run.peers.iter().filter(|(_, peer)| peer.line.wake.is_some_and(|at| at <= now)).map(|(id, _)| *id).collect();
+        let due: Vec<PeerId> = run
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.line.wake.is_some_and(|at| at <= now))
+            .map(|(id, _)| *id)
+            .collect();
         for id in due {
             if let Some(peer) = self.run.as_mut().and_then(|run| run.peers.get_mut(&id)) {
                 env.input(&mut peer.port, &mut peer.line, End::Listener, Input::Tick);
@@ -309,7 +315,9 @@ impl RouterHost {
         run.router.handle(env.now(), event);
         let mut touched = Vec::new();
         while let Some(output) = run.router.poll() {
-            env.trace.note(env.agenda.now(), &[digest(format!("{output:?}").as_bytes())], || format!("router -> {output:?}"));
+            env.trace.note(env.agenda.now(), &[digest(format!("{output:?}").as_bytes())], || {
+                format!("router -> {output:?}")
+            });
             if let Some(peer) = on_output(run, env, output) {
                 touched.push(peer);
             }

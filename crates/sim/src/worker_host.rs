@@ -126,7 +126,8 @@ impl WorkerHost {
             self.spool.crash(&mut env.rng);
             env.ledger.on_power_cut(self.number);
         }
-        env.trace.note(env.agenda.now(), &[self.number as u64], || format!("worker {} dies, power {power}", self.number));
+        env.trace
+            .note(env.agenda.now(), &[self.number as u64], || format!("worker {} dies, power {power}", self.number));
     }
 
     pub(crate) fn freeze(&mut self, is_frozen: bool, env: &mut Env) {
@@ -190,7 +191,10 @@ impl WorkerHost {
         if assignment.body.starts_with(b"die") && env.rng.chance(0.5) {
             // The whole worker goes, as a long-lived program in its process would take it.
             let who = self.who();
-            env.agenda.enter_in(Micros(0), Happening::Break(crate::plan::Break::Crash { who, power: false, down: Micros(200_000) }));
+            env.agenda.enter_in(
+                Micros(0),
+                Happening::Break(crate::plan::Break::Crash { who, power: false, down: Micros(200_000) }),
+            );
             return;
         }
         let outcome = execute(env, &assignment);
@@ -277,7 +281,9 @@ impl WorkerHost {
                 }
             }
             Output::Kill(fence) => {
-                let Some(number) = run.executing.iter().find(|(_, a)| a.fence == fence).map(|(n, _)| *n) else { return };
+                let Some(number) = run.executing.iter().find(|(_, a)| a.fence == fence).map(|(n, _)| *n) else {
+                    return;
+                };
                 run.executing.remove(&number);
                 self.spool.append(Entry::Ended(fence));
                 let outcome = Outcome::Failed(Failure::new(Class::Cancelled, "cancelled"));
@@ -354,4 +360,3 @@ fn execute(env: &mut Env, assignment: &Assignment) -> Outcome {
 pub(crate) fn answer(body: &[u8]) -> Bytes {
     [b"=".as_slice(), body].concat().into()
 }
-

@@ -127,7 +127,9 @@ impl World {
             Happening::Executed { worker, life, run } if self.workers[worker].life == life => {
                 self.workers[worker].on_executed(&mut self.env, run);
             }
-            Happening::SyncSpool { worker, life } if self.workers[worker].life == life => self.workers[worker].on_sync(),
+            Happening::SyncSpool { worker, life } if self.workers[worker].life == life => {
+                self.workers[worker].on_sync()
+            }
             Happening::Committed { client, life } if self.clients[client].life == life => {
                 self.clients[client].on_committed(&mut self.env);
             }

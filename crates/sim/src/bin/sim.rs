@@ -2,6 +2,8 @@
 //!
 //! Exit code 0: nothing that must not happen did (with `--mutate`: something did, as it must). 1: the other way round.
 
+#![allow(clippy::disallowed_types, reason = "a binary is a shell: it may look at the clock")]
+
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -52,7 +54,8 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Args>, String
                 if !cfg!(feature = "mutations") {
                     return Err("build with --features mutations to plant one".to_owned());
                 }
-                let planted = Planted::parse(&name).ok_or_else(|| format!("`{name}` is no mutation: see --mutate list"))?;
+                let planted =
+                    Planted::parse(&name).ok_or_else(|| format!("`{name}` is no mutation: see --mutate list"))?;
                 args.mutate = Some((name, planted));
             }
             _ => return Err(format!("`{word}` is unknown")),
