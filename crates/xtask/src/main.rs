@@ -14,8 +14,8 @@ use anyhow::bail;
 const HELP: &str = "\
 cargo xtask ci                 format, clippy, tidy, tests, simulated seeds, docs; stops at the first failure
 cargo xtask tidy               the rules that clippy does not know
-cargo xtask sim --seeds N [--seed S] [--mutate NAME|list] [--scenario FILE]
-                               simulate N clusters, from seed S on, or with a rule removed, or one scenario";
+cargo xtask sim [--seeds N | --seed S] [--mutate NAME|list] [--trace]
+                               simulate N clusters, or that of seed S, perhaps with a rule removed, perhaps showing all";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
