@@ -42,6 +42,9 @@ struct Running {
     died_with: Vec<Fence>,
 }
 
+/// How often a worker that stands still is looked at for what its programs did.
+const LOOK_AGAIN: Micros = Micros::from_ms(10);
+
 /// Between a spool's write and its sync, if the router has not acknowledged.
 const SYNC_AFTER: Micros = Micros::from_secs(1);
 
@@ -187,6 +190,11 @@ impl WorkerHost {
     pub(crate) fn on_executed(&mut self, env: &mut Env, number: u64) {
         let now = env.now();
         let Some(run) = &mut self.run else { return };
+        if run.is_frozen {
+            // The program is done; nobody looks.
+            let again = Happening::Executed { worker: self.number, life: self.life, run: number };
+            return env.agenda.enter_in(LOOK_AGAIN, again);
+        }
         let Some(assignment) = run.executing.remove(&number) else { return };
         if assignment.body.starts_with(b"die") && env.rng.chance(0.5) {
             // The whole worker goes, as a long-lived program in its process would take it.
