@@ -176,6 +176,8 @@ pub struct ResultItem {
 pub enum ToWorker {
     /// The registration is on record.
     Registered {
+        /// The life of the worker that it answers: one that was meant for an earlier life says nothing to this one.
+        incarnation: u64,
         /// Who answers.
         router: RouterId,
         /// Of `holding`: these are still wanted.

@@ -244,6 +244,8 @@ pub(crate) struct Registered {
     pub keep: Vec<Fence>,
     #[prost(message, repeated, tag = "3")]
     pub drop: Vec<Fence>,
+    #[prost(uint64, tag = "4")]
+    pub incarnation: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

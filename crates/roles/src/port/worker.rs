@@ -220,7 +220,9 @@ impl Glue for WorkerPort {
             self.pump.session.commit(now, delivery.place);
         }
         self.report(match message {
-            ToWorker::Registered { router, keep, drop } => worker::Event::Registered { router, keep, drop },
+            ToWorker::Registered { incarnation, router, keep, drop } => {
+                worker::Event::Registered { incarnation, router, keep, drop }
+            }
             ToWorker::Assign(assignments) => worker::Event::Assigned(assignments),
             ToWorker::Recall(fences) => worker::Event::Recall(fences),
             ToWorker::Cancel(fences) => worker::Event::Cancel(fences),

@@ -41,7 +41,8 @@ impl Router {
         self.reclaim(no, |ix| !kept.contains(&ix) && !coming.contains(&ix));
         self.room_changed(no);
         let gate = self.out.written();
-        let message = ToWorker::Registered { router: self.config.router, keep, drop };
+        let incarnation = registration.incarnation;
+        let message = ToWorker::Registered { incarnation, router: self.config.router, keep, drop };
         self.send(peer, gate, Outbound::Worker(message), None);
         gate
     }

@@ -61,6 +61,8 @@ pub enum Event {
     Cancel(Vec<Fence>),
     /// The registration is on record.
     Registered {
+        /// Which life of this worker; an answer to an earlier one is passed over.
+        incarnation: u64,
         /// Who answers.
         router: RouterId,
         /// Of `holding`: still wanted.
@@ -192,7 +194,11 @@ impl Worker {
             Event::Assigned(assignments) => assignments.into_iter().for_each(|one| self.on_assigned(one)),
             Event::Recall(fences) => self.on_recall(&fences),
             Event::Cancel(fences) => self.on_cancel(fences),
-            Event::Registered { router: _, keep: _, drop } => self.on_registered(drop),
+            Event::Registered { incarnation, router: _, keep: _, drop } => {
+                if incarnation == self.config.incarnation {
+                    self.on_registered(drop);
+                }
+            }
             Event::Refused(refusal) => self.on_refused(now, refusal),
             Event::Finished { fence, outcome, ms } => self.on_finished(fence, outcome, ms),
             Event::Acknowledged(fences) => self.on_acknowledged(&fences),

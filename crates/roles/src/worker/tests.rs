@@ -103,7 +103,7 @@ fn killed(n: u32) -> Event {
 }
 
 fn registered(drop: &[u32]) -> Event {
-    Event::Registered { router: RouterId([1; 16]), keep: Vec::new(), drop: fences(drop) }
+    Event::Registered { incarnation: 1, router: RouterId([1; 16]), keep: Vec::new(), drop: fences(drop) }
 }
 
 #[test]

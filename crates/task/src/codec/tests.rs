@@ -91,7 +91,7 @@ fn to_worker() -> Vec<ToWorker> {
         Refusal::Stopping,
     ];
     let mut all = vec![
-        ToWorker::Registered { router: RouterId([1; 16]), keep: vec![fence()], drop: vec![] },
+        ToWorker::Registered { incarnation: 5, router: RouterId([1; 16]), keep: vec![fence()], drop: vec![] },
         ToWorker::Assign(vec![Assignment {
             fence: fence(),
             service: "s".into(),

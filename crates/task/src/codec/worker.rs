@@ -8,10 +8,11 @@ use crate::{Assignment, BATCH_ROWS_MAX, DecodeError, FENCES_MAX, RouterId, ToWor
 impl Put for ToWorker {
     fn put(&self, to: &mut Writer) {
         match self {
-            ToWorker::Registered { router, keep, drop } => to.nested(1, |to| {
+            ToWorker::Registered { incarnation, router, keep, drop } => to.nested(1, |to| {
                 to.bytes(1, router.0);
                 to.each(2, keep);
                 to.each(3, drop);
+                to.uint(4, *incarnation);
             }),
             ToWorker::Assign(items) => to.nested(2, |to| to.each(1, items)),
             ToWorker::Recall(fences) => to.nested(3, |to| to.each(1, fences)),
@@ -27,6 +28,7 @@ impl TryFrom<wire::ToWorker> for ToWorker {
     fn try_from(w: wire::ToWorker) -> Result<Self> {
         Ok(match required(w.kind, "message to worker")? {
             ToWorkerKind::Registered(w) => ToWorker::Registered {
+                incarnation: w.incarnation,
                 router: id!(RouterId, w.router, "registered.router")?,
                 keep: all(w.keep, FENCES_MAX, "registered.keep")?,
                 drop: all(w.drop, FENCES_MAX, "registered.drop")?,

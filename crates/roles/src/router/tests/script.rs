@@ -312,7 +312,7 @@ impl Script {
         let list =
             |fences: &[Fence]| fences.iter().map(|fence| format!(" {}", self.show_fence(fence))).collect::<String>();
         match message {
-            ToWorker::Registered { router: _, keep, drop } => {
+            ToWorker::Registered { incarnation: _, router: _, keep, drop } => {
                 format!("registered keep{} drop{}", list(keep), list(drop))
             }
             ToWorker::Recall(fences) => format!("recall{}", list(fences)),
