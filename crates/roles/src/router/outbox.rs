@@ -1,9 +1,10 @@
 //! Effects on their way out: what may go now, and what waits for the disk. One function releases.
 //!
-//! Invariant: an output leaves only when every record up to its gate is durable. Outputs with gates leave in the order
-//! in which they were put, so a peer's messages keep their order as long as its gates never fall (`Router::send`).
+//! Invariant: an output leaves only when every record up to its gate is durable. What waits leaves in the order of its
+//! gates, equal ones in the order in which they were put, and nothing that is open waits for something that is not: so a
+//! peer's messages keep their order as long as its gates never fall (`Router::send`).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::event::{Lsn, Output};
 use super::record::Record;
@@ -12,7 +13,9 @@ use super::record::Record;
 #[derive(Debug)]
 pub(super) struct Outbox {
     now: VecDeque<Output>,
-    gated: VecDeque<(Lsn, Output)>,
+    /// By gate, then by number of putting.
+    gated: BTreeMap<(Lsn, u64), Output>,
+    put: u64,
     written: Lsn,
     durable: Lsn,
     /// Releases so many records early: 0 but for a mutation.
@@ -21,7 +24,7 @@ pub(super) struct Outbox {
 
 impl Outbox {
     pub(super) fn new(early: u64) -> Self {
-        Self { now: VecDeque::new(), gated: VecDeque::new(), written: Lsn::NONE, durable: Lsn::NONE, early }
+        Self { now: VecDeque::new(), gated: BTreeMap::new(), put: 0, written: Lsn::NONE, durable: Lsn::NONE, early }
     }
 
     /// Everything up to here is on disk and nothing after it is written.
@@ -51,7 +54,8 @@ impl Outbox {
         if self.open(gate) {
             self.now.push_back(output);
         } else {
-            self.gated.push_back((gate, output));
+            self.put += 1;
+            self.gated.insert((gate, self.put), output);
         }
     }
 
@@ -59,11 +63,11 @@ impl Outbox {
     pub(super) fn release(&mut self, durable: Lsn) {
         assert!(durable <= self.written, "durable is what was written");
         self.durable = self.durable.max(durable);
-        while let Some((gate, _)) = self.gated.front() {
-            if !self.open(*gate) {
+        while let Some(first) = self.gated.first_entry() {
+            if first.key().0.0 > self.durable.0 + self.early {
                 break;
             }
-            self.now.extend(self.gated.pop_front().map(|(_, output)| output));
+            self.now.push_back(first.remove());
         }
     }
 
@@ -78,5 +82,33 @@ impl Outbox {
     /// Nothing waits for the disk, and everything written is there.
     pub(super) fn is_settled(&self) -> bool {
         self.gated.is_empty() && self.durable == self.written
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::event::PeerId;
+    use super::*;
+    use sheaf_session::{Lane, Place};
+
+    fn commit(seq: u64) -> Output {
+        Output::Commit { peer: PeerId(1), place: Place { lane: Lane::Bulk, epoch: 1, seq } }
+    }
+
+    /// Found under load: one peer's output with a late gate, put first, kept back another's that was open, and a third, put
+    /// after that one had become open, overtook it.
+    #[test]
+    fn nothing_overtakes_what_has_an_earlier_gate() {
+        let mut out = Outbox::new(0);
+        while out.count() < Lsn(10) {}
+        out.put(Lsn(9), commit(9));
+        out.put(Lsn(4), commit(4));
+        out.put(Lsn(4), commit(5));
+        out.release(Lsn(6));
+        out.put(Lsn(5), commit(6));
+        out.release(Lsn(10));
+        let left: Vec<_> = std::iter::from_fn(|| out.poll()).collect();
+        assert_eq!(left, [commit(4), commit(5), commit(6), commit(9)]);
+        assert!(out.is_settled());
     }
 }
