@@ -74,6 +74,12 @@ const ORDERS_RETRY: Micros = Micros(2_000);
 impl Core {
     /// Runs until the machine has stopped or the disk has failed.
     pub(crate) async fn run(mut self) -> Result<(), WriterError> {
+        let outcome = self.serve().await;
+        self.pulse.end();
+        outcome
+    }
+
+    async fn serve(&mut self) -> Result<(), WriterError> {
         let mut batch = Vec::with_capacity(self.limits.step_batches_max);
         loop {
             let wake = self.wake_at();

@@ -75,6 +75,12 @@ impl World {
         })
     }
 
+    /// Bytes in segments.
+    fn written(&self) -> u64 {
+        // One may be dropped between the two looks.
+        self.journal(".seg1").iter().filter_map(|path| fs::metadata(path).ok()).map(|meta| meta.len()).sum()
+    }
+
     fn journal(&self, ending: &str) -> Vec<PathBuf> {
         let files = fs::read_dir(self.path("data/journal")).unwrap().map(|entry| entry.unwrap().path());
         let mut files: Vec<_> = files.filter(|path| path.to_string_lossy().ends_with(ending)).collect();
@@ -229,15 +235,14 @@ async fn compaction_takes_what_is_settled_and_nothing_that_is_open() {
     world.rows("a", 4 * ROWS);
     let server = world.start().await;
     let waits = world.job(&server, "open", "open.jsonl");
-    let written = || world.journal(".seg1").iter().map(|path| fs::metadata(path).unwrap().len()).sum::<u64>();
-    until("the open rows are written", || written() > OPEN as u64 * 200).await;
+    until("the open rows are written", || world.written() > OPEN as u64 * 200).await;
     let first = world.journal(".seg1").remove(0);
     let worker = echo(&server, "a");
     let summary = world.job(&server, "a", "a.jsonl").await.unwrap();
     assert_eq!(summary.ended.audit.ok, 4 * ROWS as u64);
     worker.stop().await;
     until("the first segment is gone", || !first.exists()).await;
-    until("most of the journal is gone", || written() < 1 << 20).await;
+    until("most of the journal is gone", || world.written() < 1 << 20).await;
     waits.abort();
     stop(server).await;
 
@@ -251,5 +256,38 @@ async fn compaction_takes_what_is_settled_and_nothing_that_is_open() {
     assert_eq!((audit.ok, audit.lost, audit.repeated), (OPEN as u64, 0, 0));
     assert_eq!(lines(&world.path("open.jsonl")), OPEN);
     worker.stop().await;
+    stop(server).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn compaction_keeps_results_that_nobody_has_fetched() {
+    const LATE: usize = 300;
+    let mut world = World::new(small());
+    world.rows("late", LATE);
+    world.rows("a", 4 * ROWS);
+    let server = world.start().await;
+    let leaves = world.job(&server, "late", "late.jsonl");
+    let each = LATE as u64 * 200;
+    until("the rows are written", || world.written() > each).await;
+    leaves.abort();
+    until("the client is gone", || leaves.is_finished()).await;
+    let worker = echo(&server, "late");
+    until("so are the results", || world.written() > 2 * each).await;
+    worker.stop().await;
+    stop(server).await;
+
+    world.limits.retention_ms = 0;
+    let first = world.journal(".seg1").remove(0);
+    let server = world.start().await;
+    let worker = echo(&server, "a");
+    world.job(&server, "a", "a.jsonl").await.unwrap();
+    worker.stop().await;
+    until("the results were moved", || !first.exists() && world.written() < 1 << 20).await;
+    stop(server).await;
+
+    let server = world.start().await;
+    let job = tokio::time::timeout(Duration::from_secs(60), world.job(&server, "late", "late.jsonl"));
+    let audit = job.await.expect("there is no worker, and none is needed").unwrap().ended.audit;
+    assert_eq!((audit.ok, audit.lost, audit.repeated), (LATE as u64, 0, 0));
     stop(server).await;
 }

@@ -84,6 +84,7 @@ impl Writer {
             tracing::error!(%error, "the journal failed");
             self.tell(Written::Failed(error));
         }
+        self.pulse.end();
     }
 
     fn serve(&mut self, orders: &Receiver<Order>) -> Result<(), WriterError> {
