@@ -98,12 +98,7 @@ impl ClientHost {
             cursor_router: self.sink.cursor.map(|cursor| cursor.router),
             options: JobOptions { retries: 50, ..JobOptions::default() },
         };
-        #[cfg_attr(not(feature = "mutations"), expect(unused_mut, reason = "changed by a mutation only"))]
-        let mut machine = Client::new(Config { spec, failures_max: None });
-        #[cfg(feature = "mutations")]
-        if self.planted == Some(Planted::CommitBeforeSink) {
-            machine.plant_commit_before_sink();
-        }
+        let machine = Client::new(Config { spec, failures_max: None });
         let mut id = [2; 16];
         id[0] = self.number as u8;
         id[1..9].copy_from_slice(&self.life.to_le_bytes());
@@ -256,7 +251,7 @@ impl ClientHost {
             ClientReport::Event(event) => {
                 if let Event::Acknowledged(upto) = &event {
                     while let Some(entry) = run.submitted.first_entry().filter(|entry| entry.key() <= upto) {
-                        env.ledger.on_rows_acknowledged(&entry.remove());
+                        env.ledger.on_rows_told(&entry.remove());
                     }
                 }
                 env.trace.note(now, &[], || format!("client {} <- {event:?}", self.number));

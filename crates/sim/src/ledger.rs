@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sheaf_roles::router::Record;
+use sheaf_roles::router::record::Ended;
 use sheaf_session::Fatal;
 use sheaf_task::{Fence, Key, Outcome, RowId, ToRouter};
 
@@ -29,6 +30,8 @@ pub(crate) struct Ledger {
     late: BTreeSet<Fence>,
     /// Which life of which worker executed an attempt.
     started: BTreeMap<Fence, (usize, u64)>,
+    /// Attempts whose end a worker has reported.
+    ended: BTreeSet<(Key, u64, u32)>,
     /// Outcomes as workers reported them: whether any attempt at the key was ok.
     reported_ok: BTreeSet<Key>,
     pub executed: u64,
@@ -60,6 +63,11 @@ impl Ledger {
     pub(crate) fn on_durable_record(&mut self, record: &Record) {
         if let Some(row) = row_of(record) {
             self.durable_rows.insert(row);
+        }
+        if let Record::Ended(Ended { key, class: Some(_), attempt: (epoch, attempt), .. }) = record
+            && !self.ended.contains(&(*key, *epoch, *attempt))
+        {
+            self.violate(format!("attempt {attempt} at {key:?} is on record as ended, and nobody said so"));
         }
         if let Record::Finished(finished) = record {
             let ok = finished.outcome.is_ok();
@@ -114,6 +122,11 @@ impl Ledger {
         if let ToRouter::Results(items) = message {
             let ok = items.iter().filter(|item| item.outcome.is_ok());
             self.reported_ok.extend(ok.map(|item| item.fence.key));
+            self.ended.extend(items.iter().map(|item| (item.fence.key, item.fence.epoch, item.fence.attempt)));
+        }
+        if let ToRouter::Register(registration) = message {
+            let died_with = registration.died_with.iter();
+            self.ended.extend(died_with.map(|fence| (fence.key, fence.epoch, fence.attempt)));
         }
     }
 
@@ -132,14 +145,17 @@ impl Ledger {
         }
     }
 
-    /// A client is told that the router has its rows.
+    /// The router acknowledges rows that it has not refused.
     pub(crate) fn on_rows_acknowledged(&mut self, rows: &[RowId]) {
-        for row in rows {
-            if !self.durable_rows.contains(row) {
-                self.violate(format!("{row:?} is acknowledged and not on disk"));
-            }
-            self.acked_rows.insert(*row);
+        if let Some(row) = rows.iter().find(|row| !self.durable_rows.contains(row)) {
+            self.violate(format!("{row:?} is acknowledged and not on disk"));
         }
+    }
+
+    /// A client is told that the router has its rows: from now on they must be there after every restart.
+    pub(crate) fn on_rows_told(&mut self, rows: &[RowId]) {
+        self.on_rows_acknowledged(rows);
+        self.acked_rows.extend(rows);
     }
 
     /// A sink commits a row.

@@ -6,11 +6,12 @@ use bytes::Bytes;
 use sheaf_journal::testing::MemDisk;
 use sheaf_journal::{Class, Config as JournalConfig, Entry, Journal};
 use sheaf_roles::port::{Fetched, RouterCommand, RouterPort, RouterReport, fit_config};
-use sheaf_roles::router::{Config, Event, Generation, Limits, Lsn, Outbound, Output, PeerId, Record, Router};
+use sheaf_roles::router::{Config, Event, Generation, Inbound, Limits, Lsn, Outbound, Output, PeerId, Record, Router};
 use sheaf_session::{
-    Config as SessionConfig, Depth, Fatal, Faults, Input, Micros, Receipt, Session, SessionId, Side, State, peek_hello,
+    Config as SessionConfig, Depth, Fatal, Faults, Input, Micros, Place, Receipt, Session, SessionId, Side, State,
+    peek_hello,
 };
-use sheaf_task::{KeySecret, RouterId};
+use sheaf_task::{KeySecret, RouterId, RowId, ToClient};
 
 use crate::env::{Driven, Env, Happening, Line};
 use crate::mutation::Planted;
@@ -42,6 +43,8 @@ struct Running {
     pending: Vec<(Lsn, Record)>,
     /// Appended, not synced.
     syncing: Vec<(Lsn, Record)>,
+    /// Rows of each submitted message that is not committed.
+    submits: BTreeMap<(PeerId, Place), Vec<RowId>>,
     peers_made: u64,
     is_frozen: bool,
     wake: Option<Micros>,
@@ -112,6 +115,7 @@ impl RouterHost {
             receipts,
             pending: Vec::new(),
             syncing: Vec::new(),
+            submits: BTreeMap::new(),
             peers_made: 0,
             is_frozen: false,
             wake: None,
@@ -312,6 +316,9 @@ impl RouterHost {
     fn step(&mut self, env: &mut Env, event: Event) {
         let Some(run) = &mut self.run else { return };
         env.trace.note(env.agenda.now(), &[], || format!("router <- {event:?}"));
+        if let Event::Message { peer, place, inbound: Inbound::Submit { rows, .. }, .. } = &event {
+            run.submits.insert((*peer, *place), rows.iter().map(|row| row.row).collect());
+        }
         run.router.handle(env.now(), event);
         let mut touched = Vec::new();
         while let Some(output) = run.router.poll() {
@@ -395,11 +402,18 @@ fn on_output(run: &mut Running, env: &mut Env, output: Output) -> Option<PeerId>
             return None;
         }
         Output::Stopped => return None,
-        Output::Commit { peer, place } => (peer, RouterCommand::Commit(place)),
+        Output::Commit { peer, place } => {
+            let rows = run.submits.remove(&(peer, place)).unwrap_or_default();
+            env.ledger.on_rows_acknowledged(&rows);
+            (peer, RouterCommand::Commit(place))
+        }
         Output::Signal { peer, counts } => (peer, RouterCommand::Signal(counts)),
         Output::Relook { .. } => return None,
         Output::Send { peer, lane, tag, message } => {
             note_sent(env, &message);
+            if let Outbound::Client(ToClient::Refused { rows: refused, .. }) = &message {
+                run.submits.values_mut().for_each(|rows| rows.retain(|row| !refused.contains(row)));
+            }
             (peer, RouterCommand::Send { lane, tag, message })
         }
     };
