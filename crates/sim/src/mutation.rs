@@ -18,8 +18,6 @@ pub enum Planted {
     NoDedupOnResubmit,
     /// A join is acknowledged before what it joined is durable.
     JoinNotGated,
-    /// A worker is lost at its first second of silence.
-    NoGrace,
     /// A session acknowledges on delivery.
     AckBeforeCommit,
     /// The journal confirms without having synced.
@@ -32,14 +30,13 @@ pub enum Planted {
 
 impl Planted {
     /// All of them, with their names.
-    pub const ALL: [(&'static str, Planted); 11] = [
+    pub const ALL: [(&'static str, Planted); 10] = [
         ("ack-before-durable", Planted::AckBeforeDurable),
         ("no-fence", Planted::NoFence),
         ("early-release", Planted::EarlyRelease),
         ("write-ahead-skipped", Planted::WriteAheadSkipped),
         ("no-dedup-on-resubmit", Planted::NoDedupOnResubmit),
         ("join-not-gated", Planted::JoinNotGated),
-        ("no-grace", Planted::NoGrace),
         ("ack-before-commit", Planted::AckBeforeCommit),
         ("ack-before-sync", Planted::AckBeforeSync),
         ("cursor-not-in-sink", Planted::CursorNotInSink),
@@ -64,7 +61,6 @@ impl Planted {
             Planted::WriteAheadSkipped => Some(Mutation::WriteAheadSkipped),
             Planted::NoDedupOnResubmit => Some(Mutation::NoDedupOnResubmit),
             Planted::JoinNotGated => Some(Mutation::JoinNotGated),
-            Planted::NoGrace => Some(Mutation::NoGrace),
             Planted::AckBeforeCommit | Planted::AckBeforeSync | Planted::CursorNotInSink | Planted::RunTwice => None,
         }
     }
@@ -80,7 +76,6 @@ impl Planted {
             | Planted::WriteAheadSkipped
             | Planted::NoDedupOnResubmit
             | Planted::JoinNotGated
-            | Planted::NoGrace
             | Planted::AckBeforeSync
             | Planted::CursorNotInSink
             | Planted::RunTwice => None,

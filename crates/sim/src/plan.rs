@@ -106,6 +106,9 @@ impl Plan {
             delay: rng.below(100) as f64 / 1_000.0,
             seed,
         });
+        // A disk that is slow now and then: much can lean on what is not yet durable.
+        let slow = if rng.chance(0.25) { 1_500_000 } else { 30_000 };
+        let sync_max = Micros(100 + rng.below(slow));
         let breaks = breaks(&mut rng, clients.len(), workers.len());
         Self {
             seed,
@@ -114,7 +117,7 @@ impl Plan {
             grace: Micros::from_ms(3_000 + rng.below(20_000)),
             weather,
             faults,
-            sync_max: Micros(100 + rng.below(30_000)),
+            sync_max,
             breaks,
         }
     }
@@ -129,10 +132,11 @@ fn clients(rng: &mut Rng) -> Vec<ClientPlan> {
     let first = ClientPlan { rows: rows(rng), share: rng.chance(0.3), starts: Micros(rng.below(200_000)) };
     let mut clients = vec![first];
     if rng.chance(0.4) {
+        let latest = if rng.chance(0.5) { 300_000 } else { 3_000_000 };
         // Over rows of the first, mostly: joins and cached answers.
         let mut rows: Vec<Bytes> = clients[0].rows.iter().filter(|_| rng.chance(0.7)).cloned().collect();
         rows.extend((0..rng.below(5)).map(|n| Bytes::from(format!("own-{n}"))));
-        clients.push(ClientPlan { rows, share: rng.chance(0.3), starts: Micros(rng.below(3_000_000)) });
+        clients.push(ClientPlan { rows, share: rng.chance(0.3), starts: Micros(rng.below(latest)) });
     }
     clients
 }
