@@ -194,9 +194,9 @@ impl Worker {
             Event::Assigned(assignments) => assignments.into_iter().for_each(|one| self.on_assigned(one)),
             Event::Recall(fences) => self.on_recall(&fences),
             Event::Cancel(fences) => self.on_cancel(fences),
-            Event::Registered { incarnation, router: _, keep: _, drop } => {
+            Event::Registered { incarnation, router: _, keep, drop } => {
                 if incarnation == self.config.incarnation {
-                    self.on_registered(drop);
+                    self.on_registered(keep, drop);
                 }
             }
             Event::Refused(refusal) => self.on_refused(now, refusal),
@@ -308,7 +308,9 @@ impl Worker {
         waiting.into_iter().for_each(|fence| self.give_back(fence));
     }
 
-    fn on_registered(&mut self, dropped: Vec<Fence>) {
+    fn on_registered(&mut self, kept: Vec<Fence>, dropped: Vec<Fence>) {
+        // Said to be held when its result had already been taken, by a router that has forgotten: nobody must wait for it.
+        self.recalled.extend(kept.into_iter().filter(|fence| !self.held.contains_key(fence)));
         if !self.config.died_with.is_empty() {
             self.config.died_with.clear();
             self.outputs.push_back(Output::DeathsReported);
