@@ -107,11 +107,13 @@ impl Core {
                 () = self.clock.sleep_until(wake) => self.pulse.begin(&EVENTS),
             }
             batch.drain(..).flatten().for_each(|input| self.on_input(input));
-            if self.tick() {
+            let has_stopped = self.tick();
+            self.write();
+            // The answer to whoever asked for the end comes in the same step as the end.
+            self.flush();
+            if has_stopped {
                 return Ok(());
             }
-            self.write();
-            self.flush();
             self.pulse.end();
         }
     }
