@@ -29,7 +29,10 @@ fn limit_takes_the_first_rows_and_may_grow() {
 fn too_many_failures_stop_a_job_and_the_command_resumes() {
     let s = Sandbox::new();
     s.rows("rows.txt", 400);
-    s.script("prog", "#!/bin/sh\necho \"$1\" >> ledger\ncase $1 in *5) exit 1 ;; esac\nprintf '%s!' \"$1\"\n");
+    s.script(
+        "prog",
+        "#!/bin/sh\necho \"$1\" >> ledger\nsleep 0.02\ncase $1 in *5) exit 1 ;; esac\nprintf '%s!' \"$1\"\n",
+    );
     let args = |most| run(&["--batch", "2", "--depth", "2", "--max-failures", most, "--", "./prog", "{}"]);
     let said = text(&s.sheaf_exits(3, &args("5")));
     assert!(said.contains("failures"), "{said}");
