@@ -147,12 +147,8 @@ pub(super) fn to_worker() -> impl Strategy<Value = ToWorker> {
     let assignment = (fence(), text(), number(), any::<bool>(), bytes())
         .prop_map(|(fence, service, timeout_ms, alone, body)| Assignment { fence, service, timeout_ms, alone, body });
     prop_oneof![
-        (any::<u64>(), id(RouterId), vec(fence(), 0..4), vec(fence(), 0..4)).prop_map(|(incarnation, router, keep, drop)| ToWorker::Registered {
-            incarnation,
-            router,
-            keep,
-            drop
-        }),
+        (any::<u64>(), id(RouterId), vec(fence(), 0..4), vec(fence(), 0..4))
+            .prop_map(|(incarnation, router, keep, drop)| ToWorker::Registered { incarnation, router, keep, drop }),
         vec(assignment, 0..6).prop_map(ToWorker::Assign),
         vec(fence(), 0..6).prop_map(ToWorker::Recall),
         vec(fence(), 0..6).prop_map(ToWorker::Cancel),
