@@ -161,7 +161,13 @@ impl Router {
             .await;
         self.say(Say::Commit(place)).await;
         let keep = registration.holding.clone();
-        self.say(Say::Urgent(ToWorker::Registered { incarnation: 1, router: RouterId([9; 16]), keep, drop: Vec::new() })).await;
+        self.say(Say::Urgent(ToWorker::Registered {
+            incarnation: 1,
+            router: RouterId([9; 16]),
+            keep,
+            drop: Vec::new(),
+        }))
+        .await;
         registration
     }
 
