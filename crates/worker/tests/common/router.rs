@@ -160,14 +160,9 @@ impl Router {
             })
             .await;
         self.say(Say::Commit(place)).await;
-        let keep = registration.holding.clone();
-        self.say(Say::Urgent(ToWorker::Registered {
-            incarnation: 1,
-            router: RouterId([9; 16]),
-            keep,
-            drop: Vec::new(),
-        }))
-        .await;
+        let (incarnation, keep) = (registration.incarnation, registration.holding.clone());
+        self.say(Say::Urgent(ToWorker::Registered { incarnation, router: RouterId([9; 16]), keep, drop: Vec::new() }))
+            .await;
         registration
     }
 
