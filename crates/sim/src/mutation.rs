@@ -1,7 +1,8 @@
 //! Rules that can be switched off, by name. Each must be noticed by a checker within ten thousand seeds.
 //!
-//! Rules whose absence a whole cluster repairs (credit, chains, persisting before sending) are planted where it shows: in
-//! the session's own world of two peers, `cargo test -p sheaf-session --features mutations`.
+//! Rules whose absence the rest of a cluster makes good are planted where it shows: credit, chains and persisting before
+//! sending in the session's own world of two peers (`cargo test -p sheaf-session --features mutations`), the gate of a
+//! join in the router's random days (`cargo test -p sheaf-roles --features mutations`).
 
 /// A rule that is not followed in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,8 +17,6 @@ pub enum Planted {
     WriteAheadSkipped,
     /// A row that is already known is taken for one more row.
     NoDedupOnResubmit,
-    /// A join is acknowledged before what it joined is durable.
-    JoinNotGated,
     /// A session acknowledges on delivery.
     AckBeforeCommit,
     /// The journal confirms without having synced.
@@ -30,13 +29,12 @@ pub enum Planted {
 
 impl Planted {
     /// All of them, with their names.
-    pub const ALL: [(&'static str, Planted); 10] = [
+    pub const ALL: [(&'static str, Planted); 9] = [
         ("ack-before-durable", Planted::AckBeforeDurable),
         ("no-fence", Planted::NoFence),
         ("early-release", Planted::EarlyRelease),
         ("write-ahead-skipped", Planted::WriteAheadSkipped),
         ("no-dedup-on-resubmit", Planted::NoDedupOnResubmit),
-        ("join-not-gated", Planted::JoinNotGated),
         ("ack-before-commit", Planted::AckBeforeCommit),
         ("ack-before-sync", Planted::AckBeforeSync),
         ("cursor-not-in-sink", Planted::CursorNotInSink),
@@ -60,7 +58,6 @@ impl Planted {
             Planted::EarlyRelease => Some(Mutation::EarlyRelease),
             Planted::WriteAheadSkipped => Some(Mutation::WriteAheadSkipped),
             Planted::NoDedupOnResubmit => Some(Mutation::NoDedupOnResubmit),
-            Planted::JoinNotGated => Some(Mutation::JoinNotGated),
             Planted::AckBeforeCommit | Planted::AckBeforeSync | Planted::CursorNotInSink | Planted::RunTwice => None,
         }
     }
@@ -75,7 +72,6 @@ impl Planted {
             | Planted::EarlyRelease
             | Planted::WriteAheadSkipped
             | Planted::NoDedupOnResubmit
-            | Planted::JoinNotGated
             | Planted::AckBeforeSync
             | Planted::CursorNotInSink
             | Planted::RunTwice => None,

@@ -166,8 +166,17 @@ fn worker(rng: &mut Rng) -> WorkerPlan {
 fn breaks(rng: &mut Rng, clients: usize, workers: usize) -> Vec<(Micros, Break)> {
     let mut breaks: Vec<(Micros, Break)> =
         (0..rng.below(12)).map(|_| (Micros(rng.below(20_000_000)), one_break(rng, clients, workers))).collect();
+    if rng.chance(0.1) {
+        breaks.extend((0..4).map(|_| hasty_client(rng)));
+    }
     breaks.sort_by_key(|(at, _)| *at);
     breaks
+}
+
+/// Somebody kills the first client as it begins, and repeats the command at once: it asks again for what is hardly written.
+fn hasty_client(rng: &mut Rng) -> (Micros, Break) {
+    let (at, down) = (Micros(rng.below(3_000_000)), Micros(1_000 + rng.below(50_000)));
+    (at, Break::Crash { who: Who::Client(0), power: false, down })
 }
 
 fn one_break(rng: &mut Rng, clients: usize, workers: usize) -> Break {
