@@ -56,9 +56,14 @@ impl Embedded {
         self.server.target()
     }
 
+    /// The worker begins nothing more, and finishes what it runs.
+    pub(super) fn drain(&self) {
+        self.stop.send_replace(Stop::Drain);
+    }
+
     /// Lets the worker finish what it runs, then stops the router. A signal meanwhile does not wait for the worker.
     pub(super) async fn stop(mut self, signals: &mut Signals) -> Result<()> {
-        self.stop.send_replace(Stop::Drain);
+        self.drain();
         let worker = loop {
             tokio::select! {
                 ended = &mut self.worker => break ended,

@@ -43,7 +43,13 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> Result<u8> {
     let (progress, seen) = watch::channel(Progress::default());
 
     let running = tokio::spawn(run_job(prepared, line, interrupt.clone(), progress));
-    let summary = watch_job(running, &interrupt, &mut signals, seen, json).await;
+    let asked = || {
+        interrupt.ask();
+        if let Some(embedded) = &embedded {
+            embedded.drain();
+        }
+    };
+    let summary = watch_job(running, &interrupt, asked, &mut signals, seen, json).await;
     let ended = match embedded {
         Some(embedded) => embedded.stop(&mut signals).await,
         None => Ok(()),
@@ -60,6 +66,7 @@ type Running = tokio::task::JoinHandle<Result<Summary, sheaf_client::RunError>>;
 async fn watch_job(
     mut running: Running,
     interrupt: &Interrupt,
+    ask: impl Fn(),
     signals: &mut Signals,
     mut seen: watch::Receiver<Progress>,
     json: bool,
@@ -78,7 +85,7 @@ async fn watch_job(
                 }
                 display.clear();
                 eprintln!("sheaf: finishing what runs; the same command resumes (again to stop at once)");
-                interrupt.ask();
+                ask();
             }
         }
     }
