@@ -12,6 +12,7 @@ use sheaf_task::{JobId, JobOptions, JobSpec, Outcome, RowId, ToRouter};
 use crate::env::{Driven, Env, Happening, Line};
 use crate::mutation::Planted;
 use crate::network::{ConnId, End};
+use crate::oddities::Oddities;
 use crate::plan::{ClientPlan, Plan, Who};
 use crate::trace::digest;
 
@@ -20,6 +21,7 @@ pub(crate) struct ClientHost {
     number: usize,
     seed: u64,
     faults: Option<Faults>,
+    oddities: Oddities,
     planted: Option<Planted>,
     source: Vec<SourceRow>,
     sink: Sink,
@@ -65,6 +67,7 @@ impl ClientHost {
             number,
             seed: plan.seed,
             faults: plan.faults,
+            oddities: plan.oddities.clone(),
             planted,
             source: source(&plan.clients[number], number),
             sink: Sink::default(),
@@ -281,7 +284,7 @@ impl ClientHost {
             }
             Output::Write { id, rows, cursor } => {
                 run.writes.push_back((id, rows, cursor));
-                let delay = env.time_below(COMMIT_MAX);
+                let delay = env.time_below(self.oddities.slow_sink.unwrap_or(COMMIT_MAX));
                 // Commits come in order: each takes its turn from the front.
                 env.agenda.enter_in(delay, Happening::Committed { client: self.number, life });
             }
@@ -351,7 +354,7 @@ impl ClientHost {
             faults,
             #[cfg(feature = "mutations")]
             mutation: self.planted.and_then(Planted::session),
-            ..SessionConfig::default()
+            ..self.oddities.session_config()
         };
         fit_config(config, Depth::Memory)
     }

@@ -14,6 +14,7 @@ mod env;
 mod ledger;
 mod mutation;
 mod network;
+mod oddities;
 mod plan;
 mod router_host;
 mod spool;
@@ -23,5 +24,6 @@ mod world;
 
 pub use ledger::Violation;
 pub use mutation::Planted;
+pub use oddities::Oddities;
 pub use plan::Plan;
 pub use world::{Outcome, World};

@@ -1,8 +1,7 @@
 //! Rules that can be switched off, by name. Each must be noticed by a checker within ten thousand seeds.
 //!
-//! Rules whose absence the rest of a cluster makes good are planted where it shows: credit, chains and persisting before
-//! sending in the session's own world of two peers (`cargo test -p sheaf-session --features mutations`), the gate of a
-//! join in the router's random days (`cargo test -p sheaf-roles --features mutations`).
+//! Persisting before sending, whose absence the rest of a cluster makes good, is planted where it shows: in the session's
+//! own world of two peers (`cargo test -p sheaf-session --features mutations`).
 
 /// A rule that is not followed in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,11 +24,17 @@ pub enum Planted {
     CursorNotInSink,
     /// A worker executes an assignment again when it comes again.
     RunTwice,
+    /// A session sends more than its peer has granted.
+    NoCreditCheck,
+    /// A session resumes with a peer that has other messages under the same numbers.
+    NoChainCheck,
+    /// A row that joins an open task is acknowledged before either is durable.
+    JoinNotGated,
 }
 
 impl Planted {
     /// All of them, with their names.
-    pub const ALL: [(&'static str, Planted); 9] = [
+    pub const ALL: [(&'static str, Planted); 12] = [
         ("ack-before-durable", Planted::AckBeforeDurable),
         ("no-fence", Planted::NoFence),
         ("early-release", Planted::EarlyRelease),
@@ -39,6 +44,9 @@ impl Planted {
         ("ack-before-sync", Planted::AckBeforeSync),
         ("cursor-not-in-sink", Planted::CursorNotInSink),
         ("run-twice", Planted::RunTwice),
+        ("no-credit-check", Planted::NoCreditCheck),
+        ("no-chain-check", Planted::NoChainCheck),
+        ("join-not-gated", Planted::JoinNotGated),
     ];
 
     /// The one of this name.
@@ -58,7 +66,13 @@ impl Planted {
             Planted::EarlyRelease => Some(Mutation::EarlyRelease),
             Planted::WriteAheadSkipped => Some(Mutation::WriteAheadSkipped),
             Planted::NoDedupOnResubmit => Some(Mutation::NoDedupOnResubmit),
-            Planted::AckBeforeCommit | Planted::AckBeforeSync | Planted::CursorNotInSink | Planted::RunTwice => None,
+            Planted::JoinNotGated => Some(Mutation::JoinNotGated),
+            Planted::AckBeforeCommit
+            | Planted::AckBeforeSync
+            | Planted::CursorNotInSink
+            | Planted::RunTwice
+            | Planted::NoCreditCheck
+            | Planted::NoChainCheck => None,
         }
     }
 
@@ -67,6 +81,8 @@ impl Planted {
         use sheaf_session::Mutation;
         match self {
             Planted::AckBeforeCommit => Some(Mutation::AckBeforeCommit),
+            Planted::NoCreditCheck => Some(Mutation::NoCreditCheck),
+            Planted::NoChainCheck => Some(Mutation::NoChainCheck),
             Planted::AckBeforeDurable
             | Planted::NoFence
             | Planted::EarlyRelease
@@ -74,7 +90,8 @@ impl Planted {
             | Planted::NoDedupOnResubmit
             | Planted::AckBeforeSync
             | Planted::CursorNotInSink
-            | Planted::RunTwice => None,
+            | Planted::RunTwice
+            | Planted::JoinNotGated => None,
         }
     }
 

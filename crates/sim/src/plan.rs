@@ -5,6 +5,7 @@ use bytes::Bytes;
 use sheaf_session::{Faults, Micros, Rng};
 
 use crate::network::Weather;
+use crate::oddities::Oddities;
 
 /// One run, whole.
 #[derive(Clone, Debug)]
@@ -25,6 +26,8 @@ pub struct Plan {
     pub sync_max: Micros,
     /// What breaks, in order of time.
     pub breaks: Vec<(Micros, Break)>,
+    /// What few runs have.
+    pub oddities: Oddities,
 }
 
 /// One client.
@@ -119,6 +122,7 @@ impl Plan {
             faults,
             sync_max,
             breaks,
+            oddities: Oddities::draw(seed),
         }
     }
 

@@ -387,7 +387,7 @@ impl RouterHost {
             faults,
             #[cfg(feature = "mutations")]
             mutation: self.planted.and_then(Planted::session),
-            ..SessionConfig::default()
+            ..self.plan.oddities.session_config()
         };
         fit_config(config, Depth::Memory)
     }

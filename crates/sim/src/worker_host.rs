@@ -13,6 +13,7 @@ use sheaf_task::{Assignment, Capacity, Class, Evidence, Failure, Fence, Outcome,
 use crate::env::{Driven, Env, Happening, Line};
 use crate::mutation::Planted;
 use crate::network::End;
+use crate::oddities::Oddities;
 use crate::plan::{Plan, Who, WorkerPlan};
 use crate::spool::{Entry, Spool};
 
@@ -22,6 +23,7 @@ pub(crate) struct WorkerHost {
     plan: WorkerPlan,
     seed: u64,
     faults: Option<Faults>,
+    oddities: Oddities,
     #[cfg_attr(not(feature = "mutations"), expect(dead_code, reason = "read by mutations only"))]
     planted: Option<Planted>,
     spool: Spool,
@@ -55,6 +57,7 @@ impl WorkerHost {
             plan: plan.workers[number],
             seed: plan.seed,
             faults: plan.faults,
+            oddities: plan.oddities.clone(),
             planted,
             spool: Spool::default(),
             run: None,
@@ -341,7 +344,7 @@ impl WorkerHost {
             faults,
             #[cfg(feature = "mutations")]
             mutation: self.planted.and_then(Planted::session),
-            ..SessionConfig::default()
+            ..self.oddities.session_config()
         };
         fit_worker_config(config, if self.plan.has_spool { Depth::Disk } else { Depth::Memory })
     }

@@ -95,7 +95,7 @@ pub enum Mutation {
     WriteAheadSkipped,
     /// A row that is already known is taken for one more row.
     NoDedupOnResubmit,
-    /// A message of rows that were known is committed before what it relied on is durable.
+    /// A message of rows that join a task, or were known, is committed before what it relied on is durable.
     JoinNotGated,
     /// A worker is lost at its first second of silence.
     NoGrace,

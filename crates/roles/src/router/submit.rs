@@ -274,10 +274,11 @@ impl Router {
             self.apply(lsn, &joined);
             return Taken::Rests(lsn);
         }
-        Taken::Rests(self.write(joined))
+        let lsn = self.write(joined);
+        Taken::Rests(self.known(lsn))
     }
 
-    /// What an acknowledgement of something known waits for.
+    /// What an acknowledgement of something known, or of one more asker for it, waits for.
     fn known(&self, lsn: Lsn) -> Lsn {
         #[cfg(feature = "mutations")]
         if self.config.mutation == Some(super::Mutation::JoinNotGated) {
