@@ -53,9 +53,9 @@ impl Session {
         Ok(())
     }
 
+    /// The session itself goes on, with whom it was: that somebody else used its name is no event of it.
     fn turn_away(&mut self, why: Refusal) {
         self.out.push_back(Output::Transmit(refuse(self.link.conn, why)));
-        self.out.push_back(Output::Event(Event::Refused(why)));
         self.shut(CloseReason::Refused(why));
     }
 

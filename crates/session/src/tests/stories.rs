@@ -373,6 +373,10 @@ fn a_clone_is_refused_and_a_lower_incarnation_is_fenced() {
             match listener.take(Micros(1)) {
                 Output::Transmit(bytes) => dialer.feed(Micros(1), Input::Bytes(bytes)).unwrap(),
                 Output::Wait(_) => break,
+                Output::Event(event) => {
+                    let is_end = matches!(event, Event::Refused(_) | Event::Fenced | Event::Ended);
+                    assert!(!is_end, "the session goes on: {event:?}");
+                }
                 _ => {}
             }
         }
