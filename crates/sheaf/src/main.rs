@@ -3,6 +3,7 @@
 mod admin;
 mod args;
 mod ask;
+mod bench;
 mod doctor;
 mod program;
 mod progress;
@@ -70,6 +71,7 @@ fn dispatch(cli: Cli) -> Result<u8> {
             Command::Retry(args) => admin::retry(args, json).await,
             Command::Shutdown(target) => admin::shutdown(target).await,
             Command::Doctor(args) => doctor::doctor(&args),
+            Command::Bench(args) => bench::bench(args, json).await,
             Command::Completions { .. } => Ok(0),
         }
     })

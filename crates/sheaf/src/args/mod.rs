@@ -1,6 +1,7 @@
 //! The command line: what may be said, with help that leads with examples. Nothing is done here.
 
 mod admin;
+mod bench;
 mod run;
 mod serve;
 
@@ -10,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use sheaf_session::Faults;
 
 pub(crate) use admin::{DoctorArgs, FailuresArgs, JobArgs, JobCommand, RetryArgs, TaskArgs, TaskCommand};
+pub(crate) use bench::{BenchArgs, BenchCommand, WorkersArgs};
 pub(crate) use run::{OrderArg, RunArgs};
 pub(crate) use serve::{ProgramArgs, UpArgs, WorkerArgs};
 
@@ -63,6 +65,8 @@ pub(crate) enum Command {
     Shutdown(Target),
     /// Check a data directory and its journal, or print every limit.
     Doctor(DoctorArgs),
+    /// Measure this build on this machine.
+    Bench(BenchArgs),
     /// Print a completion script for a shell.
     Completions {
         /// Which shell.
