@@ -34,6 +34,12 @@ pub(crate) struct Ledger {
     ended: BTreeSet<(Key, u64, u32)>,
     /// Outcomes as workers reported them: whether any attempt at the key was ok.
     reported_ok: BTreeSet<Key>,
+    /// Attempts of which the router has read an end.
+    heard: BTreeSet<Fence>,
+    /// Workers whose directory exists twice: neither knows what the other has begun.
+    doubled: BTreeSet<usize>,
+    /// What had been acknowledged when somebody copied the router's disk.
+    backup: (BTreeSet<RowId>, BTreeSet<Key>),
     pub executed: u64,
 }
 
@@ -106,7 +112,9 @@ impl Ledger {
         if self.late.contains(&fence) {
             self.violate(format!("{fence:?} was given out and executes although its answer was on disk"));
         }
-        if let Some((other, earlier)) = self.started.insert(fence, (worker, life)) {
+        if let Some((other, earlier)) = self.started.insert(fence, (worker, life))
+            && !self.doubled.contains(&worker)
+        {
             self.violate(format!(
                 "attempt {fence:?} executes twice: worker {other} life {earlier}, worker {worker} life {life}"
             ));
@@ -116,6 +124,25 @@ impl Ledger {
     /// A worker's machine lost power: it may not know what it had begun, so it may begin it again.
     pub(crate) fn on_power_cut(&mut self, worker: usize) {
         self.started.retain(|_, (other, _)| *other != worker);
+    }
+
+    /// These two workers have one directory each, and both are the same.
+    pub(crate) fn on_doubled(&mut self, workers: [usize; 2]) {
+        self.doubled.extend(workers);
+    }
+
+    /// Somebody copies the router's disk.
+    pub(crate) fn on_journal_copied(&mut self) {
+        self.backup = (self.acked_rows.clone(), self.acked_results.clone());
+    }
+
+    /// The router's disk is as it was copied: what was acknowledged since is not expected to be there.
+    pub(crate) fn on_journal_restored(&mut self) {
+        (self.acked_rows, self.acked_results) = self.backup.clone();
+        self.answered.clear();
+        self.late.clear();
+        // Its next epoch may be one that was used before.
+        self.started.clear();
     }
 
     pub(crate) fn on_worker_says(&mut self, message: &ToRouter) {
@@ -130,8 +157,16 @@ impl Ledger {
         }
     }
 
+    /// The router reads how an attempt ended.
+    pub(crate) fn on_heard(&mut self, fence: Fence) {
+        self.heard.insert(fence);
+    }
+
     /// A worker is told that the router has its result.
     pub(crate) fn on_result_acknowledged(&mut self, fence: Fence) {
+        if !self.heard.contains(&fence) {
+            self.violate(format!("the end of {fence:?} is acknowledged, and the router never heard of it"));
+        }
         if !self.reported_ok.contains(&fence.key) {
             return;
         }

@@ -59,6 +59,8 @@ pub(crate) struct Network {
     conns: BTreeMap<ConnId, Conn>,
     /// Cut: whatever is still on its way is lost.
     cut: BTreeSet<ConnId>,
+    /// Closed by this end: it reads nothing more of it.
+    shut: BTreeSet<(ConnId, End)>,
     dialled: u64,
 }
 
@@ -74,7 +76,14 @@ struct Conn {
 impl Network {
     /// An empty network.
     pub(crate) fn new(weather: Weather, seed: u64) -> Self {
-        Self { weather, rng: Rng::new(seed), conns: BTreeMap::new(), cut: BTreeSet::new(), dialled: 0 }
+        Self {
+            weather,
+            rng: Rng::new(seed),
+            conns: BTreeMap::new(),
+            cut: BTreeSet::new(),
+            shut: BTreeSet::new(),
+            dialled: 0,
+        }
     }
 
     /// A new connection of the host `dialer` to the router.
@@ -101,6 +110,7 @@ impl Network {
     pub(crate) fn close(&mut self, now: Micros, conn: ConnId, from: End) -> Option<(Micros, Arrival)> {
         let end = from.other();
         let at = self.arrival_time(now, conn, end)?;
+        self.shut.insert((conn, from));
         self.conns.remove(&conn).filter(|conn| !conn.deaf[index(end)])?;
         Some((at, Arrival { conn, end, bytes: None }))
     }
@@ -112,9 +122,9 @@ impl Network {
         lived
     }
 
-    /// Whether what is on its way over `conn` is lost.
-    pub(crate) fn is_cut(&self, conn: ConnId) -> bool {
-        self.cut.contains(&conn)
+    /// Whether what is on its way over `conn` to `end` is lost.
+    pub(crate) fn is_lost(&self, conn: ConnId, end: End) -> bool {
+        self.cut.contains(&conn) || self.shut.contains(&(conn, end))
     }
 
     /// From now on nothing reaches `end`, and nobody is told.

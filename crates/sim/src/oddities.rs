@@ -3,6 +3,8 @@
 
 use sheaf_session::{Config, Micros, Rng};
 
+use crate::plan::{Break, Plan, Who, WorkerPlan};
+
 /// What is odd about a run; nothing by default.
 #[derive(Clone, Debug, Default)]
 pub struct Oddities {
@@ -10,16 +12,31 @@ pub struct Oddities {
     pub window: Option<u64>,
     /// Longest commit of a sink, where its disk is slow: a slow reader.
     pub slow_sink: Option<Micros>,
+    /// A worker's directory was copied and used twice.
+    pub has_clone: bool,
+    /// A worker's disk was put back to an old copy.
+    pub has_old_spool: bool,
 }
 
 impl Oddities {
-    /// As the seed has it.
-    pub(crate) fn draw(seed: u64) -> Self {
-        let rng = &mut Rng::new(seed ^ 0x0dd_0dd_0dd_0dd);
-        Self {
+    /// The plan with what is odd about its seed.
+    pub(crate) fn draw(mut plan: Plan) -> Plan {
+        let rng = &mut Rng::new(plan.seed ^ 0x0dd_0dd_0dd_0dd);
+        plan.oddities = Self {
             window: rng.chance(0.3).then(|| 1 + rng.below(6)),
             slow_sink: rng.chance(0.1).then(|| Micros(1 + rng.below(4_000_000))),
+            has_clone: rng.chance(0.05),
+            has_old_spool: rng.chance(0.05),
+        };
+        let one = rng.below(plan.workers.len() as u64) as usize;
+        if plan.oddities.has_clone {
+            clone(&mut plan, one, rng);
         }
+        if plan.oddities.has_old_spool {
+            put_back(&mut plan, Who::Worker(one), rng);
+        }
+        plan.breaks.sort_by_key(|(at, _)| *at);
+        plan
     }
 
     /// The settings of any session.
@@ -27,4 +44,34 @@ impl Oddities {
         let usual = Config::default();
         Config { window: self.window.unwrap_or(usual.window), ..usual }
     }
+
+    /// Two workers may go by one name, or one and what it was.
+    pub(crate) fn has_doubles(&self) -> bool {
+        self.has_clone || self.has_old_spool
+    }
+}
+
+/// One of the first seconds: most runs are over soon.
+fn soon(rng: &mut Rng) -> Micros {
+    Micros(rng.below(4_000_000))
+}
+
+/// A copy of the directory is started elsewhere, mostly while the original cannot be heard and goes on by itself.
+fn clone(plan: &mut Plan, one: usize, rng: &mut Rng) {
+    let starts = soon(rng);
+    plan.workers[one].has_spool = true;
+    let original = plan.workers[one];
+    plan.workers.push(WorkerPlan { starts, clone_of: Some(one), ..original });
+    if rng.chance(0.7) {
+        let at = Micros(starts.0.saturating_sub(rng.below(500_000)));
+        plan.breaks.push((at, Break::Deafen { who: Who::Worker(one), host_end: false }));
+    }
+}
+
+/// A host's disk is put back to what it was a while ago.
+fn put_back(plan: &mut Plan, who: Who, rng: &mut Rng) {
+    let at = soon(rng);
+    let later = Micros(at.0 + 1 + soon(rng).0);
+    plan.breaks.push((at, Break::BackUp(who)));
+    plan.breaks.push((later, Break::Restore { who, down: Micros(1_000 + rng.below(2_000_000)) }));
 }

@@ -52,6 +52,10 @@ pub struct WorkerPlan {
     pub slow: Micros,
     /// It keeps a spool; else it forgets everything when it dies.
     pub has_spool: bool,
+    /// When it starts first.
+    pub starts: Micros,
+    /// Its directory is a copy of this worker's, made as it starts: two of one name.
+    pub clone_of: Option<usize>,
 }
 
 /// Something that goes wrong.
@@ -81,6 +85,15 @@ pub enum Break {
         who: Who,
         /// For how long.
         time: Micros,
+    },
+    /// Somebody copies a host's disk.
+    BackUp(Who),
+    /// A host's machine is lost, and starts again from the copy.
+    Restore {
+        /// Which.
+        who: Who,
+        /// Until the next start.
+        down: Micros,
     },
 }
 
@@ -113,7 +126,7 @@ impl Plan {
         let slow = if rng.chance(0.25) { 1_500_000 } else { 30_000 };
         let sync_max = Micros(100 + rng.below(slow));
         let breaks = breaks(&mut rng, clients.len(), workers.len());
-        Self {
+        let plan = Self {
             seed,
             clients,
             workers,
@@ -122,8 +135,9 @@ impl Plan {
             faults,
             sync_max,
             breaks,
-            oddities: Oddities::draw(seed),
-        }
+            oddities: Oddities::default(),
+        };
+        Oddities::draw(plan)
     }
 
     /// When the last of the faults has passed.
@@ -164,6 +178,8 @@ fn worker(rng: &mut Rng) -> WorkerPlan {
         depth: rng.below(5) as u32,
         slow: Micros(1_000 + rng.below(800_000)),
         has_spool: rng.chance(0.7),
+        starts: Micros(10),
+        clone_of: None,
     }
 }
 

@@ -26,6 +26,8 @@ pub(crate) struct RouterHost {
     planted: Option<Planted>,
     /// While it does not run.
     disk: Option<MemDisk>,
+    /// A copy of the disk, if somebody made one.
+    backup: Option<MemDisk>,
     run: Option<Running>,
     pub life: u64,
 }
@@ -60,7 +62,7 @@ const SEGMENT_BYTES: u32 = 32 << 10;
 
 impl RouterHost {
     pub(crate) fn new(plan: &Plan, planted: Option<Planted>) -> Self {
-        Self { plan: plan.clone(), planted, disk: Some(MemDisk::new()), run: None, life: 0 }
+        Self { plan: plan.clone(), planted, disk: Some(MemDisk::new()), backup: None, run: None, life: 0 }
     }
 
     pub(crate) fn is_running(&self) -> bool {
@@ -137,6 +139,22 @@ impl RouterHost {
         }
         env.trace.note(env.agenda.now(), &[u64::from(power)], || format!("router dies, power {power}"));
         self.disk = Some(disk);
+    }
+
+    /// Somebody copies the directory, file by file, while nothing is written.
+    pub(crate) fn back_up(&mut self, env: &mut Env) {
+        env.ledger.on_journal_copied();
+        let running = self.run.as_ref().map(|run| run.journal.disk());
+        self.backup = running.or(self.disk.as_ref()).cloned();
+    }
+
+    /// The machine is gone, and its directory comes back from the backup, if there is one.
+    pub(crate) fn restore(&mut self, env: &mut Env) {
+        self.crash(env, true);
+        if let (Some(backup), Some(disk)) = (&self.backup, &mut self.disk) {
+            disk.clone_from(backup);
+            env.ledger.on_journal_restored();
+        }
     }
 
     pub(crate) fn freeze(&mut self, is_frozen: bool, env: &mut Env) {
@@ -318,6 +336,9 @@ impl RouterHost {
         env.trace.note(env.agenda.now(), &[], || format!("router <- {event:?}"));
         if let Event::Message { peer, place, inbound: Inbound::Submit { rows, .. }, .. } = &event {
             run.submits.insert((*peer, *place), rows.iter().map(|row| row.row).collect());
+        }
+        if let Event::Message { inbound: Inbound::Results(items), .. } = &event {
+            items.iter().for_each(|item| env.ledger.on_heard(item.fence));
         }
         run.router.handle(env.now(), event);
         let mut touched = Vec::new();

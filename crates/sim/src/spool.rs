@@ -14,7 +14,7 @@ pub(crate) enum Entry {
 }
 
 /// The log.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Spool {
     entries: Vec<Entry>,
     synced: usize,

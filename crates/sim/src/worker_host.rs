@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use sheaf_roles::port::{WorkerCommand, WorkerPort, WorkerReport, fit_worker_config};
+use sheaf_roles::port::{Over, WorkerCommand, WorkerPort, WorkerReport, fit_worker_config};
 use sheaf_roles::worker::{Config, Event, Output, Worker};
 use sheaf_session::{
-    Config as SessionConfig, Depth, Endpoint, Faults, How, Input, Micros, Record, Session, SessionId, Side,
+    Config as SessionConfig, Depth, Endpoint, Faults, How, Input, Micros, Record, Refusal, Session, SessionId, Side,
 };
 use sheaf_task::{Assignment, Capacity, Class, Evidence, Failure, Fence, Outcome, WorkerId};
 
@@ -20,6 +20,8 @@ use crate::spool::{Entry, Spool};
 /// The process, running or not.
 pub(crate) struct WorkerHost {
     number: usize,
+    /// Whose names it goes by: its own number, unless its directory is a copy of another's.
+    identity: usize,
     plan: WorkerPlan,
     seed: u64,
     faults: Option<Faults>,
@@ -27,8 +29,12 @@ pub(crate) struct WorkerHost {
     #[cfg_attr(not(feature = "mutations"), expect(dead_code, reason = "read by mutations only"))]
     planted: Option<Planted>,
     spool: Spool,
+    /// A copy of the spool, if somebody made one.
+    backup: Option<Spool>,
     run: Option<Running>,
     pub life: u64,
+    /// How often the router would not have it: another goes by its name, or it has gone back in time.
+    refusals: u32,
 }
 
 struct Running {
@@ -47,6 +53,9 @@ struct Running {
 /// How often a worker that stands still is looked at for what its programs did.
 const LOOK_AGAIN: Micros = Micros::from_ms(10);
 
+/// Before the second start of a worker that is not wanted; doubles.
+const PAUSE: Micros = Micros::from_ms(500);
+
 /// Between a spool's write and its sync, if the router has not acknowledged.
 const SYNC_AFTER: Micros = Micros::from_secs(1);
 
@@ -54,14 +63,17 @@ impl WorkerHost {
     pub(crate) fn new(number: usize, plan: &Plan, planted: Option<Planted>) -> Self {
         Self {
             number,
+            identity: plan.workers[number].clone_of.unwrap_or(number),
             plan: plan.workers[number],
             seed: plan.seed,
             faults: plan.faults,
             oddities: plan.oddities.clone(),
             planted,
             spool: Spool::default(),
+            backup: None,
             run: None,
             life: 0,
+            refusals: 0,
         }
     }
 
@@ -71,6 +83,34 @@ impl WorkerHost {
 
     pub(crate) fn is_running(&self) -> bool {
         self.run.is_some()
+    }
+
+    /// Whose directory its own is a copy of.
+    pub(crate) fn clone_of(&self) -> Option<usize> {
+        self.plan.clone_of
+    }
+
+    /// What somebody copies of its directory.
+    pub(crate) fn copy(&self) -> Spool {
+        self.spool.clone()
+    }
+
+    /// Its directory is a copy.
+    pub(crate) fn adopt(&mut self, copy: Spool) {
+        self.spool = copy;
+    }
+
+    pub(crate) fn back_up(&mut self) {
+        self.backup = Some(self.copy());
+    }
+
+    /// The machine is gone, and its directory comes back from the backup, if there is one.
+    pub(crate) fn restore(&mut self, env: &mut Env) {
+        self.crash(env, true);
+        if let Some(backup) = &self.backup {
+            self.spool = backup.clone();
+            env.ledger.on_power_cut(self.number);
+        }
     }
 
     pub(crate) fn start(&mut self, env: &mut Env) {
@@ -271,8 +311,22 @@ impl WorkerHost {
                     env.agenda.enter_in(SYNC_AFTER, sync);
                 }
             }
-            WorkerReport::Over(over) => env.ledger.violate(format!("worker {}: session over: {over:?}", self.number)),
+            WorkerReport::Over(over) => self.on_over(env, &over),
         }
+    }
+
+    /// The process ends; whoever watches over it starts it again, later each time.
+    fn on_over(&mut self, env: &mut Env, over: &Over) {
+        let is_double = matches!(over, Over::Fenced | Over::Refused(Refusal::Fenced | Refusal::Clone));
+        if !(is_double && self.oddities.has_doubles()) {
+            return env.ledger.violate(format!("worker {}: session over: {over:?}", self.number));
+        }
+        env.trace.note(env.now(), &[], || format!("worker {} is not wanted: {over:?}", self.number));
+        self.crash(env, false);
+        self.refusals += 1;
+        let pause = Micros(PAUSE.0 << self.refusals.min(6));
+        let down = Micros(pause.0 + env.rng.below(pause.0));
+        env.agenda.enter_in(down, Happening::Start(self.who()));
     }
 
     fn on_output(&mut self, env: &mut Env, output: Output) {
@@ -324,7 +378,7 @@ impl WorkerHost {
 
     fn session_id(&self) -> SessionId {
         let mut id = [1; 16];
-        id[0] = self.number as u8;
+        id[0] = self.identity as u8;
         if !self.plan.has_spool {
             id[1..9].copy_from_slice(&(self.life << 8).to_le_bytes());
         }
@@ -332,7 +386,7 @@ impl WorkerHost {
     }
 
     fn worker_id(&self) -> WorkerId {
-        WorkerId([self.number as u8 + 1; 16])
+        WorkerId([self.identity as u8 + 1; 16])
     }
 
     fn session_config(&self, incarnation: u64) -> SessionConfig {

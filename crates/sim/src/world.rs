@@ -62,8 +62,8 @@ impl World {
             loses_packets: plan.faults.is_some(),
         };
         env.agenda.enter(Micros(0), Happening::Start(Who::Router));
-        for number in 0..plan.workers.len() {
-            env.agenda.enter(Micros(10), Happening::Start(Who::Worker(number)));
+        for (number, worker) in plan.workers.iter().enumerate() {
+            env.agenda.enter(worker.starts, Happening::Start(Who::Worker(number)));
         }
         for (number, client) in plan.clients.iter().enumerate() {
             env.agenda.enter(client.starts, Happening::Start(Who::Client(number)));
@@ -115,7 +115,7 @@ impl World {
     fn happen(&mut self, happening: Happening) {
         match happening {
             Happening::Start(who) => self.start(who),
-            Happening::Arrive(Arrival { conn, .. }) if self.env.network.is_cut(conn) => {}
+            Happening::Arrive(Arrival { conn, end, .. }) if self.env.network.is_lost(conn, end) => {}
             Happening::Arrive(Arrival { conn, end, bytes }) => self.arrive(conn, end, bytes),
             Happening::Wake(who, life) if self.life(who) == life => match who {
                 Who::Router => self.router.on_wake(&mut self.env),
@@ -157,11 +157,24 @@ impl World {
     fn start(&mut self, who: Who) {
         match who {
             Who::Router if !self.router.is_running() => self.router.start(&mut self.env),
-            Who::Worker(number) if !self.workers[number].is_running() => self.workers[number].start(&mut self.env),
+            Who::Worker(number) if !self.workers[number].is_running() => {
+                self.take_copy(number);
+                self.workers[number].start(&mut self.env);
+            }
             Who::Client(number) if !self.clients[number].is_running() && !self.clients[number].is_done => {
                 self.clients[number].start(&mut self.env);
             }
             Who::Router | Who::Worker(_) | Who::Client(_) => {}
+        }
+    }
+
+    /// A directory that is a copy is made before its first start.
+    fn take_copy(&mut self, number: usize) {
+        let worker = &self.workers[number];
+        if let Some(original) = worker.clone_of().filter(|_| worker.life == 0) {
+            let copy = self.workers[original].copy();
+            self.workers[number].adopt(copy);
+            self.env.ledger.on_doubled([original, number]);
         }
     }
 
@@ -229,6 +242,19 @@ impl World {
                 if let Some(conn) = self.conn(who) {
                     self.env.network.deafen(conn, if host_end { End::Dialer } else { End::Listener });
                 }
+            }
+            Break::BackUp(who) => match who {
+                Who::Router => self.router.back_up(&mut self.env),
+                Who::Worker(number) => self.workers[number].back_up(),
+                Who::Client(_) => {}
+            },
+            Break::Restore { who, down } => {
+                match who {
+                    Who::Router => self.router.restore(&mut self.env),
+                    Who::Worker(number) => self.workers[number].restore(&mut self.env),
+                    Who::Client(number) => self.clients[number].crash(&mut self.env),
+                }
+                self.env.agenda.enter_in(down, Happening::Start(who));
             }
             Break::Freeze { who, time } => {
                 self.freeze(who, true);

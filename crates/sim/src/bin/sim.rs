@@ -41,6 +41,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Args>, String
         let number = |text: String| text.parse::<u64>().map_err(|_| format!("`{text}` is no number"));
         match word.as_str() {
             "--seeds" => args.seeds = number(value()?)?,
+            "--first" => args.first = number(value()?)?,
             "--seed" => {
                 args.first = number(value()?)?;
                 single = true;
