@@ -1,10 +1,11 @@
-//! The project's own chores, each a command: `cargo xtask ci | tidy | sim`.
+//! The project's own chores, each a command: `cargo xtask ci | tidy | sim | torture`.
 //!
 //! It knows how to judge and start things; it does not know what Sheaf does.
 
 mod ci;
 mod sim;
 mod tidy;
+mod torture;
 mod workspace;
 
 use std::process::ExitCode;
@@ -15,7 +16,9 @@ const HELP: &str = "\
 cargo xtask ci                 format, clippy, tidy, tests, simulated seeds, docs; stops at the first failure
 cargo xtask tidy               the rules that clippy does not know
 cargo xtask sim [--seeds N | --seed S] [--mutate NAME|list] [--trace]
-                               simulate N clusters, or that of seed S, perhaps with a rule removed, perhaps showing all";
+                               simulate N clusters, or that of seed S, perhaps with a rule removed, perhaps showing all
+cargo xtask torture [--family F] [--seed S] [--minutes M | --cycles N | --rounds N]
+                               hurt real processes: every family for a short time, or one, or longer";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -33,6 +36,7 @@ fn command(args: &[String]) -> anyhow::Result<()> {
         Some((name, [])) if name == "ci" => ci::run(),
         Some((name, [])) if name == "tidy" => tidy::run(),
         Some((name, rest)) if name == "sim" => sim::run(rest),
+        Some((name, rest)) if name == "torture" => torture::run(rest),
         Some((name, _)) if name == "help" || name == "--help" => {
             println!("{HELP}");
             Ok(())

@@ -41,12 +41,24 @@ pub(crate) fn cargo() -> Command {
 /// # Errors
 /// When cargo fails, or answers in an unknown shape.
 pub(crate) fn crates() -> anyhow::Result<Vec<Crate>> {
+    let metadata = metadata()?;
+    let packages = metadata["packages"].as_array().context("cargo metadata names no packages")?;
+    packages.iter().map(parse).collect()
+}
+
+/// Where cargo puts what it builds.
+///
+/// # Errors
+/// When cargo fails, or answers in an unknown shape.
+pub(crate) fn target_dir() -> anyhow::Result<PathBuf> {
+    Ok(PathBuf::from(metadata()?["target_directory"].as_str().context("target_directory")?))
+}
+
+fn metadata() -> anyhow::Result<Value> {
     let args = ["metadata", "--no-deps", "--format-version", "1", "--offline"];
     let output = cargo().args(args).output().context("cargo metadata")?;
     ensure!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
-    let metadata: Value = serde_json::from_slice(&output.stdout).context("cargo metadata")?;
-    let packages = metadata["packages"].as_array().context("cargo metadata names no packages")?;
-    packages.iter().map(parse).collect()
+    serde_json::from_slice(&output.stdout).context("cargo metadata")
 }
 
 fn parse(package: &Value) -> anyhow::Result<Crate> {

@@ -1,0 +1,113 @@
+//! One job of a round, seen from outside: its rows, what its sink showed so far, and the judgement at its end.
+
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+
+use crate::check::{self, Allowed, Violation};
+use crate::cluster::{Cluster, JobFiles, Role, ledger_path, sink_path};
+use crate::ledger::{self, Ledger};
+use crate::process::wait_until;
+use crate::report::Tally;
+use crate::rows::Rows;
+use crate::sink::{self, Kind, Landed, SinkRow};
+
+/// A job, its rows written to `NAME.txt`.
+pub(crate) struct Job {
+    pub files: JobFiles,
+    pub rows: Rows,
+    /// What stood in the sink when it was looked at last.
+    seen: Vec<SinkRow>,
+}
+
+/// Violations that are told one by one. More: their number.
+const TOLD_MAX: usize = 12;
+
+impl Job {
+    /// Writes the rows and makes this the client's job.
+    pub(crate) fn begin(cluster: &mut Cluster, name: &str, rows: Rows, sink: Kind) -> anyhow::Result<Self> {
+        let files = JobFiles { name: name.to_owned(), sink };
+        rows.write(&cluster.setup().dir.join(format!("{name}.txt")))?;
+        cluster.set_job(files.clone());
+        Ok(Self { files, rows, seen: Vec::new() })
+    }
+
+    /// Deletes the rows: from now on they are where they were acknowledged, or nowhere.
+    pub(crate) fn delete_rows(&self, cluster: &Cluster) -> anyhow::Result<()> {
+        std::fs::remove_file(cluster.setup().dir.join(format!("{}.txt", self.files.name))).context("rows")
+    }
+
+    /// Writes them again.
+    pub(crate) fn restore_rows(&self, cluster: &Cluster) -> anyhow::Result<()> {
+        self.rows.write(&cluster.setup().dir.join(format!("{}.txt", self.files.name)))
+    }
+
+    /// Everything that was executed in this cluster.
+    pub(crate) fn ledger(&self, cluster: &Cluster) -> anyhow::Result<Ledger> {
+        ledger::read(&ledger_path(&cluster.setup().dir))
+    }
+
+    /// Rows executed so far.
+    pub(crate) fn executed(&self, cluster: &Cluster) -> anyhow::Result<u64> {
+        Ok(check::executed(&self.rows, &self.ledger(cluster)?))
+    }
+
+    /// Executions so far beyond the first of each row.
+    pub(crate) fn extra(&self, cluster: &Cluster) -> anyhow::Result<u64> {
+        Ok(check::extra_executions(&self.rows, &self.ledger(cluster)?))
+    }
+
+    /// Waits until so many rows were executed. Says whether they were.
+    pub(crate) fn wait_executed(&self, cluster: &Cluster, rows: u64, patience: Duration) -> anyhow::Result<bool> {
+        wait_until(patience, || Ok(self.executed(cluster)? >= rows))
+    }
+
+    /// Looks at the sink, perhaps while somebody writes: what stood there must stand there still. Returns its rows.
+    ///
+    /// # Errors
+    /// When a result was replaced or is gone.
+    pub(crate) fn look(&mut self, cluster: &Cluster) -> anyhow::Result<u64> {
+        let now = sink::read(self.files.sink, &sink_path(&cluster.setup().out, &self.files))?;
+        tell(check::unchanged(&self.seen, &now))?;
+        self.seen = now;
+        Ok(self.seen.len() as u64)
+    }
+
+    /// Waits for the client's end: all rows are answered, failed ones among them where `allowed` says so.
+    pub(crate) fn finish(&mut self, cluster: &mut Cluster, role: Role, patience: Duration) -> anyhow::Result<()> {
+        let process = cluster.process(role)?;
+        let status = process.wait(patience)?;
+        let code = status.code();
+        ensure!(matches!(code, Some(0 | 3)), "the client ended with {status}; its log ends:\n{}", process.tail());
+        Ok(())
+    }
+
+    /// Judges the sink, which should be complete now, and counts.
+    ///
+    /// # Errors
+    /// When anything was lost, doubled, replaced, wrong, or done again without an excuse.
+    pub(crate) fn judge(&mut self, cluster: &Cluster, allowed: Allowed, tally: &mut Tally) -> anyhow::Result<()> {
+        self.look(cluster)?;
+        let ledger = self.ledger(cluster)?;
+        tally.rows += self.rows.count();
+        tally.again += check::extra_executions(&self.rows, &ledger);
+        tally.failed += self.seen.iter().filter(|found| matches!(found.result, Landed::Failed { .. })).count() as u64;
+        tell(check::complete(&self.rows, &ledger, &self.seen, allowed))
+    }
+
+    /// Judges a claim of the router that so many rows are acknowledged.
+    ///
+    /// # Errors
+    /// When fewer were executed.
+    pub(crate) fn judge_claim(&self, cluster: &Cluster, acknowledged: u64) -> anyhow::Result<()> {
+        tell(check::kept(acknowledged, &self.rows, &self.ledger(cluster)?).into_iter().collect())
+    }
+}
+
+fn tell(violations: Vec<Violation>) -> anyhow::Result<()> {
+    if violations.is_empty() {
+        return Ok(());
+    }
+    let told: Vec<String> = violations.iter().take(TOLD_MAX).map(Violation::to_string).collect();
+    bail!("{} violations:\n{}", violations.len(), told.join("\n"))
+}
