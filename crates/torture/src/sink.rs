@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
 
@@ -122,8 +122,6 @@ fn sqlite(path: &Path) -> anyhow::Result<Vec<SinkRow>> {
         return Ok(Vec::new());
     }
     let mut statement = base.prepare("select * from results")?;
-    let names = statement.column_names();
-    ensure!(names.contains(&"status"), "columns are {names:?}");
     let rows = statement.query_map([], |row| {
         let text = |name: &str| row.get::<_, Option<String>>(name).map(Option::unwrap_or_default);
         Ok(SinkRow {
