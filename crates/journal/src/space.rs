@@ -196,7 +196,8 @@ pub(crate) fn make_reserve<D: Disk>(disk: &mut D, bytes: u32, stock: &mut Stock)
             return Err(error);
         }
     }
-    disk.sync(&aside)?;
+    // A sync that failed, for whatever reason, is not to be tried again: that is no full disk.
+    disk.sync(&aside).map_err(|error| DiskError { kind: DiskErrorKind::Io, ..error })?;
     disk.rename(&aside, RESERVE)?;
     stock.has_reserve = true;
     Ok(())

@@ -94,9 +94,12 @@ impl Core {
                     self.pulse.begin(&QUESTIONS);
                     self.on_question(&question);
                 }
-                Some(Indexed { upto, generation }) = self.inlets.indexed.recv() => {
+                Some(indexed) = self.inlets.indexed.recv() => {
                     self.pulse.begin(&INDEXED);
-                    self.on_sealed(upto, generation);
+                    match indexed {
+                        Indexed::Upto { upto, generation } => self.on_sealed(upto, generation),
+                        Indexed::Failed(error) => return Err(WriterError::Index(error)),
+                    }
                 }
                 taken = self.inlets.inputs.recv_many(&mut batch, self.limits.step_batches_max), if has_room => {
                     self.pulse.begin(&EVENTS);

@@ -9,6 +9,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -20,19 +21,113 @@ pub struct FileDisk {
     dir: PathBuf,
     // Shared because reads come from the links' threads while the writer's thread writes, renames and removes.
     open: Arc<RwLock<Open>>,
+    /// A sync failed, through whichever clone: from then on nothing is changed any more, so nothing can be tried again.
+    has_failed: Arc<AtomicBool>,
+    #[cfg(test)]
+    faults: Arc<Faults>,
+}
+
+/// What goes wrong with a test's disk.
+#[cfg(test)]
+#[derive(Debug)]
+pub(crate) struct Faults {
+    /// So many bytes more may files grow; then the disk is full.
+    pub(crate) room: AtomicU64,
+    /// How many writes found it full.
+    pub(crate) refused: AtomicU64,
+    /// So many syncs work; all later ones fail.
+    pub(crate) syncs: AtomicU64,
+}
+
+#[cfg(test)]
+impl Default for Faults {
+    fn default() -> Self {
+        let never = || AtomicU64::new(u64::MAX);
+        Self { room: never(), refused: AtomicU64::new(0), syncs: never() }
+    }
+}
+
+#[cfg(test)]
+impl Faults {
+    fn spend(what: &AtomicU64, amount: u64) -> io::Result<()> {
+        let left = |left: u64| if left == u64::MAX { Some(left) } else { left.checked_sub(amount) };
+        let spent = what.fetch_update(Ordering::SeqCst, Ordering::SeqCst, left);
+        spent.map(drop).map_err(|_| io::ErrorKind::StorageFull.into())
+    }
+
+    fn on_write(&self, file: &File, end: u64) -> io::Result<()> {
+        Self::spend(&self.room, end.saturating_sub(file.metadata()?.len())).inspect_err(|_| {
+            self.refused.fetch_add(1, Ordering::SeqCst);
+        })
+    }
 }
 
 #[derive(Debug, Default)]
 struct Open {
-    files: BTreeMap<String, Arc<File>>,
+    files: BTreeMap<String, Handle>,
     /// Made since their directory was last synced.
     unnamed: BTreeSet<String>,
+    /// Counts uses, to tell which handle was not used for longest.
+    uses: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Handle {
+    file: Arc<File>,
+    used: AtomicU64,
+    /// Written to and not synced since: it stays open, since the error of a write-back is told to those who have the file
+    /// open at that time.
+    is_dirty: bool,
+}
+
+/// Files kept open for reading. One more: that used least recently is closed. Files with unsynced writes come on top: one
+/// each of the writer and the indexer.
+const HANDLES_MAX: usize = 128;
+
+impl Open {
+    fn find(&self, name: &str) -> Option<Arc<File>> {
+        let handle = self.files.get(name)?;
+        handle.used.store(self.uses.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+        Some(Arc::clone(&handle.file))
+    }
+
+    fn keep(&mut self, name: &str, file: &Arc<File>) {
+        let used = AtomicU64::new(self.uses.fetch_add(1, Ordering::Relaxed));
+        self.files.insert(name.to_owned(), Handle { file: Arc::clone(file), used, is_dirty: false });
+        let clean = || self.files.iter().filter(|(_, handle)| !handle.is_dirty);
+        if clean().count() <= HANDLES_MAX {
+            return;
+        }
+        let idlest = clean().min_by_key(|(_, handle)| handle.used.load(Ordering::Relaxed));
+        if let Some(name) = idlest.map(|(name, _)| name.clone()) {
+            self.files.remove(&name);
+        }
+    }
+
+    fn set_dirty(&mut self, name: &str, is_dirty: bool) {
+        if let Some(handle) = self.files.get_mut(name) {
+            handle.is_dirty = is_dirty;
+        }
+    }
 }
 
 impl FileDisk {
     /// The directory at `dir`, which must exist.
     pub fn new(dir: PathBuf) -> Self {
-        Self { dir, open: Arc::default() }
+        Self {
+            dir,
+            open: Arc::default(),
+            has_failed: Arc::default(),
+            #[cfg(test)]
+            faults: Arc::default(),
+        }
+    }
+
+    /// One on which things go wrong.
+    #[cfg(test)]
+    pub(crate) fn with_faults(mut self, faults: Arc<Faults>) -> Self {
+        self.faults = faults;
+        self
     }
 
     /// How long ago a file was last written to. A clock that was set back since: not at all.
@@ -41,36 +136,61 @@ impl FileDisk {
         Ok(modified.elapsed().unwrap_or_default())
     }
 
+    /// True once a sync has failed: the process must stop.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.has_failed.load(Ordering::SeqCst)
+    }
+
     fn read_file(&self, name: &str) -> io::Result<Arc<File>> {
-        if let Some(file) = self.table().files.get(name) {
-            return Ok(Arc::clone(file));
+        if let Some(file) = self.table().find(name) {
+            return Ok(file);
+        }
+        // Opened under the lock, so that no handle of a file that was renamed or removed meanwhile is kept.
+        let mut table = self.table_mut();
+        if let Some(file) = table.find(name) {
+            return Ok(file);
         }
         let file = Arc::new(OpenOptions::new().read(true).write(true).open(self.dir.join(name))?);
-        self.table_mut().files.insert(name.to_owned(), Arc::clone(&file));
+        table.keep(name, &file);
         Ok(file)
     }
 
     fn write_file(&self, name: &str) -> io::Result<Arc<File>> {
-        match self.read_file(name) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => self.make_file(name),
-            other => other,
-        }
+        let file = match self.read_file(name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.make_file(name)?,
+            other => other?,
+        };
+        self.table_mut().set_dirty(name, true);
+        Ok(file)
     }
 
     fn make_file(&self, name: &str) -> io::Result<Arc<File>> {
         let path = self.dir.join(name);
+        let mut table = self.table_mut();
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
         let file = Arc::new(file);
-        let mut table = self.table_mut();
-        table.files.insert(name.to_owned(), Arc::clone(&file));
+        table.keep(name, &file);
         table.unnamed.insert(name.to_owned());
         Ok(file)
     }
 
     fn sync_dir(&self) -> io::Result<()> {
-        File::open(&self.dir)?.sync_all()?;
+        self.synced(File::open(&self.dir)?.sync_all())?;
         self.table_mut().unnamed.clear();
         Ok(())
+    }
+
+    /// Notes the outcome of a sync.
+    fn synced(&self, outcome: io::Result<()>) -> io::Result<()> {
+        if outcome.is_err() {
+            self.has_failed.store(true, Ordering::SeqCst);
+        }
+        outcome
+    }
+
+    /// Before anything is changed.
+    fn check(&self) -> io::Result<()> {
+        if self.has_failed() { Err(io::Error::other("an earlier sync of the journal's files failed")) } else { Ok(()) }
     }
 
     // A panic elsewhere leaves a table of open files that is still true.
@@ -117,13 +237,24 @@ impl Disk for FileDisk {
     }
 
     fn write(&mut self, name: &str, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
-        let write = || self.write_file(name)?.write_all_at(bytes, offset);
+        let write = || {
+            self.check()?;
+            let file = self.write_file(name)?;
+            #[cfg(test)]
+            self.faults.on_write(&file, offset + bytes.len() as u64)?;
+            file.write_all_at(bytes, offset)
+        };
         write().map_err(|error| disk_error(name, &error))
     }
 
     fn sync(&mut self, name: &str) -> Result<(), DiskError> {
         let sync = || {
-            self.write_file(name)?.sync_data()?;
+            self.check()?;
+            let file = self.read_file(name)?;
+            #[cfg(test)]
+            self.synced(Faults::spend(&self.faults.syncs, 1))?;
+            self.synced(file.sync_data())?;
+            self.table_mut().set_dirty(name, false);
             if self.table().unnamed.contains(name) { self.sync_dir() } else { Ok(()) }
         };
         sync().map_err(|error| disk_error(name, &error))
@@ -131,6 +262,7 @@ impl Disk for FileDisk {
 
     fn rename(&mut self, from: &str, to: &str) -> Result<(), DiskError> {
         let rename = || {
+            self.check()?;
             fs::rename(self.dir.join(from), self.dir.join(to))?;
             let mut table = self.table_mut();
             table.files.remove(from);
@@ -143,6 +275,7 @@ impl Disk for FileDisk {
 
     fn remove(&mut self, name: &str) -> Result<(), DiskError> {
         let remove = || {
+            self.check()?;
             fs::remove_file(self.dir.join(name))?;
             self.table_mut().files.remove(name);
             self.sync_dir()
@@ -180,5 +313,42 @@ mod tests {
         assert_eq!(reader.list(), Ok(vec![FileInfo { name: "b".into(), len: 5 }]));
         disk.remove("b").unwrap();
         assert_eq!(reader.list(), Ok(vec![]));
+    }
+
+    #[test]
+    fn a_journal_of_many_files_keeps_few_open() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut disk = FileDisk::new(dir.path().to_owned());
+        let name = |n: usize| format!("{n:04}");
+        disk.write("unsynced", 0, b"x").unwrap();
+        for n in 0..3 * HANDLES_MAX {
+            fs::write(dir.path().join(name(n)), name(n)).unwrap();
+        }
+        let mut buf = [0; 4];
+        for n in 0..3 * HANDLES_MAX {
+            assert_eq!(disk.read("0000", 0, &mut buf), Ok(4));
+            assert_eq!(disk.read(&name(n), 0, &mut buf), Ok(4));
+            assert_eq!(buf, name(n).as_bytes());
+            let table = disk.table();
+            assert!(table.files.len() <= HANDLES_MAX + 1);
+            assert!(table.files["unsynced"].is_dirty && table.files.contains_key("0000"));
+        }
+        disk.sync("unsynced").unwrap();
+        assert!(!disk.table().files["unsynced"].is_dirty);
+    }
+
+    #[test]
+    fn after_a_failed_sync_nothing_is_changed_any_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut disk = FileDisk::new(dir.path().to_owned());
+        let mut other = disk.clone();
+        disk.write("a", 0, b"x").unwrap();
+        assert!(disk.synced(Err(io::ErrorKind::StorageFull.into())).is_err());
+        assert!(disk.has_failed() && other.has_failed());
+        assert_eq!(other.write("b", 0, b"x").unwrap_err().kind, DiskErrorKind::Io);
+        assert_eq!(disk.sync("a").unwrap_err().kind, DiskErrorKind::Io);
+        assert_eq!(disk.rename("a", "b").unwrap_err().kind, DiskErrorKind::Io);
+        assert_eq!(disk.remove("a").unwrap_err().kind, DiskErrorKind::Io);
+        assert_eq!(other.read("a", 0, &mut [0]), Ok(1));
     }
 }

@@ -19,11 +19,13 @@ use crate::finished::{Finished, remove};
 use crate::pulse::Pulse;
 use crate::stages::SEALS;
 
-/// The index has everything up to a record.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Indexed {
-    pub upto: Lsn,
-    pub generation: Generation,
+/// What the indexer tells the core.
+#[derive(Clone, Debug)]
+pub(crate) enum Indexed {
+    /// The index has everything up to a record.
+    Upto { upto: Lsn, generation: Generation },
+    /// A sync has failed: the process must stop.
+    Failed(DiskError),
 }
 
 /// How often files that could not answer, and builds that failed, are taken up again.
@@ -56,6 +58,10 @@ impl Indexer {
             self.pulse.end();
             match outcome {
                 Ok(()) => self.has_failed = false,
+                Err(BuildError::Disk(error)) if self.disk.has_failed() => {
+                    tracing::error!(%error, "an index file could not be made durable");
+                    return self.say(Indexed::Failed(error));
+                }
                 Err(error) if self.has_failed => tracing::debug!(%error, "still no index"),
                 Err(error) => {
                     self.has_failed = true;
@@ -118,7 +124,11 @@ impl Indexer {
         self.upto = upto;
         self.finished.forget_moved(segment);
         let generation = self.finished.next_generation();
-        if self.to_core.blocking_send(Indexed { upto, generation }).is_err() {
+        self.say(Indexed::Upto { upto, generation });
+    }
+
+    fn say(&self, what: Indexed) {
+        if self.to_core.blocking_send(what).is_err() {
             tracing::debug!("the core has ended before the indexer");
         }
     }

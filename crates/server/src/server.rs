@@ -41,6 +41,9 @@ pub struct ServerConfig {
     pub faults: Option<Faults>,
     /// Its bounds.
     pub limits: Limits,
+    /// What goes wrong with its disk.
+    #[cfg(test)]
+    pub(crate) disk_faults: Arc<crate::disk::Faults>,
 }
 
 /// Why a router does not start.
@@ -89,8 +92,8 @@ impl Server {
     pub async fn start(config: ServerConfig) -> Result<Self, StartError> {
         let listener = Listener::bind(config.listen.as_deref()).await?;
         let addr = listener.addr();
-        let (data, grace, segment_bytes) = (config.data.clone(), micros(config.grace), config.limits.segment_bytes);
-        let opened = tokio::task::spawn_blocking(move || open(data, grace, segment_bytes));
+        let opening = config.clone();
+        let opened = tokio::task::spawn_blocking(move || open(&opening));
         let (dir, boot, restored) = opened.await.map_err(std::io::Error::other)??;
         dir.publish_addr(&addr.map(|addr| addr.to_string()).unwrap_or_default())?;
 
@@ -182,12 +185,15 @@ impl Stopper {
     }
 }
 
-fn open(data: PathBuf, grace: Micros, segment_bytes: u32) -> Result<(DataDir, u64, Restored), StartError> {
-    let dir = DataDir::open(&data)?;
+fn open(config: &ServerConfig) -> Result<(DataDir, u64, Restored), StartError> {
+    let dir = DataDir::open(&config.data)?;
     let mut seed = [0; 8];
     random(&mut seed)?;
     let boot = u64::from_le_bytes(seed);
-    let restored = restore(FileDisk::new(dir.journal()), dir.router, grace, boot, segment_bytes)?;
+    let disk = FileDisk::new(dir.journal());
+    #[cfg(test)]
+    let disk = disk.with_faults(Arc::clone(&config.disk_faults));
+    let restored = restore(disk, dir.router, micros(config.grace), boot, config.limits.segment_bytes)?;
     Ok((dir, boot, restored))
 }
 

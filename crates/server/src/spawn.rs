@@ -26,7 +26,7 @@ use crate::pulse::{Pulse, Watchdog};
 use crate::server::ServerError;
 use crate::stages::{APPENDS, DURABLES, EVENTS, INDEXED, QUESTIONS, SEALS, Stage};
 use crate::store::Store;
-use crate::writer::Writer;
+use crate::writer::{Room, Writer};
 
 /// What every stage may reach.
 pub(crate) struct Shared {
@@ -65,7 +65,8 @@ pub(crate) fn spawn(
     let compaction = Compaction::new(&journal, shared.limits, ask);
     let (store, finished) = (Arc::clone(&shared.store), Arc::clone(&shared.finished));
     let pulse = writer_pulse;
-    let writer = Writer { journal, store, finished, written: to_core, compaction, seals, pulse, told };
+    let writer =
+        Writer { journal, store, finished, written: to_core, compaction, seals, pulse, told, room: Room::default() };
     let core = Core {
         router,
         clock: shared.clock,

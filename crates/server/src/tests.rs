@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sheaf_client::sink::SinkSpec;
@@ -14,12 +15,14 @@ use sheaf_worker::{Stop, Work};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::disk::Faults;
 use crate::restore::{Restored, restore};
 use crate::{DataDir, FileDisk, Limits, Server, ServerConfig};
 
 struct World {
     dir: tempfile::TempDir,
     limits: Limits,
+    faults: Arc<Faults>,
 }
 
 struct Worker {
@@ -29,7 +32,7 @@ struct Worker {
 
 impl World {
     fn new(limits: Limits) -> Self {
-        Self { dir: tempfile::tempdir().unwrap(), limits }
+        Self { dir: tempfile::tempdir().unwrap(), limits, faults: Arc::default() }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -43,6 +46,7 @@ impl World {
             grace: Duration::from_secs(30),
             faults: None,
             limits: self.limits,
+            disk_faults: Arc::clone(&self.faults),
         };
         Server::start(config).await.unwrap()
     }

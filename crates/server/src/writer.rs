@@ -5,9 +5,9 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use sheaf_journal::{AppendError, Class, CommitError, Committed, Entry, Journal, SegmentId, SegmentView};
+use sheaf_journal::{AppendError, Class, CommitError, Committed, DiskError, Entry, Journal, SegmentId, SegmentView};
 use tokio::sync::mpsc::Sender;
 
 use crate::compaction::{After, Compaction, Verdict};
@@ -24,6 +24,9 @@ pub enum WriterError {
     /// Nothing could be written.
     #[error("cannot write the journal: {0}")]
     Append(#[from] AppendError),
+    /// An index file could not be made durable.
+    #[error("cannot make an index of the journal durable: {0}; stopping, for this disk is no longer to be trusted")]
+    Index(DiskError),
     /// Nothing could be made durable.
     #[error(
         "cannot make the journal durable: {0}; stopping, for what the system says of this file is no longer to be trusted"
@@ -75,6 +78,15 @@ pub(crate) struct Writer {
     pub pulse: Arc<Pulse>,
     /// The oldest and the active segment when the indexer was last told.
     pub told: (SegmentId, SegmentId),
+    pub room: Room,
+}
+
+/// What the machine knows of the room on the disk.
+#[derive(Debug, Default)]
+pub(crate) struct Room {
+    is_said_full: bool,
+    /// The last look at a full disk.
+    looked: Option<Instant>,
 }
 
 impl Writer {
@@ -101,7 +113,7 @@ impl Writer {
                     self.compaction.on_verdict(&mut self.journal, &self.finished, &verdict)?;
                     is_marked = false;
                 }
-                Err(RecvTimeoutError::Timeout) if is_marked => self.look_for_room()?,
+                Err(RecvTimeoutError::Timeout) if is_marked => {}
                 Err(RecvTimeoutError::Timeout) => {
                     let committed = self.journal.mark_idle()?;
                     self.store.committed(&committed);
@@ -114,6 +126,7 @@ impl Writer {
                 }
             }
             self.compact()?;
+            self.look_for_room()?;
             self.tell_sealed();
             self.pulse.end();
         }
@@ -144,25 +157,31 @@ impl Writer {
         }
     }
 
-    /// After a full disk: says so when there is room again.
+    /// While the disk is full: looks whether there is room again, however much else there is to do. Says what changed.
     fn look_for_room(&mut self) -> Result<(), WriterError> {
-        if self.journal.is_full() && self.journal.retry_full()? {
-            self.tell(Written::Full(false));
+        if self.journal.is_full() && self.room.looked.is_none_or(|at| at.elapsed() >= FULL_RETRY) {
+            self.journal.retry_full()?;
+            self.room.looked = Some(Instant::now());
         }
+        self.say_room(self.journal.is_full());
         Ok(())
+    }
+
+    fn say_room(&mut self, is_full: bool) {
+        if self.room.is_said_full != is_full {
+            self.room.is_said_full = is_full;
+            tracing::warn!(is_full, "the disk's room has changed: new rows are taken while it is not full");
+            self.tell(Written::Full(is_full));
+        }
     }
 
     fn write(&mut self, append: &Append) -> Result<(), WriterError> {
         let entries: Vec<Entry<&[u8]>> =
             append.batch.records().map(|(kind, payload)| Entry { kind, payload }).collect();
-        let was_full = self.journal.is_full();
         self.append(append.class, &entries)?;
         self.compaction.on_appended(append.batch.buffer.len());
         let committed = self.journal.commit()?;
         self.confirm(&committed);
-        if self.journal.is_full() != was_full {
-            self.tell(Written::Full(self.journal.is_full()));
-        }
         Ok(())
     }
 
@@ -171,7 +190,8 @@ impl Writer {
     fn append(&mut self, class: Class, entries: &[Entry<&[u8]>]) -> Result<(), WriterError> {
         let mut outcome = self.journal.append(class, entries);
         if outcome == Err(AppendError::Full) {
-            self.tell(Written::Full(true));
+            // At once: what comes meanwhile would be taken in too.
+            self.say_room(true);
             outcome = self.journal.append(Class::Upkeep, entries);
         }
         while outcome == Err(AppendError::Full) {
@@ -196,3 +216,6 @@ impl Writer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
