@@ -266,6 +266,7 @@ impl Put for Refusal {
             Refusal::OtherJob => (5, 0, 0),
             Refusal::CursorAhead { last } => (6, *last, 0),
             Refusal::Stopping => (7, 0, 0),
+            Refusal::Superseded { incarnation } => (8, *incarnation, 0),
         };
         to.uint(1, kind);
         to.uint(2, a);
@@ -285,6 +286,7 @@ impl TryFrom<wire::Refusal> for Refusal {
             5 => Refusal::OtherJob,
             6 => Refusal::CursorAhead { last: w.a },
             7 => Refusal::Stopping,
+            8 => Refusal::Superseded { incarnation: w.a },
             value => return Err(DecodeError::Unknown { field: "refusal", value }),
         })
     }

@@ -284,6 +284,11 @@ pub enum Refusal {
     },
     /// The router is shutting down.
     Stopping,
+    /// A later life of this worker is on record: its directory is an old copy, or is used twice.
+    Superseded {
+        /// Which life.
+        incarnation: u64,
+    },
 }
 
 /// One result on its way to the sink.

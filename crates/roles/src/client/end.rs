@@ -58,7 +58,11 @@ impl Client {
         match refusal {
             Refusal::Busy { retry_ms } => self.closing.open_at = Some(now + Micros::from_ms(retry_ms)),
             Refusal::Stopping | Refusal::UnknownJob => self.closing.open_at = Some(now + OPEN_RETRY),
-            Refusal::TooLong { .. } | Refusal::Cancelled | Refusal::OtherJob | Refusal::CursorAhead { .. } => {
+            Refusal::TooLong { .. }
+            | Refusal::Cancelled
+            | Refusal::OtherJob
+            | Refusal::CursorAhead { .. }
+            | Refusal::Superseded { .. } => {
                 self.end_refused(refusal);
             }
         }

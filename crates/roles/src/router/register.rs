@@ -17,8 +17,7 @@ use super::workers::{Recall, Sent, WorkerNo};
 impl Router {
     pub(super) fn on_register(&mut self, peer: PeerId, registration: Registration) -> Lsn {
         let no = match self.admit_worker(&registration) {
-            Ok(Some(no)) => no,
-            Ok(None) => return Lsn::NONE,
+            Ok(no) => no,
             Err(refusal) => {
                 self.send(peer, Lsn::NONE, Outbound::Worker(ToWorker::Refused(refusal)), None);
                 return Lsn::NONE;
@@ -47,8 +46,10 @@ impl Router {
         gate
     }
 
-    /// The worker on record, as it describes itself. `None`: an earlier life of it speaks.
-    fn admit_worker(&mut self, registration: &Registration) -> Result<Option<WorkerNo>, Refusal> {
+    /// The worker on record, as it describes itself. An earlier life of it is told so: it may be a late word, which the
+    /// later life passes over, or an old copy of the directory, which would wait for work for ever.
+    #[expect(clippy::expect_used, reason = "a registration that was applied is found")]
+    fn admit_worker(&mut self, registration: &Registration) -> Result<WorkerNo, Refusal> {
         let Registration { worker, incarnation, name, services, .. } = registration;
         let longest = services.iter().map(String::len).chain([name.len()]).max().unwrap_or(0);
         if longest > NAME_BYTES_MAX {
@@ -62,13 +63,13 @@ impl Router {
         if let Some(no) = known {
             let on_record = self.workers.worker(no);
             if on_record.incarnation > *incarnation {
-                return Ok(None);
+                return Err(Refusal::Superseded { incarnation: on_record.incarnation });
             }
             let mut before = on_record.services.iter().map(|no| &self.workers.service(*no).name).collect::<Vec<_>>();
             before.sort();
             let same = on_record.incarnation == *incarnation && on_record.name == *name;
             if same && on_record.registered.is_some() && before.into_iter().eq(&services) {
-                return Ok(Some(no));
+                return Ok(no);
             }
         }
         let fresh = services.iter().filter(|name| self.workers.service_of(name).is_none()).count() as u32;
@@ -81,7 +82,7 @@ impl Router {
         }
         let (worker, incarnation, name) = (*worker, *incarnation, name.clone());
         self.write(Record::Registered(Registered { worker, incarnation, name, services }));
-        Ok(self.workers.find(worker))
+        Ok(self.workers.find(worker).expect("it is on record now"))
     }
 
     /// Attempts that the session will still bring to the worker: it did not acknowledge their messages.

@@ -332,11 +332,14 @@ impl Worker {
         match refusal {
             Refusal::Busy { retry_ms } => self.register_at = Some(now + Micros::from_ms(retry_ms)),
             Refusal::Stopping => self.register_at = Some(now + STOPPING_RETRY),
+            // Said to an earlier life, and heard by this one.
+            Refusal::Superseded { incarnation } if incarnation <= self.config.incarnation => {}
             Refusal::TooLong { .. }
             | Refusal::UnknownJob
             | Refusal::Cancelled
             | Refusal::OtherJob
-            | Refusal::CursorAhead { .. } => self.outputs.push_back(Output::Refused(refusal)),
+            | Refusal::CursorAhead { .. }
+            | Refusal::Superseded { .. } => self.outputs.push_back(Output::Refused(refusal)),
         }
     }
 

@@ -89,6 +89,7 @@ fn to_worker() -> Vec<ToWorker> {
         Refusal::OtherJob,
         Refusal::CursorAhead { last: 9 },
         Refusal::Stopping,
+        Refusal::Superseded { incarnation: 3 },
     ];
     let mut all = vec![
         ToWorker::Registered { incarnation: 5, router: RouterId([1; 16]), keep: vec![fence()], drop: vec![] },

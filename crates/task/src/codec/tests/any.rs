@@ -102,6 +102,7 @@ fn refusal() -> impl Strategy<Value = Refusal> {
         number().prop_map(|retry_ms| Refusal::Busy { retry_ms }),
         (number(), number()).prop_map(|(len, max)| Refusal::TooLong { len, max }),
         number().prop_map(|last| Refusal::CursorAhead { last }),
+        number().prop_map(|incarnation| Refusal::Superseded { incarnation }),
         select(&[Refusal::UnknownJob, Refusal::Cancelled, Refusal::OtherJob, Refusal::Stopping][..]),
     ]
 }
