@@ -315,13 +315,25 @@ impl WorkerHost {
         }
     }
 
-    /// The process ends; whoever watches over it starts it again, later each time.
     fn on_over(&mut self, env: &mut Env, over: &Over) {
         let is_double = matches!(over, Over::Fenced | Over::Refused(Refusal::Fenced | Refusal::Clone));
         if !(is_double && self.oddities.has_doubles()) {
             return env.ledger.violate(format!("worker {}: session over: {over:?}", self.number));
         }
-        env.trace.note(env.now(), &[], || format!("worker {} is not wanted: {over:?}", self.number));
+        self.give_up(env, &format!("{over:?}"));
+    }
+
+    fn on_refused(&mut self, env: &mut Env, refusal: &sheaf_task::Refusal) {
+        let is_double = matches!(refusal, sheaf_task::Refusal::Superseded { .. });
+        if !(is_double && self.oddities.has_doubles()) {
+            return env.ledger.violate(format!("worker {} refused: {refusal:?}", self.number));
+        }
+        self.give_up(env, &format!("{refusal:?}"));
+    }
+
+    /// The process ends; whoever watches over it starts it again, later each time.
+    fn give_up(&mut self, env: &mut Env, why: &str) {
+        env.trace.note(env.agenda.now(), &[], || format!("worker {} is not wanted: {why}", self.number));
         self.crash(env, false);
         self.refusals += 1;
         let pause = Micros(PAUSE.0 << self.refusals.min(6));
@@ -360,7 +372,7 @@ impl WorkerHost {
             }
             Output::Announce(capacity) => run.port.command(now, WorkerCommand::Announce(capacity)),
             Output::DeathsReported => self.spool.append(Entry::DeathsReported(std::mem::take(&mut run.died_with))),
-            Output::Refused(refusal) => env.ledger.violate(format!("worker {} refused: {refusal:?}", self.number)),
+            Output::Refused(refusal) => self.on_refused(env, &refusal),
             Output::Done => run.port.command(now, WorkerCommand::Close(How::Drain)),
         }
     }
