@@ -33,7 +33,7 @@ pub(crate) enum Violation {
     Unproved { row: u64, token: String },
     /// It failed, and nothing excuses it.
     Failed { row: u64, class: String },
-    /// A result that once stood in the sink is another one now, or gone.
+    /// A result that once stood in the sink is another one now.
     Replaced { row: u64 },
     /// More executions than the faults excuse.
     Again { extra: u64, allowed: u64 },
@@ -81,11 +81,11 @@ pub(crate) fn complete(rows: &Rows, ledger: &Ledger, sink: &[SinkRow], allowed: 
     violations.into_iter().collect()
 }
 
-/// Judges what stands in a sink against what stood there before: a result that was there is there, unchanged.
-pub(crate) fn unchanged(before: &[SinkRow], now: &[SinkRow]) -> Vec<Violation> {
-    let now: BTreeMap<u64, &Landed> = now.iter().map(|found| (found.row, &found.result)).collect();
-    let changed = before.iter().filter(|found| now.get(&found.row) != Some(&&found.result));
-    changed.map(|found| Violation::Replaced { row: found.row }).collect()
+/// Judges what stands in a sink against what was seen there before: no row has another result now. That it is there
+/// again at the end is for [`complete`] to judge.
+pub(crate) fn replaced(seen: &BTreeMap<u64, Landed>, now: &[SinkRow]) -> Vec<Violation> {
+    let other = now.iter().filter(|found| seen.get(&found.row).is_some_and(|before| *before != found.result));
+    other.map(|found| Violation::Replaced { row: found.row }).collect()
 }
 
 /// Judges a claim that so many rows were acknowledged, when all that could be done without their client has been done.

@@ -138,6 +138,29 @@ impl Cluster {
         }
     }
 
+    /// Insists that a process runs, or is a client that has come to its proper end: nobody else ends by himself.
+    pub(crate) fn insist_alive(&mut self, role: Role) -> anyhow::Result<()> {
+        let process = self.process(role)?;
+        let Some(status) = process.ended()? else { return Ok(()) };
+        let may_end = matches!(role, Role::Client | Role::Alone) && matches!(status.code(), Some(0 | 3));
+        ensure!(may_end, "{role:?} ended by itself, {status}; its log ends:\n{}", process.tail());
+        Ok(())
+    }
+
+    /// Insists that no process ever panicked.
+    pub(crate) fn insist_no_panic(&self) -> anyhow::Result<()> {
+        for entry in std::fs::read_dir(&self.setup.dir)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|ending| ending == "log") {
+                let log = std::fs::read(&path)?;
+                let text = String::from_utf8_lossy(&log);
+                let line = text.lines().find(|line| line.contains("panicked at"));
+                ensure!(line.is_none(), "{}: {}", path.display(), line.unwrap_or_default());
+            }
+        }
+        Ok(())
+    }
+
     /// Waits until the router takes connections. Says whether it did.
     pub(crate) fn wait_listening(&self, patience: Duration) -> anyhow::Result<bool> {
         wait_until(patience, || Ok(std::net::TcpStream::connect(&self.addr).is_ok()))

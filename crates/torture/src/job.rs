@@ -1,5 +1,6 @@
 //! One job of a round, seen from outside: its rows, what its sink showed so far, and the judgement at its end.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
@@ -16,8 +17,9 @@ use crate::sink::{self, Kind, Landed, SinkRow};
 pub(crate) struct Job {
     pub files: JobFiles,
     pub rows: Rows,
-    /// What stood in the sink when it was looked at last.
-    seen: Vec<SinkRow>,
+    /// Whatever stood in the sink when it was looked at. A line may be taken back by a client that returns, as long as
+    /// the same result comes again: the sink had not been committed.
+    seen: BTreeMap<u64, Landed>,
 }
 
 /// Violations that are told one by one. More: their number.
@@ -29,7 +31,7 @@ impl Job {
         let files = JobFiles { name: name.to_owned(), sink };
         rows.write(&cluster.setup().dir.join(format!("{name}.txt")))?;
         cluster.set_job(files.clone());
-        Ok(Self { files, rows, seen: Vec::new() })
+        Ok(Self { files, rows, seen: BTreeMap::new() })
     }
 
     /// Deletes the rows: from now on they are where they were acknowledged, or nowhere.
@@ -62,15 +64,20 @@ impl Job {
         wait_until(patience, || Ok(self.executed(cluster)? >= rows))
     }
 
-    /// Looks at the sink, perhaps while somebody writes: what stood there must stand there still. Returns its rows.
+    /// Looks at the sink, perhaps while somebody writes: no result may be another than it was. Returns its rows.
     ///
     /// # Errors
-    /// When a result was replaced or is gone.
+    /// When a result was replaced.
     pub(crate) fn look(&mut self, cluster: &Cluster) -> anyhow::Result<u64> {
-        let now = sink::read(self.files.sink, &sink_path(&cluster.setup().out, &self.files))?;
-        tell(check::unchanged(&self.seen, &now))?;
-        self.seen = now;
-        Ok(self.seen.len() as u64)
+        let now = self.sink_now(cluster)?;
+        tell(check::replaced(&self.seen, &now))?;
+        let count = now.len() as u64;
+        self.seen.extend(now.into_iter().map(|found| (found.row, found.result)));
+        Ok(count)
+    }
+
+    fn sink_now(&self, cluster: &Cluster) -> anyhow::Result<Vec<SinkRow>> {
+        sink::read(self.files.sink, &sink_path(&cluster.setup().out, &self.files))
     }
 
     /// Waits for the client's end: all rows are answered, failed ones among them where `allowed` says so.
@@ -88,11 +95,12 @@ impl Job {
     /// When anything was lost, doubled, replaced, wrong, or done again without an excuse.
     pub(crate) fn judge(&mut self, cluster: &Cluster, allowed: Allowed, tally: &mut Tally) -> anyhow::Result<()> {
         self.look(cluster)?;
-        let ledger = self.ledger(cluster)?;
+        cluster.insist_no_panic()?;
+        let (ledger, sink) = (self.ledger(cluster)?, self.sink_now(cluster)?);
         tally.rows += self.rows.count();
         tally.again += check::extra_executions(&self.rows, &ledger);
-        tally.failed += self.seen.iter().filter(|found| matches!(found.result, Landed::Failed { .. })).count() as u64;
-        tell(check::complete(&self.rows, &ledger, &self.seen, allowed))
+        tally.failed += sink.iter().filter(|found| matches!(found.result, Landed::Failed { .. })).count() as u64;
+        tell(check::complete(&self.rows, &ledger, &sink, allowed))
     }
 
     /// Judges a claim of the router that so many rows are acknowledged.
