@@ -10,7 +10,7 @@ use std::future::{pending, ready};
 use std::io;
 
 use bytes::{Buf, Bytes};
-use sheaf_session::{Endpoint, Input, Micros, Step};
+use sheaf_session::{CloseReason, Endpoint, Input, Micros, Step};
 use tokio::sync::mpsc;
 
 use crate::carrier::{Carrier, Reader, Writer};
@@ -104,7 +104,7 @@ impl<E: Endpoint> Link<E> {
                     self.flush().await;
                     return self.endpoint;
                 }
-                Woken::Connected(Some(incoming)) => self.connected(incoming),
+                Woken::Connected(Some(incoming)) => self.connected(incoming).await,
                 Woken::Connected(None) => self.end(Phase::Ending),
                 Woken::Read(Ok(Some(bytes))) => self.feed(bytes),
                 Woken::Read(Ok(None)) => self.disconnected(),
@@ -164,6 +164,10 @@ impl<E: Endpoint> Link<E> {
                 Step::Close(_) if self.carrier.is_none() => {}
                 Step::Close(reason) => {
                     tracing::debug!(?reason, "closing the connection");
+                    if let CloseReason::Refused(why) = reason {
+                        tracing::warn!(?why, "no connection for now");
+                        self.connections.proved(false);
+                    }
                     self.end(Phase::Closing);
                 }
                 Step::Wait(wake) => {
@@ -192,11 +196,14 @@ impl<E: Endpoint> Link<E> {
         self.phase = self.phase.max(phase);
     }
 
-    fn connected(&mut self, incoming: Incoming) {
+    async fn connected(&mut self, incoming: Incoming) {
+        if let Some(Err(why)) = incoming.hello.as_ref().map(|hello| self.endpoint.admit(hello)) {
+            return incoming.refuse(why).await;
+        }
         if self.carrier.is_some() {
             self.disconnected();
         }
-        let Incoming { carrier, conn, read } = incoming;
+        let Incoming { carrier, conn, read, hello: _ } = incoming;
         tracing::debug!(peer = %carrier.peer, "connected");
         self.carrier = Some(carrier);
         self.input(Input::Connected { conn });

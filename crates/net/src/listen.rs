@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use sheaf_session::{Fatal, HelloInfo, peek_hello};
+use sheaf_session::{Fatal, HelloInfo, Refusal, SessionId, peek_hello, refuse};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -16,7 +16,8 @@ use crate::carrier::{Carrier, InProcess, Peer};
 use crate::clock::Clock;
 use crate::dial::loopback;
 use crate::error::NetError;
-use crate::limits::{GREETING, GREETING_BYTES_MAX, STRANGERS_MAX};
+use crate::limits::{FLUSH, GREETING, GREETING_BYTES_MAX, STRANGERS_MAX};
+use crate::outbound::Outbound;
 use crate::strangers::{ShownOut, Strangers};
 
 /// A connection for a link.
@@ -28,13 +29,31 @@ pub struct Incoming {
     pub conn: u64,
     /// What was read of it already.
     pub read: Bytes,
+    /// What it says of itself, where a listener has it from a dialer.
+    pub hello: Option<HelloInfo>,
+}
+
+impl Incoming {
+    /// Says why it is not taken, and hangs up.
+    pub async fn refuse(mut self, why: Refusal) {
+        let peer = self.carrier.peer;
+        tracing::warn!(%peer, ?why, "a connection was refused");
+        let mut last = Outbound::default();
+        last.push(refuse(self.conn, why));
+        // It is all that was ever written there, so there is room for it.
+        match tokio::time::timeout(FLUSH, self.carrier.writer.write(&mut last)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%peer, %error, "it did not hear why"),
+            Err(_) => tracing::debug!(%peer, "it did not hear why in time"),
+        }
+    }
 }
 
 /// A stranger that has greeted.
 #[derive(Debug)]
 pub struct Arrival {
-    /// Which session it wants, and as whom.
-    pub hello: HelloInfo,
+    /// Which session it wants.
+    pub session: SessionId,
     /// Its connection, for that session's link.
     pub incoming: Incoming,
 }
@@ -147,8 +166,9 @@ async fn greeting(mut carrier: Carrier) -> Result<Arrival, ShownOut> {
         let bytes = carrier.reader.read_little(room).await?.ok_or(ShownOut::HungUp)?;
         read.extend_from_slice(&bytes);
         if let Some(hello) = peek_hello(&read)? {
-            let incoming = Incoming { carrier, conn: hello.conn, read: read.freeze() };
-            return Ok(Arrival { hello, incoming });
+            let session = hello.session;
+            let incoming = Incoming { carrier, conn: hello.conn, read: read.freeze(), hello: Some(hello) };
+            return Ok(Arrival { session, incoming });
         }
     }
 }

@@ -70,7 +70,7 @@ impl Connections {
                 let (carrier, conn, spent) = connecting.as_mut()?.await;
                 *connecting = None;
                 *backoff = Some(spent);
-                Some(Incoming { carrier, conn, read: Bytes::new() })
+                Some(Incoming { carrier, conn, read: Bytes::new(), hello: None })
             }
         }
     }

@@ -5,8 +5,8 @@
 mod common;
 
 use bytes::Bytes;
-use common::{Caller, Hall, Heard};
-use sheaf_session::Faults;
+use common::{Caller, Hall, Heard, config};
+use sheaf_session::{Config, Faults, Refusal};
 
 const LOOPBACK: Option<&str> = Some("127.0.0.1:0");
 
@@ -127,5 +127,24 @@ async fn a_second_connection_of_a_session_takes_over_from_the_first() {
     second.hear_up().await;
     assert_eq!(first.hear().await, Heard::Down);
     drop((first, second));
+    hall.stop().await;
+}
+
+#[tokio::test]
+async fn a_copy_of_a_dialer_does_not_end_the_conversation_of_the_first() {
+    let hall = Hall::open(LOOPBACK, None).await;
+    let mut first = Caller::dial_as(hall.target.clone(), 1, Config { boot: 1, incarnation: 2, ..config(None) });
+    exchange(&mut first, 0..10).await;
+    for (copy, why) in [
+        (Config { boot: 2, incarnation: 2, ..config(None) }, Refusal::Clone),
+        (Config { boot: 3, incarnation: 1, ..config(None) }, Refusal::Fenced),
+    ] {
+        let mut copy = Caller::dial_as(hall.target.clone(), 1, copy);
+        assert_eq!(copy.hear().await, Heard::Refused(why));
+        first.say([body(10)]).await;
+        assert_eq!(first.hear().await, Heard::Message(body(10)), "on the same connection");
+        drop(copy.say);
+    }
+    first.close().await;
     hall.stop().await;
 }

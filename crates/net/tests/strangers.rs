@@ -83,11 +83,11 @@ async fn the_silent_cannot_keep_everyone_else_out() {
     // Dialers of the own process have places of their own, and so they come before the silent have run out of time.
     let near = Caller::dial(door, 1, None);
     let arrival = timeout(GREETING / 2, arrivals.recv()).await.expect("kept out").unwrap();
-    assert_eq!(arrival.hello.session.0, [1; 16]);
+    assert_eq!(arrival.session.0, [1; 16]);
     // Over TCP a place is free as soon as one of them goes.
     silent.pop();
     let arrival = timeout(GREETING / 2, arrivals.recv()).await.expect("kept out").unwrap();
-    assert_eq!(arrival.hello.session.0, [2; 16]);
+    assert_eq!(arrival.session.0, [2; 16]);
     drop((near, far, arrivals));
     timeout(PATIENCE, serve).await.expect("the listener hangs").unwrap();
 }
@@ -123,7 +123,7 @@ async fn a_greeting_may_come_byte_by_byte() {
         stream.write_all(&[*byte]).await.unwrap();
     }
     let arrival = timeout(PATIENCE, arrivals.recv()).await.expect("nobody arrives").unwrap();
-    assert_eq!(arrival.hello.session.0, [5; 16]);
+    assert_eq!(arrival.session.0, [5; 16]);
     assert_eq!(arrival.incoming.read, hello);
     drop(arrivals);
     serve.await.unwrap();

@@ -69,7 +69,7 @@ pub fn limits() -> Vec<Limit> {
         ),
         limit("failures_max", machine.failures_max.into(), "the oldest failures leave the list; they stay delivered"),
         limit("capacity_max", machine.capacity_max.into(), "an announcement of more is taken as this"),
-        limit("sessions_max", own.sessions_max as u64, "a new connection is turned away"),
+        limit("sessions_max", own.sessions_max as u64, "a new session is refused as busy, and tries again later"),
         limit("session_warm_ms", own.session_warm_ms, "a session without a connection is forgotten"),
         limit("recent_bytes", own.recent_bytes as u64, "older bodies are read back from disk"),
         limit("append_bytes_max", own.append_bytes_max as u64, "no more events are taken until the disk has caught up"),

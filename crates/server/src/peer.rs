@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sheaf_net::Clock;
 use sheaf_roles::port::{RouterCommand, RouterPort, RouterReport};
 use sheaf_roles::router::{Event, Inbound, Output, PeerId};
-use sheaf_session::{Endpoint, Fatal, How, Input, Micros, Step};
+use sheaf_session::{Endpoint, Fatal, HelloInfo, How, Input, Micros, Refusal, Step};
 
 use crate::core::Input as CoreInput;
 use crate::finished::Finished;
@@ -99,6 +99,10 @@ impl Silence {
 impl Endpoint for Peer {
     type Command = Output;
     type Report = CoreInput;
+
+    fn admit(&self, hello: &HelloInfo) -> Result<(), Refusal> {
+        self.port.admit(hello)
+    }
 
     fn input(&mut self, now: Micros, input: Input) -> Result<(), Fatal> {
         if self.silence.deadline().is_some_and(|at| at <= now) {

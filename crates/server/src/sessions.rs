@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sheaf_net::{Arrival, Clock, Incoming, Link, Source};
 use sheaf_roles::port::{RouterPort, fit_config};
 use sheaf_roles::router::PeerId;
-use sheaf_session::{Config, Depth, Faults, Micros, Receipt, Session, SessionId, Side, State};
+use sheaf_session::{Config, Depth, Faults, Micros, Receipt, Refusal, Session, SessionId, Side, State};
 use sheaf_task::KeySecret;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -47,11 +47,10 @@ impl Sessions {
             tokio::select! {
                 () = self.core.closed() => break,
                 arrival = arrivals.recv() => {
-                    let Some(Arrival { hello, incoming }) = arrival else { break };
-                    let session = hello.session;
+                    let Some(Arrival { session, incoming }) = arrival else { break };
                     if live.get(&session).is_none_or(|link| link.is_closed()) {
                         if live.len() >= self.limits.sessions_max {
-                            tracing::warn!(max = self.limits.sessions_max, "too many sessions: one was turned away");
+                            incoming.refuse(Refusal::Busy).await;
                             continue;
                         }
                         peers += 1;

@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 
-use crate::{CloseReason, Fatal, Input, Micros};
+use crate::{CloseReason, Fatal, HelloInfo, Input, Micros, Refusal};
 
 /// One side of a session as its driver sees it.
 pub trait Endpoint {
@@ -12,6 +12,15 @@ pub trait Endpoint {
     type Command;
     /// What it tells its embedder.
     type Report;
+
+    /// Whether a dialer may take the connection over, asked before the present one is let go: somebody else with a copy
+    /// of the dialer's state must not end its conversation. One that never listens is never asked.
+    ///
+    /// # Errors
+    /// Why not: to be told to the comer, and to nobody else.
+    fn admit(&self, _hello: &HelloInfo) -> Result<(), Refusal> {
+        Ok(())
+    }
 
     /// Something happened outside.
     ///

@@ -133,12 +133,12 @@ async fn serve(listener: Listener, mut ends_after: Option<u32>) {
     let serving = tokio::spawn(listener.serve(arrivals_in));
     let mut sessions: std::collections::BTreeMap<[u8; 16], mpsc::Sender<Incoming>> = Default::default();
     let mut held = Vec::new();
-    while let Some(Arrival { hello, incoming }) = arrivals.recv().await {
+    while let Some(Arrival { session: id, incoming }) = arrivals.recv().await {
         // A session that is over here and not there is begun anew, as after a restart of the router.
         sessions.retain(|_, door| !door.is_closed());
-        let door = sessions.entry(hello.session.0).or_insert_with(|| {
+        let door = sessions.entry(id.0).or_insert_with(|| {
             let config = fit_config(Config::default(), Depth::Memory);
-            let session = Session::new(config, Side::Listener, hello.session, 7);
+            let session = Session::new(config, Side::Listener, id, 7);
             let (door, connections) = mpsc::channel(1);
             let (commands, taken) = mpsc::channel(1);
             let (says, mut reports) = mpsc::channel(1);

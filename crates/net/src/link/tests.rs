@@ -112,7 +112,7 @@ impl Stage {
 
     async fn connect(&mut self, conn: u64) -> Carrier {
         let (ours, theirs) = Carrier::pair();
-        self.connections.send(Incoming { carrier: ours, conn, read: Bytes::new() }).await.unwrap();
+        self.connections.send(Incoming { carrier: ours, conn, read: Bytes::new(), hello: None }).await.unwrap();
         assert_eq!(self.saw_until(|saw| matches!(saw, Saw::Connected(_))).await, Saw::Connected(conn));
         theirs
     }
@@ -292,7 +292,7 @@ async fn time_is_judged_after_what_has_arrived_is_read() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let carrier = Carrier::tcp(listener.accept().await.unwrap().0).unwrap();
-    stage.connections.send(Incoming { carrier, conn: 1, read: Bytes::new() }).await.unwrap();
+    stage.connections.send(Incoming { carrier, conn: 1, read: Bytes::new(), hello: None }).await.unwrap();
     for round in 0..50_u8 {
         stage.saw_until(|saw| *saw == Saw::Tick).await;
         // As a process finds it that was stopped for a while: its input is there, and its time is long over.

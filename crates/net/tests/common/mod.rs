@@ -10,8 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use sheaf_net::{Arrival, Clock, Incoming, Link, Listener, Source, Target};
 use sheaf_session::{
-    Body, Config, Endpoint, Event, Fatal, Faults, How, Input, Kind, Lane, Micros, Outgoing, Output, Session, SessionId,
-    Side, Step,
+    Body, Config, Endpoint, Event, Fatal, Faults, HelloInfo, How, Input, Kind, Lane, Micros, Outgoing, Output, Refusal,
+    Session, SessionId, Side, Step,
 };
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
@@ -34,6 +34,7 @@ pub enum Heard {
     Message(Bytes),
     Up { resumed: bool },
     Down,
+    Refused(Refusal),
 }
 
 /// One side of a session; commits what it hears at once.
@@ -66,6 +67,10 @@ impl Endpoint for Talker {
     type Command = Say;
     type Report = Heard;
 
+    fn admit(&self, hello: &HelloInfo) -> Result<(), Refusal> {
+        self.session.admit(hello)
+    }
+
     fn input(&mut self, now: Micros, input: Input) -> Result<(), Fatal> {
         self.session.feed(now, input)
     }
@@ -91,6 +96,8 @@ impl Endpoint for Talker {
                     self.say(now);
                 }
                 Output::Event(Event::Up { resumed }) => return Step::Report(Heard::Up { resumed }),
+                Output::Event(Event::Fenced) => return Step::Report(Heard::Refused(Refusal::Fenced)),
+                Output::Event(Event::Refused(why)) => return Step::Report(Heard::Refused(why)),
                 Output::Event(Event::Down) => return Step::Report(Heard::Down),
                 Output::Event(Event::Ended) => self.ended = true,
                 Output::Event(Event::Room { .. }) => self.say(now),
@@ -114,11 +121,12 @@ pub struct Caller {
 
 impl Caller {
     pub fn dial(target: Target, id: u8, faults: Option<Faults>) -> Self {
-        Self::start(Source::Dial { target, seed: u64::from(id) }, id, faults)
+        Self::dial_as(target, id, config(faults))
     }
 
-    fn start(source: Source, id: u8, faults: Option<Faults>) -> Self {
-        let session = Session::new(config(faults), Side::Dialer, SessionId([id; 16]), 1);
+    pub fn dial_as(target: Target, id: u8, config: Config) -> Self {
+        let source = Source::Dial { target, seed: u64::from(id) };
+        let session = Session::new(config, Side::Dialer, SessionId([id; 16]), 1);
         let (say, commands) = mpsc::channel(4);
         let (reports, hear) = mpsc::channel(4);
         let link = Link::new(Talker::new(session, false), Clock::start(), source, commands, reports);
@@ -210,14 +218,14 @@ impl Sessions {
     }
 
     async fn serve(mut self, mut arrivals: mpsc::Receiver<Arrival>) -> Self {
-        while let Some(Arrival { hello, incoming }) = arrivals.recv().await {
+        while let Some(Arrival { session: id, incoming }) = arrivals.recv().await {
             // One that ended while its dialer missed the last word is asked for once more.
-            if self.live.get(&hello.session).is_none_or(|link| link.is_closed()) {
-                let session = Session::new(config(self.faults), Side::Listener, hello.session, 2);
-                self.open(hello.session, Talker::new(session, true));
+            if self.live.get(&id).is_none_or(|link| link.is_closed()) {
+                let session = Session::new(config(self.faults), Side::Listener, id, 2);
+                self.open(id, Talker::new(session, true));
             }
             // A link that ends just now drops it: its dialer dials again.
-            drop(self.live[&hello.session].send(incoming).await);
+            drop(self.live[&id].send(incoming).await);
         }
         // The connections break when their links go; the talkers stay, for the next hall.
         self.says.clear();

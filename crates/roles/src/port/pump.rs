@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use sheaf_session::{
-    Body, Delivery, Event, Full, How, Kind, Lane, Micros, MsgId, Outgoing, Output, Record, Session, Step, Ticket,
+    Body, Delivery, Event, Full, How, Kind, Lane, Micros, MsgId, Outgoing, Output, Record, Refusal, Session, Step,
+    Ticket,
 };
 
 use super::Over;
@@ -61,6 +62,8 @@ pub(super) trait Glue {
         match event {
             Event::Ended => self.pump().end(Over::Ended),
             Event::Fenced => self.pump().end(Over::Fenced),
+            // It is dialled again, ever more slowly.
+            Event::Refused(Refusal::Busy) => {}
             Event::Refused(refusal) => self.pump().end(Over::Refused(refusal)),
             event @ (Event::Up { .. }
             | Event::Down

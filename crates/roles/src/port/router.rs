@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use sheaf_session::{
-    Body, Delivery, Endpoint, Event as SessionEvent, Fatal, How, Input, Lane, Micros, MsgId, Place,
+    Body, Delivery, Endpoint, Event as SessionEvent, Fatal, HelloInfo, How, Input, Lane, Micros, MsgId, Place,
     Record as SessionRecord, Session, SessionId, Status, Step, Ticket,
 };
 use sheaf_task::{
@@ -383,6 +383,10 @@ fn keyed(hasher: &KeyHasher, rows: Vec<SubmitRow>) -> Vec<KeyedRow> {
 impl Endpoint for RouterPort {
     type Command = RouterCommand;
     type Report = RouterReport;
+
+    fn admit(&self, hello: &HelloInfo) -> Result<(), sheaf_session::Refusal> {
+        self.pump.session.admit(hello)
+    }
 
     fn input(&mut self, now: Micros, input: Input) -> Result<(), Fatal> {
         self.pump.session.feed(now, input)?;

@@ -126,7 +126,7 @@ impl Router {
                     Some(arrival) = self.arrivals.recv() => {
                         if let Some((orders, reports)) = self.for_link.take() {
                             let config = fit_config(Config::default(), Depth::Memory);
-                            let session = Session::new(config, Side::Listener, arrival.hello.session, 1);
+                            let session = Session::new(config, Side::Listener, arrival.session, 1);
                             let (connections, incoming) = mpsc::channel(4);
                             let peer = Peer { session, ended: false, said: VecDeque::new() };
                             let link = Link::new(peer, Clock::start(), Source::Accept(incoming), orders, reports);
