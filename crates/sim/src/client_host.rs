@@ -190,7 +190,7 @@ impl ClientHost {
                 format!("client {} has {}", self.number, String::from_utf8_lossy(&body))
             });
             let is_there = self.sink.rows.contains_key(&row.row);
-            env.ledger.on_committed(self.number, &body, &row.outcome, is_there);
+            env.ledger.on_committed(self.number, row.row, &body, &row.outcome, is_there);
             self.sink.rows.insert(row.row, row.outcome);
         }
         if let Some(cursor) = cursor

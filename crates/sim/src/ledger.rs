@@ -5,8 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sheaf_roles::router::Record;
 use sheaf_roles::router::record::Ended;
+use sheaf_roles::router::{Lsn, Record};
 use sheaf_session::Fatal;
 use sheaf_task::{Fence, Key, Outcome, RowId, ToRouter};
 
@@ -24,8 +24,16 @@ pub(crate) struct Ledger {
     /// Of those: what a peer was told. None of it may be missing after a restart.
     acked_rows: BTreeSet<RowId>,
     acked_results: BTreeSet<Key>,
-    /// Keys with an answer on disk: nothing may be given out for them any more.
-    answered: BTreeSet<Key>,
+    /// Keys with an answer on disk that is kept for later askers: nothing may be given out for them any more.
+    answered: BTreeMap<Key, Lsn>,
+    /// What is older is not kept for later askers.
+    floor: Lsn,
+    /// Rows that each answer was for.
+    answers_for: BTreeMap<Key, BTreeSet<RowId>>,
+    /// Rows that each record is about.
+    rows_at: BTreeMap<Lsn, BTreeSet<RowId>>,
+    /// Rows in sinks: what the router had of them may go.
+    sunk: BTreeSet<RowId>,
     /// Attempts given out for them nevertheless: none may begin.
     late: BTreeSet<Fence>,
     /// Which life of which worker executed an attempt.
@@ -66,10 +74,9 @@ impl Ledger {
     }
 
     /// A record that a sync confirmed, or that a restart found.
-    pub(crate) fn on_durable_record(&mut self, record: &Record) {
-        if let Some(row) = row_of(record) {
-            self.durable_rows.insert(row);
-        }
+    pub(crate) fn on_durable_record(&mut self, lsn: Lsn, record: &Record) {
+        self.rows_at.entry(lsn).or_default().extend(row_of(record));
+        self.durable_rows.extend(row_of(record));
         if let Record::Ended(Ended { key, class: Some(_), attempt: (epoch, attempt), .. }) = record
             && !self.ended.contains(&(*key, *epoch, *attempt))
         {
@@ -77,9 +84,15 @@ impl Ledger {
         }
         if let Record::Finished(finished) = record {
             let ok = finished.outcome.is_ok();
+            let rows = finished.deliveries.iter().map(|delivery| delivery.row);
+            self.durable_rows.extend(rows.clone());
+            self.rows_at.entry(lsn).or_default().extend(rows.clone());
+            self.answers_for.entry(finished.key).or_default().extend(rows);
             *self.finished.entry(finished.key).or_default() |= ok;
             if ok {
-                self.answered.insert(finished.key);
+                if lsn >= self.floor {
+                    self.answered.insert(finished.key, lsn);
+                }
             }
             if ok && !self.reported_ok.contains(&finished.key) {
                 self.violate(format!("{:?} is finished with an answer that no worker gave", finished.key));
@@ -89,19 +102,40 @@ impl Ledger {
 
     /// The journal has been shown whole: nothing that was acknowledged may be missing.
     pub(crate) fn on_replayed(&mut self) {
-        if let Some(row) = self.acked_rows.iter().find(|row| !self.durable_rows.contains(row)) {
+        let is_gone = |row: &&RowId| !self.durable_rows.contains(row) && !self.sunk.contains(row);
+        if let Some(row) = self.acked_rows.iter().find(is_gone) {
             let row = *row;
             self.violate(format!("acknowledged {row:?} is not on disk after a restart"));
         }
-        if let Some(key) = self.acked_results.iter().find(|key| self.finished.get(key) != Some(&true)) {
+        let is_there = |key: &Key| self.finished.get(key) == Some(&true);
+        if let Some(key) = self.answered.keys().find(|key| !is_there(key)) {
+            let key = *key;
+            self.violate(format!("the answer to {key:?} was on disk, is not past its retention, and is gone"));
+        }
+        let is_there = |key: &Key| self.finished.get(key) == Some(&true);
+        let is_sunk = |key: &Key| self.answers_for.get(key).is_some_and(|rows| rows.is_subset(&self.sunk));
+        if let Some(key) = self.acked_results.iter().find(|key| !is_there(key) && !is_sunk(key)) {
             let key = *key;
             self.violate(format!("the acknowledged answer to {key:?} is not on disk after a restart"));
         }
     }
 
+    /// A message that is sent again wants a record that is not there: all that it tells must be in its sinks.
+    pub(crate) fn on_unreadable(&mut self, lsn: Lsn) {
+        if !self.rows_at.get(&lsn).is_some_and(|rows| rows.is_subset(&self.sunk)) {
+            self.violate(format!("record {} cannot be read", lsn.0));
+        }
+    }
+
+    /// Outcomes in records before this one answer nobody any more.
+    pub(crate) fn on_floor(&mut self, floor: Lsn) {
+        self.floor = self.floor.max(floor);
+        self.answered.retain(|_, lsn| *lsn >= floor);
+    }
+
     /// The router gives out an attempt.
     pub(crate) fn on_assigned(&mut self, fence: Fence) {
-        if self.answered.contains(&fence.key) {
+        if self.answered.contains_key(&fence.key) {
             self.late.insert(fence);
         }
     }
@@ -140,6 +174,7 @@ impl Ledger {
     pub(crate) fn on_journal_restored(&mut self) {
         (self.acked_rows, self.acked_results) = self.backup.clone();
         self.answered.clear();
+        self.floor = Lsn::NONE;
         self.late.clear();
         // Its next epoch may be one that was used before.
         self.started.clear();
@@ -194,7 +229,8 @@ impl Ledger {
     }
 
     /// A sink commits a row.
-    pub(crate) fn on_committed(&mut self, client: usize, body: &[u8], outcome: &Outcome, is_there: bool) {
+    pub(crate) fn on_committed(&mut self, client: usize, row: RowId, body: &[u8], outcome: &Outcome, is_there: bool) {
+        self.sunk.insert(row);
         if is_there {
             self.violate(format!(
                 "client {client}: a row is committed to the sink twice: {}",

@@ -9,6 +9,7 @@
 //! ```
 
 mod agenda;
+mod archive;
 mod client_host;
 mod env;
 mod ledger;

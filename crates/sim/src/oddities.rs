@@ -16,6 +16,8 @@ pub struct Oddities {
     pub has_clone: bool,
     /// A worker's disk was put back to an old copy.
     pub has_old_spool: bool,
+    /// Segments so small that they are sealed, indexed and, if a retention is given, compacted in mid-run.
+    pub small_segments: Option<(u32, Option<Micros>)>,
 }
 
 impl Oddities {
@@ -27,6 +29,7 @@ impl Oddities {
             slow_sink: rng.chance(0.1).then(|| Micros(1 + rng.below(4_000_000))),
             has_clone: rng.chance(0.05),
             has_old_spool: rng.chance(0.05),
+            small_segments: rng.chance(0.25).then(|| small_segments(rng)),
         };
         let one = rng.below(plan.workers.len() as u64) as usize;
         if plan.oddities.has_clone {
@@ -54,6 +57,11 @@ impl Oddities {
 /// One of the first seconds: most runs are over soon.
 fn soon(rng: &mut Rng) -> Micros {
     Micros(rng.below(4_000_000))
+}
+
+fn small_segments(rng: &mut Rng) -> (u32, Option<Micros>) {
+    let retention = if rng.chance(0.5) { 1 } else { 10_000_000 };
+    (2_048 + rng.below(8_192) as u32, rng.chance(0.8).then(|| Micros(rng.below(retention))))
 }
 
 /// A copy of the directory is started elsewhere, mostly while the original cannot be heard and goes on by itself.

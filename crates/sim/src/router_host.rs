@@ -13,6 +13,7 @@ use sheaf_session::{
 };
 use sheaf_task::{KeySecret, RouterId, RowId, ToClient};
 
+use crate::archive::{Ages, Archive};
 use crate::env::{Driven, Env, Happening, Line};
 use crate::mutation::Planted;
 use crate::network::{ConnId, End};
@@ -26,6 +27,7 @@ pub(crate) struct RouterHost {
     planted: Option<Planted>,
     /// While it does not run.
     disk: Option<MemDisk>,
+    ages: Ages,
     /// A copy of the disk, if somebody made one.
     backup: Option<MemDisk>,
     run: Option<Running>,
@@ -36,6 +38,7 @@ pub(crate) struct RouterHost {
 struct Running {
     router: Router,
     journal: Journal<MemDisk>,
+    archive: Archive,
     peers: BTreeMap<PeerId, Peer>,
     by_session: BTreeMap<SessionId, PeerId>,
     /// Connections that have not said whose they are.
@@ -57,12 +60,20 @@ struct Peer {
     line: Line,
 }
 
-/// Small, so that segments are sealed and compaction has something to do.
+/// Small; where segments are to be sealed in mid-run they are smaller.
 const SEGMENT_BYTES: u32 = 32 << 10;
 
 impl RouterHost {
     pub(crate) fn new(plan: &Plan, planted: Option<Planted>) -> Self {
-        Self { plan: plan.clone(), planted, disk: Some(MemDisk::new()), backup: None, run: None, life: 0 }
+        Self {
+            plan: plan.clone(),
+            planted,
+            disk: Some(MemDisk::new()),
+            ages: Ages::default(),
+            backup: None,
+            run: None,
+            life: 0,
+        }
     }
 
     pub(crate) fn is_running(&self) -> bool {
@@ -73,16 +84,19 @@ impl RouterHost {
     pub(crate) fn start(&mut self, env: &mut Env) {
         let Some(disk) = self.disk.take() else { return };
         self.life += 1;
-        let config =
-            JournalConfig { segment_bytes: SEGMENT_BYTES, reserve_bytes: SEGMENT_BYTES, ..self.journal_config() };
-        let (journal, report) = match Journal::open(disk, config) {
+        let (mut journal, report) = match Journal::open(disk, self.journal_config()) {
             Ok(opened) => opened,
             Err(error) => return env.ledger.violate(format!("the journal does not open: {error}")),
         };
         if !report.quarantined.is_empty() {
             env.ledger.violate(format!("records quarantined on a disk that only lost power: {:?}", report.quarantined));
         }
-        let mut router = Router::new(self.router_config(u64::from(journal.epoch().0)));
+        let archive = match Archive::open(&mut journal) {
+            Ok(archive) => archive,
+            Err(error) => return env.ledger.violate(format!("the index does not open: {error}")),
+        };
+        let (sealed, generation) = archive.sealed();
+        let mut router = Router::new(Config { sealed, generation, ..self.router_config(u64::from(journal.epoch().0)) });
         let mut replayed = Vec::new();
         let shown = journal.replay(sheaf_journal::Lsn(1), &mut |lsn, _, kind, payload| {
             replayed.push((Lsn(lsn.0), Record::decode(kind, Bytes::copy_from_slice(payload))));
@@ -95,7 +109,7 @@ impl RouterHost {
                     if !router.replay(*lsn, record) {
                         env.ledger.violate(format!("record {} names a job that is not there", lsn.0));
                     }
-                    env.ledger.on_durable_record(record);
+                    env.ledger.on_durable_record(*lsn, record);
                 }
                 Err(error) => env.ledger.violate(format!("record {} does not decode: {error}", lsn.0)),
             }
@@ -111,6 +125,7 @@ impl RouterHost {
         self.run = Some(Running {
             router,
             journal,
+            archive,
             peers: BTreeMap::new(),
             by_session: BTreeMap::new(),
             strangers: BTreeMap::new(),
@@ -216,14 +231,36 @@ impl RouterHost {
         let Some(run) = &mut self.run else { return };
         match run.journal.commit() {
             Ok(committed) => {
-                for (_, record) in run.syncing.drain(..) {
-                    env.ledger.on_durable_record(&record);
+                for (lsn, record) in run.syncing.drain(..) {
+                    env.ledger.on_durable_record(lsn, &record);
                 }
                 self.step(env, Event::Durable(Lsn(committed.durable.0)));
+                self.tend(env);
             }
             Err(error) => env.ledger.violate(format!("a commit failed on a good disk: {error}")),
         }
         self.after(env);
+    }
+
+    /// Indexes what is sealed and compacts a slice. Nothing is between journal and disk now.
+    fn tend(&mut self, env: &mut Env) {
+        let Some(run) = &mut self.run else { return };
+        match run.archive.index(&mut run.journal) {
+            Ok(None) => {}
+            Ok(Some(event)) => self.step(env, event),
+            Err(error) => return env.ledger.violate(format!("an index cannot be built on a good disk: {error}")),
+        }
+        let Some((_, Some(retention))) = self.plan.oddities.small_segments else { return };
+        let (now, ages) = (env.now(), &mut self.ages);
+        let Some(run) = &mut self.run else { return };
+        if let Some(event) = run.archive.begin(&run.journal, |segment| ages.is_ripe(segment, now, retention)) {
+            env.ledger.on_floor(run.archive.floor());
+            self.step(env, event);
+        }
+        let Some(run) = &mut self.run else { return };
+        if let Err(what) = run.archive.compact(&mut run.journal, &run.router) {
+            env.ledger.violate(what);
+        }
     }
 
     fn greet(&mut self, env: &mut Env, conn: ConnId, bytes: &[u8]) {
@@ -307,9 +344,8 @@ impl RouterHost {
         let Some(run) = &mut self.run else { return };
         match report {
             RouterReport::Event(mut event) => {
-                if let (Event::Message { inbound, .. }, Some(peer)) = (&mut event, run.peers.get(&id)) {
-                    // Nothing is sealed in these runs: all finished keys are in the machine's memory.
-                    peer.port.look_up(inbound, Generation::default(), |_| Vec::new());
+                if let Event::Message { inbound, .. } = &mut event {
+                    look_up(run, id, inbound);
                 }
                 self.step(env, event);
             }
@@ -324,7 +360,7 @@ impl RouterHost {
                     sheaf_session::Endpoint::command(&mut peer.port, now, RouterCommand::Fetched { msg, records });
                 }
             }
-            RouterReport::Unreadable(lsn) => env.ledger.violate(format!("record {} cannot be read", lsn.0)),
+            RouterReport::Unreadable(lsn) => env.ledger.on_unreadable(lsn),
             RouterReport::Over(over) => {
                 env.trace.note(env.agenda.now(), &[id.0], || format!("router: session of {id:?} over: {over:?}"));
             }
@@ -343,6 +379,11 @@ impl RouterHost {
         run.router.handle(env.now(), event);
         let mut touched = Vec::new();
         while let Some(output) = run.router.poll() {
+            if let Output::Relook { peer, place, receipt, mut inbound } = output {
+                look_up(run, peer, &mut inbound);
+                run.router.handle(env.now(), Event::Message { peer, place, receipt, inbound });
+                continue;
+            }
             env.trace.note(env.agenda.now(), &[digest(format!("{output:?}").as_bytes())], || {
                 format!("router -> {output:?}")
             });
@@ -379,7 +420,10 @@ impl RouterHost {
     }
 
     fn journal_config(&self) -> JournalConfig {
+        let segment_bytes = self.plan.oddities.small_segments.map_or(SEGMENT_BYTES, |(bytes, _)| bytes);
         JournalConfig {
+            segment_bytes,
+            reserve_bytes: segment_bytes,
             #[cfg(feature = "mutations")]
             mutation: self.planted.and_then(Planted::journal),
             ..JournalConfig::default()
@@ -441,6 +485,18 @@ fn on_output(run: &mut Running, env: &mut Env, output: Output) -> Option<PeerId>
     let peer = run.peers.get_mut(&id)?;
     sheaf_session::Endpoint::command(&mut peer.port, now, command);
     Some(id)
+}
+
+/// Notes what the index knows of the keys in a message.
+fn look_up(run: &Running, id: PeerId, inbound: &mut Inbound) {
+    let Some(peer) = run.peers.get(&id) else { return };
+    let archive = &run.archive;
+    peer.port.look_up(inbound, archive.generation(), |key| archive.records(&run.journal, key));
+    if let Inbound::Submit { rows, .. } = inbound {
+        for prior in rows.iter_mut().filter_map(|row| row.prior.as_mut()) {
+            prior.finished = prior.finished.filter(|finished| finished.lsn >= archive.floor());
+        }
+    }
 }
 
 fn note_sent(env: &mut Env, message: &Outbound) {
