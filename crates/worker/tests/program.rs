@@ -167,7 +167,7 @@ fn programs_die_with_the_executor() {
 }
 
 #[test]
-fn a_keeper_that_dies_costs_a_passing_error_and_is_replaced() {
+fn a_keeper_that_dies_makes_suspects_and_is_replaced() {
     let mut bench = Bench::sh(Argument, "{}");
     let mark = mark("orphan");
     bench.start(assignment(1, format!("sleep 1000; : {mark}")));
@@ -176,7 +176,7 @@ fn a_keeper_that_dies_costs_a_passing_error_and_is_replaced() {
     bench.start(assignment(2, "kill -9 $PPID; sleep 1000"));
     let ends = bench.ends(2);
     for ended in ends {
-        failed(ended.outcome, Class::Error);
+        failed(ended.outcome, Class::Crashed);
     }
     eventually("its programs are gone", || alive(&mark).is_empty());
     eventually("the keeper is gone", || !std::path::Path::new(&format!("/proc/{pid}")).exists());

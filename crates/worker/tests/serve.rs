@@ -73,6 +73,17 @@ fn its_death_makes_suspects_of_all_that_it_had_and_it_is_started_again() {
     assert_eq!(ok(bench.run(assignment(4, "b"))), "b");
 }
 
+/// Tasks of a keeper that died were handed to the next one, and so for ever: a program that kills what keeps it was never
+/// given up.
+#[test]
+fn one_that_kills_its_keeper_is_a_suspect() {
+    let mut bench = server(&format!(r#"case $body in kill) kill -9 $PPID; sleep 1000;; *) {ANSWER};; esac"#));
+    for n in 1..3 {
+        failed(bench.run(assignment(n, "kill")), Class::Crashed);
+    }
+    assert_eq!(ok(bench.run(assignment(3, "b"))), "b");
+}
+
 #[test]
 fn answers_given_before_it_died_count() {
     let mut bench = server(&format!(r#"{ANSWER}; [ $body = last ] && exit 0"#));

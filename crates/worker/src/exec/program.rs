@@ -50,8 +50,9 @@ pub(crate) async fn attempt(
         }
     };
     let Some(end) = ended else {
+        // Perhaps by the program's doing: a suspect is tried alone, and not for ever.
         let message = format!("the process that keeps {name} has died");
-        return verdict::failed(Class::Error, message, Default::default());
+        return verdict::failed(Class::Crashed, message, Default::default());
     };
     let seen = Seen { end, too_long: out.len() > BODY_BYTES_MAX, stdout: out, stderr: tail.bytes() };
     match stopped {

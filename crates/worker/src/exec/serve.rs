@@ -318,29 +318,29 @@ impl Server {
         match end {
             Some(End::Failed(errno)) => return self.on_not_started(errno),
             Some(End::Exited(0)) if !life.killed => self.tasks.values_mut().for_each(|task| task.left += 1),
-            Some(End::Exited(_) | End::Signaled(_)) if !life.killed => {
+            // Its keeper has died, perhaps by its doing: that is a death too.
+            Some(End::Exited(_) | End::Signaled(_)) | None if !life.killed => {
                 self.tasks.values_mut().for_each(|task| task.left = LEFT_MAX);
             }
-            // Killed for the sake of one task, or with its keeper: the others are not to blame.
+            // Killed for the sake of one task: the others are not to blame.
             Some(_) | None => {}
         }
         self.tasks.values_mut().for_each(|task| task.sent = false);
-        if let Some(end) = end {
-            self.blame(end, &life);
-        }
+        self.blame(end, &life);
     }
 
     /// Every task that had its chances is a suspect.
-    fn blame(&mut self, end: End, life: &Life) {
+    fn blame(&mut self, end: Option<End>, life: &Life) {
         let stderr = life.tail.bytes();
         let how = match end {
-            End::Exited(code) => format!("exited with code {code}"),
-            End::Signaled(signal) => format!("was ended by {}", verdict::signal_name(signal)),
-            End::Failed(errno) => format!("could not be started (error {errno})"),
+            Some(End::Exited(code)) => format!("exited with code {code}"),
+            Some(End::Signaled(signal)) => format!("was ended by {}", verdict::signal_name(signal)),
+            Some(End::Failed(errno)) => format!("could not be started (error {errno})"),
+            None => "ended with the process that keeps it".to_owned(),
         };
         let message =
             format!("{} {how} while it had this task{}", self.config.base_name(), verdict::last_line(&stderr));
-        let (exit_code, signal) = verdict::code_and_signal(end);
+        let (exit_code, signal) = end.map_or((None, None), verdict::code_and_signal);
         let evidence = Evidence { exit_code, signal, stderr, ..Evidence::default() };
         let suspects = self.tasks.iter().filter(|(_, task)| task.left >= LEFT_MAX).map(|(id, _)| *id);
         for id in suspects.collect::<Vec<_>>() {
