@@ -30,6 +30,8 @@ pub(crate) struct Ledger {
     floor: Lsn,
     /// Rows that each answer was for.
     answers_for: BTreeMap<Key, BTreeSet<RowId>>,
+    /// Keys whose body a record has.
+    bodies: BTreeMap<Lsn, Key>,
     /// Rows that each record is about.
     rows_at: BTreeMap<Lsn, BTreeSet<RowId>>,
     /// Rows in sinks: what the router had of them may go.
@@ -82,6 +84,9 @@ impl Ledger {
         {
             self.violate(format!("attempt {attempt} at {key:?} is on record as ended, and nobody said so"));
         }
+        if let Record::Submitted(submitted) = record {
+            self.bodies.insert(lsn, submitted.key);
+        }
         if let Record::Finished(finished) = record {
             let ok = finished.outcome.is_ok();
             let rows = finished.deliveries.iter().map(|delivery| delivery.row);
@@ -120,9 +125,11 @@ impl Ledger {
         }
     }
 
-    /// A message that is sent again wants a record that is not there: all that it tells must be in its sinks.
+    /// A message that is sent again wants a record that is not there: what it tells must be in its sinks, or the
+    /// body of what has ended by another attempt.
     pub(crate) fn on_unreadable(&mut self, lsn: Lsn) {
-        if !self.rows_at.get(&lsn).is_some_and(|rows| rows.is_subset(&self.sunk)) {
+        let has_ended = self.bodies.get(&lsn).is_some_and(|key| self.finished.contains_key(key));
+        if !has_ended && !self.rows_at.get(&lsn).is_some_and(|rows| rows.is_subset(&self.sunk)) {
             self.violate(format!("record {} cannot be read", lsn.0));
         }
     }
