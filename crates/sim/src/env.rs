@@ -27,6 +27,8 @@ pub(crate) struct Env {
     pub cuts: Vec<ConnId>,
     /// Sessions have faults.
     pub loses_packets: bool,
+    /// What takes time takes its longest.
+    pub is_steady: bool,
 }
 
 /// What is on the agenda. `life` counts a host's starts: what was meant for an earlier life is void.
@@ -92,8 +94,11 @@ impl Env {
         self.agenda.enter_in(pause, Happening::Dial(who, life));
     }
 
-    /// A time in `0..max`, at random.
+    /// A time in `0..max`, at random; `max` where chance has no say.
     pub(crate) fn time_below(&mut self, max: Micros) -> Micros {
+        if self.is_steady {
+            return max;
+        }
         Micros(self.rng.below(max.0.max(1)))
     }
 

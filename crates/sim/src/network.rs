@@ -32,7 +32,7 @@ impl End {
 }
 
 /// How the network behaves in one run.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Weather {
     /// Shortest delay of a chunk.
     pub delay_min: Micros,

@@ -6,7 +6,7 @@ use sheaf_session::{Config, Micros, Rng};
 use crate::plan::{Break, Plan, Who, WorkerPlan};
 
 /// What is odd about a run; nothing by default.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Oddities {
     /// Messages that each side of a session may send ahead at first: so few that senders stand at their limit.
     pub window: Option<u64>,

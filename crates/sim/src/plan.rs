@@ -7,8 +7,11 @@ use sheaf_session::{Faults, Micros, Rng};
 use crate::network::Weather;
 use crate::oddities::Oddities;
 
+/// Steps of a run that comes to no end, unless a scenario says less.
+pub(crate) const STEPS_MAX: u64 = 3_000_000;
+
 /// One run, whole.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     /// The seed that it came from.
     pub seed: u64,
@@ -28,10 +31,14 @@ pub struct Plan {
     pub breaks: Vec<(Micros, Break)>,
     /// What few runs have.
     pub oddities: Oddities,
+    /// Everything takes its longest time: chance has no say in how long, so that a story stays as it is told.
+    pub is_steady: bool,
+    /// A run that takes more steps than this goes in circles.
+    pub steps_max: u64,
 }
 
 /// One client.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientPlan {
     /// Bodies, in order. Equal bodies are samples unless `share`.
     pub rows: Vec<Bytes>,
@@ -42,7 +49,7 @@ pub struct ClientPlan {
 }
 
 /// One worker.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WorkerPlan {
     /// Executions at once.
     pub batch: u32,
@@ -59,14 +66,14 @@ pub struct WorkerPlan {
 }
 
 /// Something that goes wrong.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Break {
-    /// A process dies and is started again after a while. `power`: its machine too, with what was not synced.
+    /// A process dies and is started again after a while.
     Crash {
         /// Which.
         who: Who,
-        /// The machine too.
-        power: bool,
+        /// Its machine too, and this is left of what its disk had not synced.
+        power: Option<Left>,
         /// Until the next start.
         down: Micros,
     },
@@ -78,6 +85,13 @@ pub enum Break {
         who: Who,
         /// The host's end; else the router's.
         host_end: bool,
+    },
+    /// Nothing passes between a host and the router for so long, new connections included.
+    Part {
+        /// Which host.
+        who: Who,
+        /// For how long.
+        time: Micros,
     },
     /// A host stands still and goes on later, as after SIGSTOP and SIGCONT.
     Freeze {
@@ -95,6 +109,19 @@ pub enum Break {
         /// Until the next start.
         down: Micros,
     },
+}
+
+/// What a disk keeps of its unsynced bytes when the power goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// Any of them, as chance has it.
+    Some,
+    /// None.
+    Nothing,
+    /// Every second sector; of a worker's spool the older half.
+    Half,
+    /// All of them.
+    All,
 }
 
 /// One process of the cluster.
@@ -136,6 +163,8 @@ impl Plan {
             sync_max,
             breaks,
             oddities: Oddities::default(),
+            is_steady: false,
+            steps_max: STEPS_MAX,
         };
         Oddities::draw(plan)
     }
@@ -196,7 +225,7 @@ fn breaks(rng: &mut Rng, clients: usize, workers: usize) -> Vec<(Micros, Break)>
 /// Somebody kills the first client as it begins, and repeats the command at once: it asks again for what is hardly written.
 fn hasty_client(rng: &mut Rng) -> (Micros, Break) {
     let (at, down) = (Micros(rng.below(3_000_000)), Micros(1_000 + rng.below(50_000)));
-    (at, Break::Crash { who: Who::Client(0), power: false, down })
+    (at, Break::Crash { who: Who::Client(0), power: None, down })
 }
 
 fn one_break(rng: &mut Rng, clients: usize, workers: usize) -> Break {
@@ -209,7 +238,7 @@ fn one_break(rng: &mut Rng, clients: usize, workers: usize) -> Break {
     let longest = if rng.chance(0.2) { 60_000_000 } else { 3_000_000 };
     let time = Micros(1_000 + rng.below(longest));
     match rng.below(10) {
-        0..=5 => Break::Crash { who, power: rng.chance(0.5), down: time },
+        0..=5 => Break::Crash { who, power: rng.chance(0.5).then_some(Left::Some), down: time },
         6 | 7 => Break::Cut(host),
         8 => Break::Deafen { who: host, host_end: rng.chance(0.5) },
         _ => Break::Freeze { who: host, time },

@@ -8,7 +8,7 @@ use sheaf_journal::{Class, Config as JournalConfig, Entry, Journal};
 use sheaf_roles::port::{Fetched, RouterCommand, RouterPort, RouterReport, fit_config};
 use sheaf_roles::router::{Config, Event, Generation, Inbound, Limits, Lsn, Outbound, Output, PeerId, Record, Router};
 use sheaf_session::{
-    Config as SessionConfig, Depth, Fatal, Faults, Input, Micros, Place, Receipt, Session, SessionId, Side, State,
+    Config as SessionConfig, Depth, Fatal, Faults, Input, Micros, Place, Receipt, Rng, Session, SessionId, Side, State,
     peek_hello,
 };
 use sheaf_task::{KeySecret, RouterId, RowId, ToClient};
@@ -17,7 +17,7 @@ use crate::archive::{Ages, Archive};
 use crate::env::{Driven, Env, Happening, Line};
 use crate::mutation::Planted;
 use crate::network::{ConnId, End};
-use crate::plan::{Plan, Who};
+use crate::plan::{Left, Plan, Who};
 use crate::trace::digest;
 
 /// The process, running or not.
@@ -141,18 +141,18 @@ impl RouterHost {
     }
 
     /// The process dies; `power`: the machine too.
-    pub(crate) fn crash(&mut self, env: &mut Env, power: bool) {
+    pub(crate) fn crash(&mut self, env: &mut Env, power: Option<Left>) {
         let Some(run) = self.run.take() else { return };
         for (conn, _) in env.network.live() {
             env.cut(conn);
         }
         let mut disk = run.journal.into_disk();
-        if power {
-            disk.crash(&mut |n| env.rng.below(n));
-        } else {
-            disk.kill();
+        match power {
+            Some(left) => lose_power(&mut disk, left, &mut env.rng),
+            None => disk.kill(),
         }
-        env.trace.note(env.agenda.now(), &[u64::from(power)], || format!("router dies, power {power}"));
+        let fact = u64::from(power.is_some());
+        env.trace.note(env.agenda.now(), &[fact], || format!("router dies, power {power:?}"));
         self.disk = Some(disk);
     }
 
@@ -165,7 +165,7 @@ impl RouterHost {
 
     /// The machine is gone, and its directory comes back from the backup, if there is one.
     pub(crate) fn restore(&mut self, env: &mut Env) {
-        self.crash(env, true);
+        self.crash(env, Some(Left::Some));
         if let (Some(backup), Some(disk)) = (&self.backup, &mut self.disk) {
             disk.clone_from(backup);
             env.ledger.on_journal_restored();
@@ -485,6 +485,22 @@ fn on_output(run: &mut Running, env: &mut Env, output: Output) -> Option<PeerId>
     let peer = run.peers.get_mut(&id)?;
     sheaf_session::Endpoint::command(&mut peer.port, now, command);
     Some(id)
+}
+
+/// The disk's chance, as [`MemDisk::crash`] asks for it: whether a file without a durable name stays (of 2), the mood of a
+/// file (of 4: 0 loses all, 1 keeps all), what of a sector (of 8: 0 keeps it, 5 loses it).
+fn lose_power(disk: &mut MemDisk, left: Left, rng: &mut Rng) {
+    let mut sectors = 0;
+    disk.crash(&mut |n| match (left, n) {
+        (Left::Some, _) => rng.below(n),
+        (Left::Nothing, 2) | (Left::All, 4) => 1,
+        (Left::Half, 4) => 2,
+        (Left::Half, 8) => {
+            sectors += 1;
+            if sectors % 2 == 1 { 0 } else { 5 }
+        }
+        (Left::Nothing | Left::Half | Left::All, _) => 0,
+    });
 }
 
 /// Notes what the index knows of the keys in a message.

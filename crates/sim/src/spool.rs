@@ -3,6 +3,8 @@
 use sheaf_session::{Record, Rng, SessionId, State};
 use sheaf_task::Fence;
 
+use crate::plan::Left;
+
 /// One entry, as the worker's shell writes it.
 #[derive(Clone, Debug)]
 pub(crate) enum Entry {
@@ -30,9 +32,15 @@ impl Spool {
     }
 
     /// The machine loses power: of what was not synced a beginning is left.
-    pub(crate) fn crash(&mut self, rng: &mut Rng) {
+    pub(crate) fn crash(&mut self, left: Left, rng: &mut Rng) {
         let unsynced = (self.entries.len() - self.synced) as u64;
-        self.entries.truncate(self.synced + rng.below(unsynced + 1) as usize);
+        let kept = match left {
+            Left::Some => rng.below(unsynced + 1),
+            Left::Nothing => 0,
+            Left::Half => unsynced / 2,
+            Left::All => unsynced,
+        };
+        self.entries.truncate(self.synced + kept as usize);
         self.sync();
     }
 

@@ -14,7 +14,7 @@ use crate::env::{Driven, Env, Happening, Line};
 use crate::mutation::Planted;
 use crate::network::End;
 use crate::oddities::Oddities;
-use crate::plan::{Plan, Who, WorkerPlan};
+use crate::plan::{Left, Plan, Who, WorkerPlan};
 use crate::spool::{Entry, Spool};
 
 /// The process, running or not.
@@ -106,7 +106,7 @@ impl WorkerHost {
 
     /// The machine is gone, and its directory comes back from the backup, if there is one.
     pub(crate) fn restore(&mut self, env: &mut Env) {
-        self.crash(env, true);
+        self.crash(env, Some(Left::Some));
         if let Some(backup) = &self.backup {
             self.spool = backup.clone();
             env.ledger.on_power_cut(self.number);
@@ -163,17 +163,17 @@ impl WorkerHost {
         self.drive(env);
     }
 
-    pub(crate) fn crash(&mut self, env: &mut Env, power: bool) {
+    pub(crate) fn crash(&mut self, env: &mut Env, power: Option<Left>) {
         let Some(run) = self.run.take() else { return };
         if let Some(conn) = run.line.conn {
             env.cut(conn);
         }
-        if power {
-            self.spool.crash(&mut env.rng);
+        if let Some(left) = power {
+            self.spool.crash(left, &mut env.rng);
             env.ledger.on_power_cut(self.number);
         }
         env.trace
-            .note(env.agenda.now(), &[self.number as u64], || format!("worker {} dies, power {power}", self.number));
+            .note(env.agenda.now(), &[self.number as u64], || format!("worker {} dies, power {power:?}", self.number));
     }
 
     pub(crate) fn freeze(&mut self, is_frozen: bool, env: &mut Env) {
@@ -244,7 +244,7 @@ impl WorkerHost {
             let who = self.who();
             env.agenda.enter_in(
                 Micros(0),
-                Happening::Break(crate::plan::Break::Crash { who, power: false, down: Micros(200_000) }),
+                Happening::Break(crate::plan::Break::Crash { who, power: None, down: Micros(200_000) }),
             );
             return;
         }
@@ -334,7 +334,7 @@ impl WorkerHost {
     /// The process ends; whoever watches over it starts it again, later each time.
     fn give_up(&mut self, env: &mut Env, why: &str) {
         env.trace.note(env.agenda.now(), &[], || format!("worker {} is not wanted: {why}", self.number));
-        self.crash(env, false);
+        self.crash(env, None);
         self.refusals += 1;
         let pause = Micros(PAUSE.0 << self.refusals.min(6));
         let down = Micros(pause.0 + env.rng.below(pause.0));

@@ -23,6 +23,9 @@ pub struct World {
     /// What has come for hosts that stand still.
     held: Vec<(Who, ConnId, Option<Bytes>)>,
     horizon: Micros,
+    steps_max: u64,
+    /// Hosts that nothing reaches, until then.
+    parted: Vec<(Who, Micros)>,
 }
 
 /// What came of a run.
@@ -45,9 +48,6 @@ pub struct Outcome {
 /// After the last fault the cluster has this long to finish: longer than every backoff and grace.
 const PATIENCE: Micros = Micros::from_secs(3_600);
 
-/// A run that takes more steps than this goes in circles.
-const STEPS_MAX: u64 = 3_000_000;
-
 impl World {
     /// A world as planned; `keep` its trace as text.
     pub fn new(plan: &Plan, planted: Option<Planted>, keep: bool) -> Self {
@@ -60,6 +60,7 @@ impl World {
             ends: std::collections::BTreeMap::new(),
             cuts: Vec::new(),
             loses_packets: plan.faults.is_some(),
+            is_steady: plan.is_steady,
         };
         env.agenda.enter(Micros(0), Happening::Start(Who::Router));
         for (number, worker) in plan.workers.iter().enumerate() {
@@ -78,6 +79,8 @@ impl World {
             clients: (0..plan.clients.len()).map(|number| ClientHost::new(number, plan, planted)).collect(),
             held: Vec::new(),
             horizon: plan.calm_after() + PATIENCE,
+            steps_max: plan.steps_max,
+            parted: Vec::new(),
         }
     }
 
@@ -87,7 +90,7 @@ impl World {
         while self.env.ledger.violations().is_empty()
             && !self.clients.iter().all(|client| client.is_done)
             && self.env.now() < self.horizon
-            && steps < STEPS_MAX
+            && steps < self.steps_max
         {
             let Some(happening) = self.env.agenda.next() else { break };
             steps += 1;
@@ -97,7 +100,7 @@ impl World {
         for client in &self.clients {
             client.check(&mut self.env);
         }
-        if steps == STEPS_MAX {
+        if steps == self.steps_max {
             let next = self.env.agenda.next();
             self.env.ledger.violate(format!("{steps} steps and no end; next: {next:?}"));
         }
@@ -179,7 +182,9 @@ impl World {
     }
 
     fn dial(&mut self, who: Who) {
-        if !self.router.is_running() {
+        let now = self.env.now();
+        self.parted.retain(|(_, until)| *until > now);
+        if !self.router.is_running() || self.parted.iter().any(|(other, _)| *other == who) {
             let life = self.life(who);
             return self.env.redial(who, life);
         }
@@ -241,6 +246,13 @@ impl World {
             Break::Deafen { who, host_end } => {
                 if let Some(conn) = self.conn(who) {
                     self.env.network.deafen(conn, if host_end { End::Dialer } else { End::Listener });
+                }
+            }
+            Break::Part { who, time } => {
+                self.parted.push((who, Micros(self.env.now().0.saturating_add(time.0))));
+                if let Some(conn) = self.conn(who) {
+                    self.env.network.deafen(conn, End::Dialer);
+                    self.env.network.deafen(conn, End::Listener);
                 }
             }
             Break::BackUp(who) => match who {
