@@ -47,11 +47,7 @@ impl Process {
 
     /// Seconds of processor time so far.
     pub(super) fn cpu_seconds(&self) -> Option<f64> {
-        let stat = self.proc("stat")?;
-        // The fields after the name, which may hold anything and ends with the last parenthesis.
-        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-        let ticks = |at: usize| fields.get(at)?.parse::<f64>().ok();
-        Some((ticks(11)? + ticks(12)?) / TICKS)
+        cpu_seconds(&self.child.id().to_string())
     }
 
     /// The most memory that it had resident, bytes.
@@ -141,6 +137,19 @@ fn said(process: &mut Process, log: &Path, what: &str) -> Result<String> {
         std::thread::sleep(LOOK_EVERY);
     }
     bail!("the router did not say in {} s where it listens", PATIENCE.as_secs())
+}
+
+/// Seconds of processor time of this process so far.
+pub(super) fn own_cpu_seconds() -> Option<f64> {
+    cpu_seconds("self")
+}
+
+fn cpu_seconds(process: &str) -> Option<f64> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // The fields after the name, which may hold anything and ends with the last parenthesis.
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let ticks = |at: usize| fields.get(at)?.parse::<f64>().ok();
+    Some((ticks(11)? + ticks(12)?) / TICKS)
 }
 
 fn text(path: &Path) -> String {

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 use super::floor;
 use super::load::{self, Load, Seen};
-use super::process::{Ground, Process};
+use super::process::{self, Ground, Process};
 use super::report::{Figure, percentile};
 use crate::args::WorkersArgs;
 
@@ -41,11 +41,16 @@ pub(super) async fn roundtrip(dir: &Path, tasks: u64, body: usize, workers: Work
     let (router, join, _) = ground.router()?;
     let WorkersArgs { workers, batch, depth } = workers;
     let workers: Vec<Process> = (0..workers).map(|n| ground.worker(n, &join, batch, depth)).collect::<Result<_>>()?;
-    let before = router.cpu_seconds();
+    let cpu = || [router.cpu_seconds(), workers.iter().map(Process::cpu_seconds).sum(), process::own_cpu_seconds()];
+    let before = cpu();
     let seen = load::run(&join, load(tasks, body)).await?;
+    let after = cpu();
     let mut figures = vec![Figure::new("tasks", rate(tasks, seen.time), "/s").against(floor)];
-    figures.extend(router_figures(&router, before, tasks));
-    drop(workers);
+    figures.extend(router_figures(&router, before[0], tasks));
+    for (whose, before, after) in [("workers'", before[1], after[1]), ("client's", before[2], after[2])] {
+        let spent = after.zip(before).map(|(after, before)| (after - before) * 1e6 / tasks as f64);
+        figures.extend(spent.map(|ms| Figure::new(format!("{whose} CPU for 1,000 tasks"), ms, "ms")));
+    }
     Ok(figures)
 }
 
