@@ -142,6 +142,27 @@ fn a_memory_limit_holds() {
 }
 
 #[test]
+fn a_memory_limit_holds_before_the_program_begins() {
+    // Too little for the loader of any program: whatever began before its limit would end well.
+    let mut limited = config(Argument, &["true", "{}"]);
+    limited.memory = Some(64 << 10);
+    let mut bench = Bench::new(limited);
+    (0..50).for_each(|n| bench.start(assignment(n, "")));
+    for ended in bench.ends(50) {
+        failed(ended.outcome, Class::Crashed);
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("program");
+    std::fs::copy("/bin/cat", &path).unwrap();
+    let mut limited = config(Stdin, &[path.to_str().unwrap()]);
+    limited.memory = Some(1 << 30);
+    let mut bench = Bench::new(limited);
+    assert_eq!(ok(bench.run(assignment(1, "here"))), "here");
+    std::fs::remove_file(&path).unwrap();
+    failed(bench.run(assignment(2, "gone")), Class::Error);
+}
+
+#[test]
 fn many_at_once_all_end() {
     let mut bench = Bench::new(config(Argument, &["echo", "{}"]));
     (0..300).for_each(|n| bench.start(assignment(n, n.to_string())));

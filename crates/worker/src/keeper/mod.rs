@@ -1,6 +1,6 @@
 //! The keeper: a small process beside the worker that starts every program, waits for it, and ends it.
 //!
-//! Why a process of its own: the limits of a program (no new privileges, no core dumps) are set once on the keeper and
+//! Why a process of its own: what holds for every program (no new privileges, no core dumps) is set once on the keeper and
 //! inherited, which needs no `unsafe` between fork and exec; it stays small, so `posix_spawn` stays fast whatever the
 //! worker holds in memory; it adopts what programs leave behind; and it sees the worker's death, by `kill -9` too, as
 //! the end of its socket, and ends everything. A parent-death signal would reach the first process only, not its children.
@@ -16,6 +16,7 @@
 //! ```
 
 mod handle;
+mod limit;
 mod process;
 mod wire;
 

@@ -20,15 +20,19 @@ use std::time::{Duration, Instant};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::process::{Pid, Resource, Rlimit, Signal, WaitIdOptions, WaitOptions, WaitStatus};
 
-use super::COOKIE;
 use super::wire::{self, End, HEADER, Header, PIPES_MAX};
+use super::{COOKIE, limit};
 
 /// Between two looks at what ended programs left behind, and how long the last sweep goes on.
 const SWEEP_EVERY: Duration = Duration::from_millis(50);
 const SWEEP_LAST: Duration = Duration::from_secs(1);
 
 /// The keeper's whole life. Its standard input is the socket to the worker; call this before anything else in `main`.
+/// Or the short life of a stage between the keeper and a program with a memory limit: see `limit`.
 pub fn main() -> ExitCode {
+    if let Some(words) = limit::words_of_a_stage() {
+        return limit::become_program(words);
+    }
     match keep() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -106,7 +110,9 @@ impl Keeper {
                     let mut payload = vec![0; len];
                     (&*socket).read_exact(&mut payload)?;
                     let (memory, argv) = wire::decode_spawn(&payload)?;
-                    let spawned = command(id, &argv, stdin, pipes).and_then(|command| self.spawn(id, command, memory));
+                    let spawned = limit::staged(memory, argv)
+                        .and_then(|argv| command(id, &argv, stdin, pipes))
+                        .and_then(|command| self.spawn(id, command));
                     if let Err(error) = spawned {
                         self.reply(id, End::Failed(error.raw_os_error().unwrap_or(0)));
                     }
@@ -115,16 +121,13 @@ impl Keeper {
         }
     }
 
-    fn spawn(&self, id: u64, mut command: Command, memory: u64) -> io::Result<()> {
+    fn spawn(&self, id: u64, mut command: Command) -> io::Result<()> {
         let mut table = self.lock();
         // The `Child` is let go: the reaper waits for every child there is.
         let pid = Pid::from_child(&command.spawn()?);
         table.ids.insert(pid, id);
         table.pids.insert(id, pid);
         table.children = true;
-        if memory > 0 {
-            limit_memory(pid, memory);
-        }
         self.started.notify_one();
         Ok(())
     }
@@ -265,25 +268,6 @@ fn command(id: u64, argv: &[OsString], stdin: bool, pipes: Vec<OwnedFd>) -> io::
     command.args(args).env(COOKIE, format!("{}.{id}", std::process::id())).process_group(0);
     command.stdin(if stdin { pipe()? } else { Stdio::null() }).stdout(pipe()?).stderr(pipe()?);
     Ok(command)
-}
-
-/// In force within microseconds of the program's start; only what it forked before that escapes it. A tighter limit that
-/// the user has set stays.
-#[cfg(target_os = "linux")]
-fn limit_memory(pid: Pid, bytes: u64) {
-    let limit = rustix::process::getrlimit(Resource::As).maximum.map_or(bytes, |tighter| tighter.min(bytes));
-    let limited =
-        rustix::process::prlimit(Some(pid), Resource::As, Rlimit { current: Some(limit), maximum: Some(limit) });
-    // It has ended already, or it is not ours to limit: then it must not run.
-    if limited.is_err() {
-        kill_group(pid);
-    }
-}
-
-/// The worker refuses a memory limit here.
-#[cfg(not(target_os = "linux"))]
-fn limit_memory(pid: Pid, _bytes: u64) {
-    kill_group(pid);
 }
 
 /// Our children now, the adopted ones among them. Without `/proc` (not Linux) nothing is adopted either.
