@@ -1,4 +1,5 @@
-//! How a run ended, for people and for the shell that called it.
+//! How a run ended, for people and for the shell that called it. The books are those of the job: rows that earlier runs
+//! finished are in them.
 
 use std::fmt;
 
@@ -7,7 +8,7 @@ use sheaf_roles::client::{Audit, Ended, Reason};
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Summary {
-    /// Why it ended, and the books: `submitted = ok + failed + open`.
+    /// Why it ended, and the books of this run alone; [`Summary::books`] has those of the job.
     pub ended: Ended,
     /// The source was read to its end: no `--limit` cut it off.
     pub whole: bool,
@@ -15,10 +16,30 @@ pub struct Summary {
     pub ms: u64,
 }
 
+/// The books of a job, earlier runs included: `submitted = ok + failed + open`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Books {
+    /// Rows of the source, as far as it was read.
+    pub submitted: u64,
+    /// Of those, in the sink with an answer.
+    pub ok: u64,
+    /// Of those, in the sink without one.
+    pub failed: u64,
+    /// Of those, not in the sink.
+    pub open: u64,
+}
+
 impl Summary {
-    /// Rows in the sink without an answer, earlier runs included.
-    pub fn failed(&self) -> u64 {
-        self.ended.audit.failed + self.ended.audit.resumed_failed
+    /// The books of the job.
+    pub fn books(&self) -> Books {
+        let Audit { submitted, ok, failed, open, resumed, resumed_failed, .. } = self.ended.audit;
+        assert!(resumed_failed <= resumed, "rows without an answer are counted among those that were there");
+        Books {
+            submitted: submitted + resumed,
+            ok: ok + resumed - resumed_failed,
+            failed: failed + resumed_failed,
+            open,
+        }
     }
 
     /// What the process should say to its caller: 0 all rows ok, 1 the router broke its word, 2 it refused the job,
@@ -27,7 +48,7 @@ impl Summary {
         match &self.ended.reason {
             Reason::Interrupted => 130,
             Reason::Complete if self.ended.audit.lost > 0 => 1,
-            Reason::Complete if self.failed() == 0 => 0,
+            Reason::Complete if self.books().failed == 0 => 0,
             Reason::Complete | Reason::TooManyFailures => 3,
             Reason::Refused(_) => 2,
             Reason::Gap { .. } => 1,
@@ -38,7 +59,8 @@ impl Summary {
 /// The audit line.
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Audit { submitted, ok, failed, open, lost, repeated, cached, resumed, .. } = self.ended.audit;
+        let Books { submitted, ok, failed, open } = self.books();
+        let Audit { lost, repeated, cached, resumed, .. } = self.ended.audit;
         let sign = if submitted == ok + failed + open { '=' } else { '≠' };
         write!(
             f,

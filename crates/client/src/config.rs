@@ -106,15 +106,36 @@ impl Prepared {
     }
 }
 
-/// Does all of a job that needs no router: every error in what the user wrote comes from here. Blocks for as long as it
-/// takes to read the source once, where the sink has rows.
-pub fn prepare(config: JobConfig, interrupt: &Interrupt) -> Result<Prepared, PrepareError> {
+/// A job whose source can be read, and whose sink nobody else writes to. Nothing of it is on disk yet: if this is
+/// dropped, what it made is taken away again.
+pub struct Claimed {
+    config: JobConfig,
+    claim: Claim,
+    source: Box<dyn Source>,
+}
+
+/// Claims the sink and opens the source. Blocks for as long as it takes to copy standard input, where that is the source.
+pub fn claim(config: JobConfig) -> Result<Claimed, PrepareError> {
     let claim = Claim::take(&config.sink)?;
-    let mut source = source::open(&config.source, claim.state_dir())?;
-    let (record, mut sink) = take_up(&claim, &config.fingerprint(), config.fresh)?;
-    let mut namer = Namer::open(claim.state_dir()).map_err(ReconcileError::Samples)?;
-    let kept = reconcile(&mut *source, &mut *sink, &mut namer, || interrupt.is_asked())?;
-    Ok(Prepared { config, claim, record, sink, source, namer, kept })
+    let source = source::open(&config.source, claim.state_dir())?;
+    Ok(Claimed { config, claim, source })
+}
+
+impl Claimed {
+    /// Stores the job, opens its sink, and makes it agree with the source. Blocks for as long as it takes to read the
+    /// source once, where the sink has rows.
+    pub fn prepare(self, interrupt: &Interrupt) -> Result<Prepared, PrepareError> {
+        let Self { config, claim, mut source } = self;
+        let (record, mut sink) = take_up(&claim, &config.fingerprint(), config.fresh)?;
+        let mut namer = Namer::open(claim.state_dir()).map_err(ReconcileError::Samples)?;
+        let kept = reconcile(&mut *source, &mut *sink, &mut namer, || interrupt.is_asked())?;
+        Ok(Prepared { config, claim, record, sink, source, namer, kept })
+    }
+}
+
+/// Does all of a job that needs no router: every error in what the user wrote comes from here.
+pub fn prepare(config: JobConfig, interrupt: &Interrupt) -> Result<Prepared, PrepareError> {
+    claim(config)?.prepare(interrupt)
 }
 
 /// Why a job cannot be begun.
@@ -132,4 +153,11 @@ pub enum PrepareError {
     /// The sink cannot be made to agree with the source.
     #[error(transparent)]
     Reconcile(#[from] ReconcileError),
+}
+
+impl PrepareError {
+    /// True where nothing is wrong, and the user said stop: the same command resumes.
+    pub fn is_interrupt(&self) -> bool {
+        matches!(self, PrepareError::Reconcile(ReconcileError::Interrupted))
+    }
 }

@@ -1,7 +1,7 @@
 //! Sources, sinks and the job driver. Shell.
 //!
-//! A run in order: [`prepare`] claims the sink, finds or begins the job beside it and makes the sink agree with the
-//! source; [`run_job`] carries rows and results between source, router and sink until the client machine says that it is
+//! A run in order: [`claim`] takes the sink and opens the source, [`Claimed::prepare`] finds or begins the job beside the
+//! sink and makes it agree with the source; [`run_job`] carries rows and results between source, router and sink until the client machine says that it is
 //! over. Nothing is decided here that the machine decides: see `sheaf_roles::client`.
 //!
 //! | module | what |
@@ -30,8 +30,8 @@ pub mod sink;
 pub mod source;
 mod writer;
 
-pub use audit::Summary;
-pub use config::{Interrupt, JobConfig, PrepareError, Prepared, prepare};
+pub use audit::{Books, Summary};
+pub use config::{Claimed, Interrupt, JobConfig, PrepareError, Prepared, claim, prepare};
 pub use driver::{Line, RunError, run_job};
 pub use identity::{Difference, Fingerprint, JobError, JobRecord, take_up};
 pub use line::SessionLine;

@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::fs;
 use std::io::{Read, Write};
 
 use common::{Sandbox, text};
@@ -110,4 +111,31 @@ fn garbage_on_the_port_hurts_nobody() {
         &["run", "--join", &addr, "--in", "rows.txt", "--out", "out.jsonl", "--service", "prog", "--revision", "1"],
     );
     s.assert_answers("out.jsonl", 20);
+}
+
+#[test]
+fn a_refused_run_leaves_nothing_behind() {
+    let s = Sandbox::new();
+    s.rows("rows.txt", 2);
+    s.write("file", "");
+    s.write("junk.db", "no database at all, but long enough to look like one: ".repeat(40));
+    let names = || {
+        let mut names: Vec<_> = fs::read_dir(s.path(".")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    let before = names();
+    for (rows, out) in [
+        (&["nowhere.txt"][..], &["out.jsonl"][..]),
+        (&["nowhere.txt"], &["out.db", "--table", "t"]),
+        (&["rows.txt"], &["out.jsonl", "--data", "file/nested"]),
+        (&["rows.txt"], &["out.db", "--table", "t", "--data", "file/nested"]),
+        (&["rows.txt"], &["junk.db", "--table", "t"]),
+        (&["junk.db", "--query", "select 1"], &["out.jsonl"]),
+        (&["rows.txt", "--column", "a"], &["out.jsonl"]),
+    ] {
+        let args = [&["run", "--in"][..], rows, &["--out"], out, &["--", "echo", "{}"]].concat();
+        s.sheaf_exits(2, &args);
+        assert_eq!(names(), before, "{args:?}");
+    }
 }

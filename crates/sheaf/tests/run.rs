@@ -251,3 +251,15 @@ fn chaos_changes_nothing() {
     s.assert_answers("out.jsonl", 200);
     assert_eq!(s.executed(), 200);
 }
+
+#[test]
+fn ctrl_c_is_answered_while_standard_input_is_read() {
+    let s = Sandbox::new();
+    let args = ["run", "--in", "-", "--out", "out.jsonl", "--", "echo", "{}"];
+    let mut child = s.command(&args).stdin(std::process::Stdio::piped()).spawn().expect("sheaf starts");
+    wait_until("it reads", || s.path("out.jsonl.sheaf/stdin.new").exists());
+    let kill = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    assert!(kill.expect("kill exists").success());
+    // Its input stays open until here.
+    assert_eq!(child.wait().expect("own child").code(), Some(130));
+}

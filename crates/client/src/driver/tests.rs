@@ -207,7 +207,7 @@ async fn rows_go_in_and_every_answer_comes_once() {
     assert_eq!((summary.exit_code(), summary.whole), (3, true));
     assert_eq!(router.0.lock().unwrap().settled, 3);
     let again = run(config(dir.path(), "o.jsonl"), &router).await;
-    assert_eq!(again.to_string(), "submitted 0 = ok 0 + failed 0 + open 0; lost 0, repeated 0; resumed 3, cached 0");
+    assert_eq!(again.to_string(), "submitted 3 = ok 2 + failed 1 + open 0; lost 0, repeated 0; resumed 3, cached 0");
     assert_eq!((again.exit_code(), router.executed().len()), (3, 3));
 }
 
@@ -225,7 +225,7 @@ async fn shared_rows_have_one_sample_and_malformed_rows_are_failed_rows() {
     shared.share = true;
     let summary = run(shared, &router).await;
     assert_eq!(router.executed(), ["a#0", "a#0"]);
-    assert_eq!((summary.failed(), summary.ended.audit.ok), (1, 2));
+    assert_eq!((summary.books().failed, summary.ended.audit.ok), (1, 2));
     let text = fs::read_to_string(dir.path().join("o.jsonl")).unwrap();
     assert!(text.contains("{\"row\": 3, \"id\": 2, \"status\": \"ok\""), "{text}");
     assert!(text.contains("\"class\": \"rejected\""), "{text}");
@@ -292,7 +292,7 @@ async fn too_many_failures_stop_a_run_and_the_next_one_goes_on() {
     let rest = run(config(dir.path(), "o.csv"), &router).await;
     assert_eq!(rest.ended.reason, Reason::Complete);
     let rows = csv::Reader::from_path(dir.path().join("o.csv")).unwrap().into_records().count();
-    assert_eq!((rows, rest.failed()), (3_000, 3_000));
+    assert_eq!((rows, rest.books().failed), (3_000, 3_000));
 }
 
 #[tokio::test]

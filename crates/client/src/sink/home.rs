@@ -11,6 +11,7 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use sheaf_task::JobId;
 
@@ -19,13 +20,39 @@ use super::lines::{LineSink, Places};
 use super::sqlite::{self, TableSink};
 use super::{Sink, SinkError, SinkSpec, is_database, is_named_as_lines, state_dir};
 
-/// A sink that this process alone writes to. Freed when this is dropped, or the process dies.
+/// A sink that this process alone writes to. Freed when this is dropped, or the process dies; what it made is removed
+/// then, unless a job was stored.
 #[derive(Debug)]
 pub struct Claim {
     path: PathBuf,
-    dir: PathBuf,
+    // Dropped in this order: the database is closed, its place taken away, and let go last.
     kind: Kind,
+    place: StateDir,
     _lock: File,
+}
+
+/// The directory of a sink's state, and what was made for it.
+#[derive(Debug)]
+struct StateDir {
+    dir: PathBuf,
+    /// Directories, the outer one first, and a database: of this process, and not wanted without a job.
+    made: Vec<PathBuf>,
+    /// A job was stored here.
+    kept: AtomicBool,
+}
+
+impl Drop for StateDir {
+    fn drop(&mut self) {
+        if *self.kept.get_mut() {
+            return;
+        }
+        for path in self.made.drain(..).rev() {
+            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            if let Err(error) = removed {
+                tracing::warn!(%error, path = %path.display(), "cannot remove what was made for a job that did not begin");
+            }
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -56,18 +83,25 @@ impl Claim {
             (true, Some(table)) => Some(table.clone()),
         };
         let dir = state_dir(&path, table.as_deref());
-        make_state_dir(&dir, table.is_some())?;
+        let made = make_state_dir(&dir, table.is_some())?;
         let lock = lock(&dir, &path)?;
+        // From here on: without the lock another process may already be at home in what was made.
+        let mut place = StateDir { dir, made, kept: AtomicBool::new(false) };
         let kind = match table {
-            Some(table) => Kind::Table { db: sqlite::connect(&path)?, table },
+            Some(table) => {
+                if !path.exists() {
+                    place.made.push(path.clone());
+                }
+                Kind::Table { db: sqlite::connect(&path)?, table }
+            }
             None => Kind::File { ordered: spec.ordered },
         };
-        Ok(Self { path, dir, kind, _lock: lock })
+        Ok(Self { path, kind, place, _lock: lock })
     }
 
     /// The directory for whatever else belongs to the job.
     pub fn state_dir(&self) -> &Path {
-        &self.dir
+        &self.place.dir
     }
 
     /// The sink's file.
@@ -80,7 +114,7 @@ impl Claim {
         if let Kind::Table { db, table } = &self.kind {
             return sqlite::load(db, &self.path, table);
         }
-        let path = self.dir.join("job.json");
+        let path = self.place.dir.join("job.json");
         match fs::read_to_string(&path) {
             Ok(record) => Ok(Some(record)),
             Err(error) if error.kind() == ErrorKind::InvalidData => Err(SinkError::State { path }),
@@ -94,10 +128,11 @@ impl Claim {
 
     /// Puts the record in place, durably.
     pub fn store(&self, record: &str) -> Result<(), SinkError> {
+        self.place.kept.store(true, Ordering::Relaxed);
         if let Kind::Table { db, table } = &self.kind {
             return sqlite::store(db, &self.path, table, record);
         }
-        let (path, aside) = (self.dir.join("job.json"), self.dir.join("job.new"));
+        let (path, aside) = (self.place.dir.join("job.json"), self.place.dir.join("job.new"));
         let write = || -> std::io::Result<()> {
             let mut file = File::create(&aside)?;
             file.write_all(record.as_bytes())?;
@@ -106,7 +141,7 @@ impl Claim {
         write().map_err(io_error("write", &aside))?;
         let files = Files::default();
         files.rename(&aside, &path)?;
-        files.sync_dir_of(&self.dir)
+        files.sync_dir_of(&self.place.dir)
     }
 
     /// Opens the sink for `job`, whose record has been stored. Rows of an earlier job are no rows of this one: a file is
@@ -115,7 +150,7 @@ impl Claim {
         Ok(match &self.kind {
             Kind::Table { table, .. } => Box::new(TableSink::open(&self.path, table, job)?),
             Kind::File { ordered } => {
-                let places = Places { out: self.path.clone(), dir: self.dir.clone(), ordered: *ordered };
+                let places = Places { out: self.path.clone(), dir: self.place.dir.clone(), ordered: *ordered };
                 Box::new(LineSink::open(Files::default(), places, job)?)
             }
         })
@@ -137,14 +172,17 @@ pub(crate) fn peek(spec: &SinkSpec) -> Result<Option<String>, SinkError> {
 }
 
 /// Makes the state directory, but not the one that the sink is in: a slip in a path must not leave a tree behind.
-fn make_state_dir(dir: &Path, of_table: bool) -> Result<(), SinkError> {
+/// Returns what was not there before.
+fn make_state_dir(dir: &Path, of_table: bool) -> Result<Vec<PathBuf>, SinkError> {
+    let mut made = Vec::new();
     for dir in dir.parent().filter(|_| of_table).into_iter().chain([dir]) {
         match fs::create_dir(dir) {
-            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(io_error("create", dir)(error)),
-            Ok(()) | Err(_) => {}
+            Ok(()) => made.push(dir.to_owned()),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(io_error("create", dir)(error)),
         }
     }
-    Ok(())
+    Ok(made)
 }
 
 fn lock(dir: &Path, sink: &Path) -> Result<File, SinkError> {

@@ -77,6 +77,6 @@ pub(crate) struct DoctorArgs {
     #[arg(long)]
     pub limits: bool,
     /// The data directory to check.
-    #[arg(long, value_name = "DIR", env = "SHEAF_DATA", default_value = ".sheaf")]
+    #[arg(long, value_name = "DIR", env = "SHEAF_DATA", default_value = super::DATA_DEFAULT)]
     pub data: std::path::PathBuf,
 }

@@ -18,6 +18,9 @@ pub(crate) use serve::{ProgramArgs, UpArgs, WorkerArgs};
 /// Where `sheaf up` listens, and where everything else looks for it.
 pub(crate) const LISTEN_DEFAULT: &str = "127.0.0.1:4477";
 
+/// Where a router keeps its journal unless told otherwise.
+pub(crate) const DATA_DEFAULT: &str = ".sheaf";
+
 /// Routes slow, expensive work to whoever can do it: it never loses any of it, and never pays twice for what finished.
 #[derive(Debug, Parser)]
 #[command(name = "sheaf", version, max_term_width = 110, help_template = EXAMPLES_FIRST, before_help = EXAMPLES)]
@@ -81,7 +84,7 @@ pub(crate) struct Target {
     #[arg(long, value_name = "ADDR", env = "SHEAF_JOIN")]
     pub join: Option<String>,
     /// Data directory of a router: the running one is asked, a stopped one is read.
-    #[arg(long, value_name = "DIR", env = "SHEAF_DATA", default_value = ".sheaf")]
+    #[arg(long, value_name = "DIR", env = "SHEAF_DATA", default_value = DATA_DEFAULT)]
     pub data: PathBuf,
 }
 

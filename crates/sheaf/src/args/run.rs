@@ -73,7 +73,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "ADDR", env = "SHEAF_JOIN")]
     pub join: Option<String>,
     /// Where our own router keeps its journal.
-    #[arg(long, value_name = "DIR", env = "SHEAF_DATA", default_value = ".sheaf")]
+    #[arg(long, value_name = "DIR", env = "SHEAF_DATA", default_value = super::DATA_DEFAULT)]
     pub data: PathBuf,
     /// Silence of a worker that never re-runs anything.
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = units::grace)]

@@ -16,7 +16,7 @@ pub(crate) struct UpArgs {
     #[arg(long, value_name = "ADDR", default_value = LISTEN_DEFAULT)]
     pub listen: String,
     /// Where the journal lives.
-    #[arg(long, value_name = "DIR", env = "SHEAF_DATA", default_value = ".sheaf")]
+    #[arg(long, value_name = "DIR", env = "SHEAF_DATA", default_value = super::DATA_DEFAULT)]
     pub data: PathBuf,
     /// Silence of a worker that never re-runs anything.
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = units::grace)]

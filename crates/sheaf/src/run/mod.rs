@@ -3,61 +3,104 @@
 mod embedded;
 mod job;
 
+use std::path::Path;
+
 use anyhow::{Context, Result};
-use sheaf_client::{Interrupt, Progress, SessionLine, Summary, prepare, run_job};
+use sheaf_client::{Interrupt, Prepared, Progress, SessionLine, Summary, run_job};
 use sheaf_net::Target;
+use sheaf_task::JobId;
 use tokio::sync::watch;
 
-use crate::args::RunArgs;
+use crate::args::{DATA_DEFAULT, RunArgs};
 use crate::progress::Display;
 use crate::signals::{INTERRUPTED, Signals};
 
 use embedded::Embedded;
 
-/// Runs a job; the exit code says how it went.
+/// Runs a job; the exit code says how it went. Whatever may be refused is, before the job's first byte is on disk.
 pub(crate) async fn run(args: RunArgs, json: bool) -> Result<u8> {
     let mut signals = Signals::listen()?;
     let config = job::job_of(&args)?;
     if args.join.is_none() {
-        // What is wrong with the program is said before anything is made on disk.
         crate::program::work_of(&args.program)?;
     }
-    let target = match &args.join {
+    let joined = match &args.join {
         Some(addr) => Some(Target::tcp(addr).await?),
         None => None,
     };
     let interrupt = Interrupt::default();
-    let asked = interrupt.clone();
-    let prepared =
-        tokio::task::spawn_blocking(move || prepare(config, &asked)).await.context("a thread panicked")??;
-    let resumed = prepared.resumed();
-    if resumed > 0 && !json {
-        eprintln!("sheaf: resumed: {resumed} finished");
-    }
-    let embedded = match target {
-        Some(_) => None,
-        None => Some(Embedded::start(&args).await?),
-    };
-    let target = target.or_else(|| embedded.as_ref().map(Embedded::target)).context("no router")?;
-    let line = SessionLine::open(target, args.chaos.chaos).context("cannot read random numbers")?;
-    let (progress, seen) = watch::channel(Progress::default());
-
-    let running = tokio::spawn(run_job(prepared, line, interrupt.clone(), progress));
-    let asked = || {
-        interrupt.ask();
-        if let Some(embedded) = &embedded {
-            embedded.drain();
+    let claimed = patiently(move || sheaf_client::claim(config), None, &mut signals).await??;
+    let (embedded, target) = match joined {
+        Some(target) => (None, target),
+        None => {
+            let embedded = Embedded::start(&args).await?;
+            let target = embedded.target();
+            (Some(embedded), target)
         }
     };
-    let summary = watch_job(running, &interrupt, asked, &mut signals, seen, json).await;
-    let ended = match embedded {
+    let asked = interrupt.clone();
+    let prepared = patiently(move || claimed.prepare(&asked), Some(&interrupt), &mut signals).await?;
+    let drain = || embedded.iter().for_each(Embedded::drain);
+    let ended = match prepared {
+        Ok(prepared) => carry(prepared, target, &args, &interrupt, drain, &mut signals, json).await,
+        Err(error) if error.is_interrupt() => {
+            eprintln!("sheaf: {error}");
+            Ok(INTERRUPTED)
+        }
+        Err(error) => Err(error.into()),
+    };
+    let stopped = match embedded {
         Some(embedded) => embedded.stop(&mut signals).await,
         None => Ok(()),
     };
-    let summary = summary?;
-    let code = say(&summary, json);
-    ended?;
+    let code = ended?;
+    stopped?;
     Ok(code)
+}
+
+/// Does what blocks, on a thread of its own. The first signal asks it to end, where it can be asked; else, and the second
+/// time, it is not waited for: up to here every step can be cut off anywhere.
+async fn patiently<T: Send + 'static>(
+    act: impl FnOnce() -> T + Send + 'static,
+    interrupt: Option<&Interrupt>,
+    signals: &mut Signals,
+) -> Result<T> {
+    let mut acting = tokio::task::spawn_blocking(act);
+    loop {
+        tokio::select! {
+            done = &mut acting => return done.context("a thread panicked"),
+            () = signals.next() => match interrupt {
+                Some(interrupt) if !interrupt.is_asked() => interrupt.ask(),
+                Some(_) | None => std::process::exit(i32::from(INTERRUPTED)),
+            },
+        }
+    }
+}
+
+/// Carries the job's rows until it ends, and says how it did.
+async fn carry(
+    prepared: Prepared,
+    target: Target,
+    args: &RunArgs,
+    interrupt: &Interrupt,
+    drain: impl Fn(),
+    signals: &mut Signals,
+    json: bool,
+) -> Result<u8> {
+    let (resumed, job) = (prepared.resumed(), prepared.record().job);
+    if resumed > 0 && !json {
+        eprintln!("sheaf: resumed: {resumed} finished");
+    }
+    let line = SessionLine::open(target, args.chaos.chaos).context("cannot read random numbers")?;
+    let (progress, seen) = watch::channel(Progress::default());
+    let running = tokio::spawn(run_job(prepared, line, interrupt.clone(), progress));
+    let summary = watch_job(running, interrupt, drain, signals, seen, json).await?;
+    if json {
+        println!("{}", audit_json(&summary));
+    } else {
+        say(&summary, job, args);
+    }
+    Ok(summary.exit_code())
 }
 
 type Running = tokio::task::JoinHandle<Result<Summary, sheaf_client::RunError>>;
@@ -66,7 +109,7 @@ type Running = tokio::task::JoinHandle<Result<Summary, sheaf_client::RunError>>;
 async fn watch_job(
     mut running: Running,
     interrupt: &Interrupt,
-    ask: impl Fn(),
+    drain: impl Fn(),
     signals: &mut Signals,
     mut seen: watch::Receiver<Progress>,
     json: bool,
@@ -85,32 +128,44 @@ async fn watch_job(
                 }
                 display.clear();
                 eprintln!("sheaf: finishing what runs; the same command resumes (again to stop at once)");
-                ask();
+                interrupt.ask();
+                drain();
             }
         }
     }
 }
 
-fn say(summary: &Summary, json: bool) -> u8 {
-    if json {
-        println!("{}", audit_json(summary));
-    } else {
-        eprintln!("sheaf: {summary}");
-        match summary.exit_code() {
-            0 => {}
-            INTERRUPTED => eprintln!("sheaf: interrupted; repeat the command to resume"),
-            3 => eprintln!("sheaf: {} rows failed; see them with: sheaf failures last", summary.failed()),
-            _ => eprintln!("sheaf: ended: {:?}", summary.ended.reason),
+fn say(summary: &Summary, job: JobId, args: &RunArgs) {
+    eprintln!("sheaf: {summary}");
+    match summary.exit_code() {
+        0 => {}
+        INTERRUPTED => eprintln!("sheaf: interrupted; repeat the command to resume"),
+        3 => {
+            let (failed, out) = (summary.books().failed, args.out.display());
+            eprintln!(
+                "sheaf: {failed} rows failed, and {out} says why; to run them again: {}",
+                retry_command(job, args)
+            );
         }
+        _ => eprintln!("sheaf: ended: {:?}", summary.ended.reason),
     }
-    summary.exit_code()
+}
+
+/// As it would be typed now: the job by its id, since another may have become the last.
+fn retry_command(job: JobId, args: &RunArgs) -> String {
+    let place = match &args.join {
+        Some(addr) => format!(" --join {addr}"),
+        None if args.data == Path::new(DATA_DEFAULT) => String::new(),
+        None => format!(" --data {}", args.data.display()),
+    };
+    format!("sheaf retry {}{place}", job.short())
 }
 
 fn audit_json(summary: &Summary) -> serde_json::Value {
-    let audit = &summary.ended.audit;
+    let (books, audit) = (summary.books(), &summary.ended.audit);
     serde_json::json!({
         "audit": {
-            "submitted": audit.submitted, "ok": audit.ok, "failed": audit.failed, "open": audit.open,
+            "submitted": books.submitted, "ok": books.ok, "failed": books.failed, "open": books.open,
             "lost": audit.lost, "repeated": audit.repeated, "cached": audit.cached, "resumed": audit.resumed,
         },
         "ms": summary.ms, "exit": summary.exit_code(),
