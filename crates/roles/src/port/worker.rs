@@ -44,6 +44,8 @@ pub struct WorkerPort {
     results: VecDeque<(MsgId, Vec<Fence>)>,
     waiting: Waiting<Memo>,
     registering: Registering,
+    /// The machine has said its last word, and nothing is held: no registration of this connection will come.
+    leaves: bool,
     /// As the machine wrote it last. Whatever registration leaves has this content: one that an earlier connection did
     /// not bring over would be stale on this one, and attempts that it does not know would be taken for lost.
     registration: Bytes,
@@ -89,6 +91,7 @@ impl WorkerPort {
             results,
             waiting: Waiting::new(),
             registering: Registering::Expected,
+            leaves: false,
             registration: Bytes::new(),
             wanted: Vec::new(),
             places: Vec::new(),
@@ -129,7 +132,7 @@ impl WorkerPort {
             self.pump.give_up(now, Over::Overrun);
         }
         self.flush(now);
-        if self.registering != Registering::Expected {
+        if !self.awaits_registration() {
             self.wanted.drain(..).for_each(|id| self.pump.session.provide(id, self.registration.clone()));
         }
     }
@@ -141,6 +144,18 @@ impl WorkerPort {
             Memo::Registration => *registering = Registering::Sent(id),
             Memo::Word => {}
         });
+    }
+
+    /// What the session wants to send of a registration waits for the machine's word on this connection.
+    fn awaits_registration(&self) -> bool {
+        self.registering == Registering::Expected && !self.leaves
+    }
+
+    /// Lets go of everything that waited for a registration: an older one will do, for `Leave` comes after it.
+    fn leave(&mut self, now: Micros) {
+        self.leaves = true;
+        self.wanted.drain(..).for_each(|id| self.pump.session.provide(id, self.registration.clone()));
+        self.places.drain(..).for_each(|place| self.pump.session.commit(now, place));
     }
 
     fn report(&mut self, event: worker::Event) {
@@ -191,7 +206,10 @@ impl Endpoint for WorkerPort {
                     self.pump.give_up(now, Over::Malformed);
                 }
             }
-            WorkerCommand::Close(how) => self.pump.session.close(now, how),
+            WorkerCommand::Close(how) => {
+                self.leave(now);
+                self.pump.session.close(now, how);
+            }
         }
     }
 
@@ -214,7 +232,7 @@ impl Glue for WorkerPort {
             return;
         };
         let is_assignment = matches!(message, ToWorker::Assign(_));
-        if is_assignment && self.registering != Registering::Taken {
+        if is_assignment && self.registering != Registering::Taken && !self.leaves {
             self.places.push(delivery.place);
         } else {
             self.pump.session.commit(now, delivery.place);
@@ -258,11 +276,10 @@ impl Glue for WorkerPort {
     }
 
     fn on_need(&mut self, _now: Micros, id: MsgId) {
-        match self.registering {
-            Registering::Expected => self.wanted.push(id),
-            Registering::Sent(_) | Registering::Taken => {
-                self.pump.session.provide(id, self.registration.clone());
-            }
+        if self.awaits_registration() {
+            self.wanted.push(id);
+        } else {
+            self.pump.session.provide(id, self.registration.clone());
         }
     }
 
