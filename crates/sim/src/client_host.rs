@@ -24,6 +24,7 @@ pub(crate) struct ClientHost {
     oddities: Oddities,
     planted: Option<Planted>,
     source: Vec<SourceRow>,
+    starts: Micros,
     sink: Sink,
     run: Option<Running>,
     pub life: u64,
@@ -70,6 +71,7 @@ impl ClientHost {
             oddities: plan.oddities.clone(),
             planted,
             source: source(&plan.clients[number], number),
+            starts: plan.clients[number].starts,
             sink: Sink::default(),
             run: None,
             life: 0,
@@ -96,7 +98,7 @@ impl ClientHost {
             name: format!("c{}", self.number),
             service: "work".into(),
             revision: "1".into(),
-            nonce: Bytes::new(),
+            nonce: if self.oddities.fresh.contains(&self.number) { Bytes::from_static(b"fresh") } else { Bytes::new() },
             cursor: self.sink.cursor.map_or(0, |cursor| cursor.number),
             cursor_router: self.sink.cursor.map(|cursor| cursor.router),
             options: JobOptions { retries: 50, ..JobOptions::default() },
@@ -213,6 +215,14 @@ impl ClientHost {
         }
     }
 
+    fn check_time(&self, env: &mut Env) {
+        let Some((_, most)) = self.oddities.in_time.filter(|(number, _)| *number == self.number) else { return };
+        let took = env.now().since(self.starts);
+        if took > most {
+            env.ledger.violate(format!("client {}: a small job took {took:?} beside a huge one", self.number));
+        }
+    }
+
     fn drive(&mut self, env: &mut Env) {
         loop {
             let Some(run) = &mut self.run else { return };
@@ -298,6 +308,7 @@ impl ClientHost {
                 }
                 self.is_done = true;
                 run.port.command(now, ClientCommand::Close(How::Drain));
+                self.check_time(env);
             }
         }
     }

@@ -1,9 +1,10 @@
 //! What only some runs have: rare sizes, rare people, rare accidents. Drawn apart from the rest of a plan, so that the small
 //! world stays the common case and stays as it was for a seed.
 
+use bytes::Bytes;
 use sheaf_session::{Config, Micros, Rng};
 
-use crate::plan::{Break, Plan, Who, WorkerPlan};
+use crate::plan::{Break, ClientPlan, Plan, Who, WorkerPlan};
 
 /// What is odd about a run; nothing by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,6 +19,12 @@ pub struct Oddities {
     pub has_old_spool: bool,
     /// Segments so small that they are sealed, indexed and, if a retention is given, compacted in mid-run.
     pub small_segments: Option<(u32, Option<Micros>)>,
+    /// Clients that want nothing of what was answered before (`--fresh`).
+    pub fresh: Vec<usize>,
+    /// Workers that announce nonsense, something else each second, for their first half minute.
+    pub liars: Vec<usize>,
+    /// This client must be done so long after its start, whatever else there is to do.
+    pub in_time: Option<(usize, Micros)>,
 }
 
 impl Oddities {
@@ -30,6 +37,8 @@ impl Oddities {
             has_clone: rng.chance(0.05),
             has_old_spool: rng.chance(0.05),
             small_segments: rng.chance(0.25).then(|| small_segments(rng)),
+            liars: (0..plan.workers.len()).filter(|_| rng.chance(0.03)).collect(),
+            ..Self::default()
         };
         let one = rng.below(plan.workers.len() as u64) as usize;
         if plan.oddities.has_clone {
@@ -37,6 +46,17 @@ impl Oddities {
         }
         if plan.oddities.has_old_spool {
             put_back(&mut plan, Who::Worker(one), rng);
+        }
+        if rng.chance(0.1) {
+            again(&mut plan, rng);
+        }
+        if rng.chance(0.15) {
+            come_and_go(&mut plan, rng);
+        }
+        match rng.below(200) {
+            0..=3 => crowd(&mut plan, rng),
+            4 => huge_beside_small(&mut plan, rng),
+            _ => {}
         }
         plan.breaks.sort_by_key(|(at, _)| *at);
         plan
@@ -62,6 +82,49 @@ fn soon(rng: &mut Rng) -> Micros {
 fn small_segments(rng: &mut Rng) -> (u32, Option<Micros>) {
     let retention = if rng.chance(0.5) { 1 } else { 10_000_000 };
     (2_048 + rng.below(8_192) as u32, rng.chance(0.8).then(|| Micros(rng.below(retention))))
+}
+
+/// Another job over rows of the first, when that is mostly done: answered from the journal, or made anew.
+fn again(plan: &mut Plan, rng: &mut Rng) {
+    let first = &plan.clients[0];
+    let rows = first.rows.iter().filter(|_| rng.chance(0.8)).cloned().collect();
+    let client = ClientPlan { rows, share: first.share, starts: Micros(2_000_000 + rng.below(20_000_000)) };
+    if rng.chance(0.4) {
+        plan.oddities.fresh.push(plan.clients.len());
+    }
+    plan.clients.push(client);
+}
+
+/// Workers that join late, and workers that leave in order; some come back.
+fn come_and_go(plan: &mut Plan, rng: &mut Rng) {
+    for worker in 0..plan.workers.len() {
+        if rng.chance(0.5) {
+            plan.workers[worker].starts = soon(rng);
+        }
+        if rng.chance(0.5) {
+            plan.breaks.push((soon(rng), Break::Leave { worker, away: Micros(rng.below(5_000_000)) }));
+        }
+    }
+}
+
+/// Very many tiny jobs.
+fn crowd(plan: &mut Plan, rng: &mut Rng) {
+    for number in 0..20 + rng.below(60) {
+        let rows = (0..rng.below(3)).map(|n| Bytes::from(format!("row-tiny-{}", number % 7 + n))).collect();
+        plan.clients.push(ClientPlan { rows, share: rng.chance(0.3), starts: soon(rng) });
+    }
+}
+
+/// One huge job beside a small one, and nothing breaks: the small one must not wait for the huge one.
+fn huge_beside_small(plan: &mut Plan, rng: &mut Rng) {
+    let rows = |name: &str, count: u64| (0..count).map(|n| Bytes::from(format!("row-{name}-{n}"))).collect();
+    let huge = ClientPlan { rows: rows("huge", 3_000), share: false, starts: Micros(0) };
+    let small = ClientPlan { rows: rows("small", 1 + rng.below(5)), share: false, starts: Micros(1_000_000) };
+    let worker = WorkerPlan { slow: Micros(20_000), starts: Micros(10), clone_of: None, ..plan.workers[0] };
+    (plan.clients, plan.workers, plan.breaks) = (vec![huge, small], vec![worker], Vec::new());
+    plan.faults = None;
+    plan.sync_max = Micros(10_000);
+    plan.oddities = Oddities { in_time: Some((1, Micros::from_secs(4))), ..Oddities::default() };
 }
 
 /// A copy of the directory is started elsewhere, mostly while the original cannot be heard and goes on by itself.

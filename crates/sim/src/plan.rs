@@ -100,6 +100,13 @@ pub enum Break {
         /// For how long.
         time: Micros,
     },
+    /// A worker is told to stop, finishes what it executes, leaves, and comes back.
+    Leave {
+        /// Which.
+        worker: usize,
+        /// Until the next start.
+        away: Micros,
+    },
     /// Somebody copies a host's disk.
     BackUp(Who),
     /// A host's machine is lost, and starts again from the copy.

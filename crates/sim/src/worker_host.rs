@@ -33,6 +33,10 @@ pub(crate) struct WorkerHost {
     backup: Option<Spool>,
     run: Option<Running>,
     pub life: u64,
+    /// When it last said how much room it has, if it lies about that.
+    lied: Option<Micros>,
+    /// Leaving: so long until it is back.
+    away: Option<Micros>,
     /// How often the router would not have it: another goes by its name, or it has gone back in time.
     refusals: u32,
 }
@@ -52,6 +56,9 @@ struct Running {
 
 /// How often a worker that stands still is looked at for what its programs did.
 const LOOK_AGAIN: Micros = Micros::from_ms(10);
+
+/// Until then a worker may lie about its room.
+const LIES_END: Micros = Micros::from_secs(30);
 
 /// Before the second start of a worker that is not wanted; doubles.
 const PAUSE: Micros = Micros::from_ms(500);
@@ -73,6 +80,8 @@ impl WorkerHost {
             backup: None,
             run: None,
             life: 0,
+            lied: None,
+            away: None,
             refusals: 0,
         }
     }
@@ -88,6 +97,15 @@ impl WorkerHost {
     /// Whose directory its own is a copy of.
     pub(crate) fn clone_of(&self) -> Option<usize> {
         self.plan.clone_of
+    }
+
+    /// It is asked to stop, and comes back when it has been away for a while.
+    pub(crate) fn leave(&mut self, env: &mut Env, away: Micros) {
+        let now = env.now();
+        let Some(run) = &mut self.run else { return };
+        run.machine.handle(now, Event::Stop);
+        self.away = Some(away);
+        self.drive(env);
     }
 
     /// What somebody copies of its directory.
@@ -115,6 +133,7 @@ impl WorkerHost {
 
     pub(crate) fn start(&mut self, env: &mut Env) {
         self.life += 1;
+        self.away = None;
         if !self.plan.has_spool {
             self.spool.clear();
             env.ledger.on_power_cut(self.number);
@@ -227,6 +246,7 @@ impl WorkerHost {
         if run.machine.deadline().is_some_and(|at| at <= now) {
             run.machine.handle(now, Event::Tick);
         }
+        self.lie(env);
         self.drive(env);
     }
 
@@ -316,6 +336,10 @@ impl WorkerHost {
     }
 
     fn on_over(&mut self, env: &mut Env, over: &Over) {
+        if let Some(away) = self.away.filter(|_| *over == Over::Ended) {
+            self.crash(env, None);
+            return env.agenda.enter_in(away, Happening::Start(self.who()));
+        }
         let is_double = matches!(over, Over::Fenced | Over::Refused(Refusal::Fenced | Refusal::Clone));
         if !(is_double && self.oddities.has_doubles()) {
             return env.ledger.violate(format!("worker {}: session over: {over:?}", self.number));
@@ -375,6 +399,26 @@ impl WorkerHost {
             Output::Refused(refusal) => self.on_refused(env, &refusal),
             Output::Done => run.port.command(now, WorkerCommand::Close(How::Drain)),
         }
+    }
+
+    /// Says something else about its room each second: nothing, too much, anything. The truth in the end.
+    fn lie(&mut self, env: &mut Env) {
+        let now = env.now();
+        let due = self.lied.is_none_or(|at| now.since(at) >= Micros::from_secs(1));
+        if !due || !self.oddities.liars.contains(&self.number) || self.away.is_some() {
+            return;
+        }
+        let Some(run) = &mut self.run else { return };
+        let truth = Capacity { batch: self.plan.batch, depth: self.plan.depth, bytes: 0 };
+        let any = |rng: &mut sheaf_session::Rng| match rng.below(3) {
+            0 => 0,
+            1 => 1_000_000_000,
+            _ => rng.below(10) as u32,
+        };
+        let is_over = now >= LIES_END;
+        let lie = Capacity { batch: any(&mut env.rng), depth: any(&mut env.rng), bytes: 0 };
+        run.machine.handle(now, Event::CapacityChanged(if is_over { truth } else { lie }));
+        self.lied = Some(now);
     }
 
     fn set_timer(&mut self, env: &mut Env) {

@@ -255,6 +255,7 @@ impl World {
                     self.env.network.deafen(conn, End::Listener);
                 }
             }
+            Break::Leave { worker, away } => self.workers[worker].leave(&mut self.env, away),
             Break::BackUp(who) => match who {
                 Who::Router => self.router.back_up(&mut self.env),
                 Who::Worker(number) => self.workers[number].back_up(),
