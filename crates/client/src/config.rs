@@ -9,7 +9,7 @@ use crate::identity::{Fingerprint, JobError, JobRecord, take_up};
 use crate::reconcile::{Kept, ReconcileError, reconcile};
 use crate::rows::Namer;
 use crate::sink::{Claim, Sink, SinkError, SinkSpec};
-use crate::source::{self, Source, SourceError, SourceSpec};
+use crate::source::{self, Source, SourceError, SourceSpec, UniqueIds};
 
 /// A job, as a command describes it.
 #[derive(Clone, Debug)]
@@ -117,7 +117,10 @@ pub struct Claimed {
 /// Claims the sink and opens the source. Blocks for as long as it takes to copy standard input, where that is the source.
 pub fn claim(config: JobConfig) -> Result<Claimed, PrepareError> {
     let claim = Claim::take(&config.sink)?;
-    let source = source::open(&config.source, claim.state_dir())?;
+    let mut source = source::open(&config.source, claim.state_dir())?;
+    if claim.is_keyed_by_id() {
+        source = Box::new(UniqueIds::new(source));
+    }
     Ok(Claimed { config, claim, source })
 }
 

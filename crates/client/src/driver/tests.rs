@@ -326,3 +326,31 @@ async fn sqlite_in_and_out_of_one_database() {
     assert_eq!(count("select count(*) from labels where id = 1"), 1);
     assert_eq!(count("select count(*) from labels"), 3_000);
 }
+
+#[tokio::test]
+async fn a_row_with_the_id_of_an_earlier_one_is_a_failed_row_of_a_table() {
+    let dir = tempfile::tempdir().unwrap();
+    let rows = dir.path().join("rows.csv");
+    fs::write(&rows, "id,t\n1,a\n2,b\n2,c\n2,c\n3,d\n").unwrap();
+    let mut config = config(dir.path(), "x");
+    config.source = SourceSpec { column: Some("t".into()), id: Some("id".into()), ..SourceSpec::new(&rows) };
+    config.sink = SinkSpec { table: Some("labels".into()), ..SinkSpec::new(dir.path().join("a.db")) };
+    let router = Router::default();
+    let db = rusqlite::Connection::open(dir.path().join("a.db")).unwrap();
+    let found = || {
+        let sql = "select status || ' ' || coalesce(output, error_class) from labels order by row";
+        let mut statement = db.prepare(sql).unwrap();
+        let found = statement.query_map([], |row| row.get::<_, String>(0)).unwrap();
+        found.collect::<Result<Vec<_>, _>>().unwrap()
+    };
+    for _ in 0..2 {
+        let books = run(config.clone(), &router).await.books();
+        assert_eq!((books.submitted, books.ok, books.failed), (5, 3, 2));
+        assert_eq!(found(), ["ok a!", "ok b!", "failed rejected", "failed rejected", "ok d!"]);
+        assert_eq!(router.executed(), ["a#0", "b#0", "d#0"]);
+    }
+    // Once the earlier row is gone, the later one is worked on.
+    fs::write(&rows, "id,t\n1,a\n2,c\n3,d\n").unwrap();
+    assert_eq!(run(config, &router).await.exit_code(), 0);
+    assert_eq!(router.executed(), ["a#0", "b#0", "c#0", "d#0"]);
+}

@@ -104,6 +104,11 @@ impl Claim {
         &self.place.dir
     }
 
+    /// True for a table, which has one place for each id; a file has a line for each row.
+    pub(crate) fn is_keyed_by_id(&self) -> bool {
+        matches!(self.kind, Kind::Table { .. })
+    }
+
     /// The sink's file.
     pub fn path(&self) -> &Path {
         &self.path

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! A row that the query no longer returns keeps its answer; a row that changed has its answer replaced when the new one
-//! comes. Ids should be unique: of rows with equal ids the table has the answer that came last.
+//! comes. Of rows with equal ids the first has the id's place; the others come here as failed rows without an id.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! CSV and TSV with a header. The body is an object of all fields, or one field.
 //!
 //! Records are cut out of the file here, each within the longest row, and parsed by the csv crate, which by itself would
-//! read on for as long as a quote stays open. A quote that is never closed costs only the line that opened it: reading
-//! goes on with the next line.
+//! read on for as long as a quote stays open. A record that is too long is one malformed row, over however many lines; a
+//! quote that nothing closes costs only the line that opened it: reading goes on with the next line.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use bytes::Bytes;
 use csv::{ByteRecord, ReaderBuilder, Terminator};
 use sheaf_task::BODY_BYTES_MAX;
 
-use super::line::{Line, Lines, Mark};
+use super::line::{Line, Lines};
 use super::{HeaderFault, Malformed, Source, SourceError, SourceId, SourceRow, SourceSpec, push_json_string};
 
 /// A CSV file.
@@ -201,43 +201,81 @@ impl Source for Csv {
 fn cut(lines: &mut Lines, delimiter: u8, line: &mut Vec<u8>, record: &mut Vec<u8>) -> Result<Cut, SourceError> {
     record.clear();
     let mut quotes = Quotes::FieldStart;
-    let (mut first, mut number) = (None, 0);
+    let mut start = lines.mark();
+    let mut number = 0;
     loop {
         let between = lines.ending;
-        let found = lines.next(line)?;
-        match found {
+        match lines.next(line)? {
             Line::End if record.is_empty() => return Ok(Cut::End),
-            Line::TooLong(malformed) if record.is_empty() => return Ok(Cut::Bad(malformed)),
-            Line::Whole if record.is_empty() && line.is_empty() => continue,
+            Line::Whole if record.is_empty() && line.is_empty() => {
+                start = lines.mark();
+                continue;
+            }
             Line::Whole if record.is_empty() || record.len() + line.len() < BODY_BYTES_MAX => {}
-            Line::Whole | Line::End | Line::TooLong(_) => return give_up(lines, record, first),
+            Line::Whole | Line::End | Line::TooLong(_) => {
+                lines.back(start)?;
+                return overlong(lines, delimiter, line).map(Cut::Bad);
+            }
         }
-        if !record.is_empty() {
-            record.extend_from_slice(between);
-        }
-        if first.is_none() {
+        if record.is_empty() {
             number = lines.number;
+        } else {
+            record.extend_from_slice(between);
         }
         record.extend_from_slice(line);
         quotes = line.iter().fold(quotes, |quotes, byte| quotes.after(*byte, delimiter));
         if quotes != Quotes::Inside {
             return Ok(Cut::Record { line: number });
         }
-        if first.is_none() {
-            first = Some((line.len(), lines.mark()?));
+    }
+}
+
+/// What stands here is no row: passes over a record that is too long, or over the line with a quote that nothing closes.
+fn overlong(lines: &mut Lines, delimiter: u8, line: &mut Vec<u8>) -> Result<Malformed, SourceError> {
+    let start = lines.mark();
+    if let Some(malformed) = pass(lines, delimiter, line)? {
+        return Ok(malformed);
+    }
+    lines.back(start)?;
+    match lines.next(line)? {
+        Line::TooLong(malformed) => Ok(malformed),
+        Line::Whole | Line::End => {
+            let message = format!("line {} opens a quote that nothing closes", lines.number);
+            Ok(Malformed::new(message, line))
         }
     }
 }
 
-/// A record that never ends: its first line, which ends at the mark, is the malformed row; reading goes on after it.
-fn give_up(lines: &mut Lines, record: &[u8], first: Option<(usize, Mark)>) -> Result<Cut, SourceError> {
-    let Some((len, mark)) = first else {
-        let message = format!("line {} is too long; a row may have {BODY_BYTES_MAX} bytes", lines.number);
-        return Ok(Cut::Bad(Malformed::new(message, record)));
+/// Longest record that is passed over as one. A stray quote must not swallow a file up to the next one.
+const PASS_MAX: u64 = 64 << 20;
+
+/// Passes over a record of any length up to [`PASS_MAX`]; `None` if it has no end, or a quote that is no field's.
+fn pass(lines: &mut Lines, delimiter: u8, step: &mut Vec<u8>) -> Result<Option<Malformed>, SourceError> {
+    let first = lines.number + 1;
+    let mut hasher = blake3::Hasher::new();
+    let (mut len, mut quotes) = (0, Quotes::FieldStart);
+    let ended = loop {
+        lines.step(step)?;
+        let whole = step.is_empty() || step.ends_with(b"\n");
+        for byte in step.iter() {
+            if quotes == Quotes::Closing && ![delimiter, b'"', b'\r', b'\n'].contains(byte) {
+                return Ok(None);
+            }
+            // A line ending after a field's last quote leaves it closed.
+            if quotes != Quotes::Closing || !matches!(byte, b'\r' | b'\n') {
+                quotes = quotes.after(*byte, delimiter);
+            }
+        }
+        hasher.update(step);
+        len += step.len() as u64;
+        if (whole && quotes != Quotes::Inside) || step.is_empty() || len > PASS_MAX {
+            break whole && quotes != Quotes::Inside;
+        }
     };
-    lines.back(mark)?;
-    let message = format!("line {} opens a quote that is not closed within {BODY_BYTES_MAX} bytes", lines.number);
-    Ok(Cut::Bad(Malformed::new(message, &record[..len])))
+    let lines =
+        if lines.number > first { format!("lines {first} to {}", lines.number) } else { format!("line {first}") };
+    let message = format!("the record on {lines} is {len} bytes long; a row may have {BODY_BYTES_MAX}");
+    Ok(ended.then(|| Malformed { message, digest: *hasher.finalize().as_bytes() }))
 }
 
 /// Where a reader stands among the quotes of a record.

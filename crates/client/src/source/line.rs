@@ -41,6 +41,8 @@ pub(super) struct Mark {
 pub(super) struct Lines {
     reader: BufReader<File>,
     path: PathBuf,
+    /// Bytes before what is read next.
+    offset: u64,
     /// Number of the line last read, from 1.
     pub(super) number: u64,
     /// How it ended.
@@ -50,7 +52,7 @@ pub(super) struct Lines {
 impl Lines {
     pub(super) fn open(path: &Path) -> Result<Self, SourceError> {
         let reader = BufReader::with_capacity(256 << 10, open_file(path)?);
-        let mut lines = Self { reader, path: path.to_owned(), number: 0, ending: b"" };
+        let mut lines = Self { reader, path: path.to_owned(), offset: 0, number: 0, ending: b"" };
         lines.rewind()?;
         Ok(lines)
     }
@@ -62,23 +64,20 @@ impl Lines {
     /// Begins again after the byte order mark, if there is one.
     pub(super) fn rewind(&mut self) -> Result<(), SourceError> {
         self.number = 0;
-        let mut begin = || -> io::Result<()> {
+        let mut begin = || -> io::Result<u64> {
             self.reader.seek(SeekFrom::Start(0))?;
             let mut start = Vec::new();
             self.reader.by_ref().take(3).read_to_end(&mut start)?;
-            if start != BOM {
-                self.reader.seek(SeekFrom::Start(0))?;
-            }
-            Ok(())
+            if start == BOM { Ok(3) } else { self.reader.seek(SeekFrom::Start(0)) }
         };
-        begin().map_err(io_error("read", &self.path))
+        self.offset = begin().map_err(io_error("read", &self.path))?;
+        Ok(())
     }
 
     /// Reads the next line into `line`.
     pub(super) fn next(&mut self, line: &mut Vec<u8>) -> Result<Line, SourceError> {
         line.clear();
-        let read = self.reader.by_ref().take(LINE_MAX as u64).read_until(b'\n', line);
-        if read.map_err(io_error("read", &self.path))? == 0 {
+        if self.read_up_to(LINE_MAX, line)? == 0 {
             return Ok(Line::End);
         }
         self.number += 1;
@@ -91,15 +90,29 @@ impl Lines {
     }
 
     /// Remembers the place after the line last read.
-    pub(super) fn mark(&mut self) -> Result<Mark, SourceError> {
-        let offset = self.reader.stream_position().map_err(io_error("read", &self.path))?;
-        Ok(Mark { offset, number: self.number })
+    pub(super) fn mark(&self) -> Mark {
+        Mark { offset: self.offset, number: self.number }
     }
 
     /// Goes back to a place.
     pub(super) fn back(&mut self, mark: Mark) -> Result<(), SourceError> {
-        self.number = mark.number;
+        (self.number, self.offset) = (mark.number, mark.offset);
         self.reader.seek(SeekFrom::Start(mark.offset)).map(|_| ()).map_err(io_error("read", &self.path))
+    }
+
+    /// Reads on, within the line, into `step`, its ending included; nothing at the end of the file.
+    pub(super) fn step(&mut self, step: &mut Vec<u8>) -> Result<(), SourceError> {
+        step.clear();
+        self.read_up_to(SKIP_STEP, step)?;
+        self.number += u64::from(step.ends_with(b"\n"));
+        Ok(())
+    }
+
+    fn read_up_to(&mut self, bytes: usize, out: &mut Vec<u8>) -> Result<usize, SourceError> {
+        let read = self.reader.by_ref().take(bytes as u64).read_until(b'\n', out);
+        let read = read.map_err(io_error("read", &self.path))?;
+        self.offset += read as u64;
+        Ok(read)
     }
 
     fn skip_rest(&mut self, start: &[u8], mut ended: bool) -> Result<Malformed, SourceError> {
@@ -109,8 +122,7 @@ impl Lines {
         let mut step = Vec::with_capacity(SKIP_STEP);
         while !ended {
             step.clear();
-            let read = self.reader.by_ref().take(SKIP_STEP as u64).read_until(b'\n', &mut step);
-            if read.map_err(io_error("read", &self.path))? == 0 {
+            if self.read_up_to(SKIP_STEP, &mut step)? == 0 {
                 break;
             }
             ended = !trim_ending(&mut step).is_empty();

@@ -14,6 +14,7 @@ mod sqlite;
 #[cfg(test)]
 mod tests;
 mod text;
+mod unique;
 
 use std::fs::File;
 use std::io;
@@ -22,6 +23,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 
 pub(crate) use json::push_json_string;
+pub(crate) use unique::UniqueIds;
 
 /// One row of a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +52,15 @@ impl SourceId {
         match self {
             SourceId::Int(number) => [b"i".as_slice(), &number.to_le_bytes()].concat(),
             SourceId::Text(text) => [b"t", text.as_bytes()].concat(),
+        }
+    }
+}
+
+impl std::fmt::Display for SourceId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            SourceId::Int(number) => write!(f, "{number}"),
+            SourceId::Text(text) => write!(f, "{text:?}"),
         }
     }
 }

@@ -3,6 +3,8 @@
 use std::fs;
 use std::io::{Seek, SeekFrom, Write};
 
+use sheaf_task::BODY_BYTES_MAX;
+
 use super::*;
 
 fn scan_with(source: &mut dyn Source, rows_max: usize) -> Vec<SourceRow> {
@@ -172,12 +174,36 @@ fn a_bad_csv_record_costs_only_itself() {
         "a.csv",
         b"a,b\n1,\"open\n2,x\n3,y\n",
         |_| {},
-        &[
-            "1 !line 2 opens a quote that is not closed within 1048576 bytes",
-            "2 {\"a\":\"2\",\"b\":\"x\"}",
-            "3 {\"a\":\"3\",\"b\":\"y\"}",
-        ],
+        &["1 !line 2 opens a quote that nothing closes", "2 {\"a\":\"2\",\"b\":\"x\"}", "3 {\"a\":\"3\",\"b\":\"y\"}"],
     );
+}
+
+#[test]
+fn a_csv_record_that_is_too_long_is_one_row_and_a_stray_quote_costs_one_line() {
+    // How many rows there are, and how many of them cannot be worked on.
+    let count = |content: &[u8]| {
+        let dir = tempfile::tempdir().unwrap();
+        let spec = SourceSpec::new(dir.path().join("a.csv"));
+        fs::write(&spec.path, content).unwrap();
+        let mut source = open(&spec, dir.path()).unwrap();
+        let rows = scan_with(&mut *source, 3);
+        source.rewind().unwrap();
+        assert!(scan_with(&mut *source, 100) == rows);
+        (rows.len(), rows.iter().filter(|row| row.body.is_err()).count())
+    };
+    let lines = "x \"\"y\"\"\r\n".repeat(150_000);
+    let one_line = "x".repeat(BODY_BYTES_MAX + 1);
+    let end = "1,2\n3,4\n";
+    for long in [&lines, &one_line, &format!("{one_line}\n{one_line}")] {
+        for ending in ["\n", "\r\n"] {
+            let file = format!("a,b\n0,0\n7,\"{long}\"{ending}{end}");
+            assert_eq!(count(file.as_bytes()), (4, 1));
+            assert_eq!(count(file.trim_end_matches(&format!("{ending}{end}")).as_bytes()), (2, 1));
+        }
+    }
+    // The next quote opens a field: it does not close the stray one.
+    let stray = format!("a,b\n7,\"stray\n{}1,\"good\"\n", "1,2\n".repeat(300_000));
+    assert_eq!(count(stray.as_bytes()), (300_002, 1));
 }
 
 #[test]
