@@ -93,8 +93,8 @@ impl Pair {
 
 /// Answers on the first connection that comes.
 async fn echo(mut arrivals: mpsc::Receiver<Arrival>) {
-    let Some(Arrival { hello, incoming }) = arrivals.recv().await else { return };
-    let session = Session::new(Config::default(), Side::Listener, hello.session, 2);
+    let Some(Arrival { session, incoming }) = arrivals.recv().await else { return };
+    let session = Session::new(Config::default(), Side::Listener, session, 2);
     let (connect, connections) = mpsc::channel::<Incoming>(1);
     let (_say, commands) = mpsc::channel(1);
     let (reports, mut heard) = mpsc::channel(BATCHES);
