@@ -1,8 +1,9 @@
-//! The project's own chores, each a command: `cargo xtask ci | tidy | sim | torture`.
+//! The project's own chores, each a command: `cargo xtask ci | tidy | sim | torture | fuzz`.
 //!
 //! It knows how to judge and start things; it does not know what Sheaf does.
 
 mod ci;
+mod fuzz;
 mod sim;
 mod tidy;
 mod torture;
@@ -18,7 +19,9 @@ cargo xtask tidy               the rules that clippy does not know
 cargo xtask sim [--seeds N | --seed S] [--mutate NAME|list] [--trace]
                                simulate N clusters, or that of seed S, perhaps with a rule removed, perhaps showing all
 cargo xtask torture [--family F] [--seed S] [--minutes M | --cycles N | --rounds N]
-                               hurt real processes: every family for a short time, or one, or longer";
+                               hurt real processes: every family for a short time, or one, or longer
+cargo xtask fuzz [--target T] [--inputs N | --minutes M] [--seed S] [--input FILE]
+                               arbitrary bytes for everything that reads bytes: the corpus, then inputs made from it";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -37,6 +40,7 @@ fn command(args: &[String]) -> anyhow::Result<()> {
         Some((name, [])) if name == "tidy" => tidy::run(),
         Some((name, rest)) if name == "sim" => sim::run(rest),
         Some((name, rest)) if name == "torture" => torture::run(rest),
+        Some((name, rest)) if name == "fuzz" => fuzz::run(rest),
         Some((name, _)) if name == "help" || name == "--help" => {
             println!("{HELP}");
             Ok(())

@@ -1,0 +1,213 @@
+//! What may happen to the files of a journal, as bytes: `edit u8 | arguments`. It knows where checksums lie, so that it
+//! can forge them, and nothing of what the journal makes of it.
+//!
+//! A file is named by its place among all names in order; offsets are of two bytes.
+
+use sheaf_journal::Disk;
+use sheaf_journal::testing::MemDisk;
+
+pub(crate) const WORDS: &[&[u8]] = &[
+    &[FLIP],
+    &[WRITE],
+    &[CUT],
+    &[SEAL_FRAME],
+    &[RENAME],
+    &[SEAL_INDEX],
+    &[0xff, 0xff, 0xff],
+    &[0, 0, 0, 0x80],
+    &[0, 0, 0, 0xff],
+    &[1, 0, 0, 0, 0, 0, 0, 0],
+];
+
+const FLIP: u8 = 0;
+const WRITE: u8 = 1;
+const CUT: u8 = 2;
+const REMOVE: u8 = 3;
+const COPY: u8 = 4;
+const ZERO: u8 = 5;
+const APPEND: u8 = 6;
+const SEAL_FRAME: u8 = 7;
+const RENAME: u8 = 8;
+const SEAL_INDEX: u8 = 9;
+const KINDS: u8 = 10;
+
+/// Edits of one input at most.
+const EDITS_MAX: usize = 24;
+/// No file grows beyond.
+const FILE_MAX: usize = 32 << 10;
+
+/// A script, read from its front; what is missing is zero.
+struct Script<'a>(&'a [u8]);
+
+impl<'a> Script<'a> {
+    fn byte(&mut self) -> u8 {
+        let Some((byte, rest)) = self.0.split_first() else { return 0 };
+        self.0 = rest;
+        *byte
+    }
+
+    fn word(&mut self) -> usize {
+        usize::from(u16::from_le_bytes([self.byte(), self.byte()]))
+    }
+
+    fn bytes(&mut self) -> &'a [u8] {
+        let len = usize::from(self.byte()).min(self.0.len());
+        let (bytes, rest) = self.0.split_at(len);
+        self.0 = rest;
+        bytes
+    }
+}
+
+/// Does to the disk what the script says; returns how many edits there were.
+pub(crate) fn apply(disk: &mut MemDisk, script: &[u8]) -> usize {
+    let mut script = Script(script);
+    let mut edits = 0;
+    while !script.0.is_empty() && edits < EDITS_MAX {
+        edits += 1;
+        let kind = script.byte() % KINDS;
+        let Some(name) = pick(disk, script.byte()) else { return edits };
+        let mut bytes = disk.content(&name).unwrap_or_default().to_vec();
+        match kind {
+            REMOVE => {
+                set(disk, &name, None);
+                continue;
+            }
+            COPY => {
+                let Some(to) = pick(disk, script.byte()) else { continue };
+                set(disk, &to, Some(&bytes));
+                continue;
+            }
+            RENAME => {
+                let to = renamed(&name, script.byte(), script.byte());
+                set(disk, &name, None);
+                set(disk, &to, Some(&bytes));
+                continue;
+            }
+            _ => {}
+        }
+        change(&mut bytes, kind, &name, &mut script);
+        bytes.truncate(FILE_MAX);
+        set(disk, &name, Some(&bytes));
+    }
+    edits
+}
+
+fn change(bytes: &mut Vec<u8>, kind: u8, name: &str, script: &mut Script<'_>) {
+    let at = if kind == APPEND { bytes.len() } else { script.word() };
+    match kind {
+        FLIP => {
+            let bit = script.byte() % 8;
+            if let Some(byte) = bytes.get_mut(at) {
+                *byte ^= 1 << bit;
+            }
+        }
+        CUT => bytes.truncate(at),
+        ZERO => {
+            let end = bytes.len().min(at + script.word());
+            bytes.get_mut(at.min(end)..end).unwrap_or_default().fill(0);
+        }
+        SEAL_FRAME => {
+            if let (Some(id), Some(frame)) = (segment_of(name), bytes.get_mut(at / 8 * 8..))
+                && let Some(size) = frame_size(frame)
+                && let Some(frame) = frame.get_mut(..size)
+            {
+                let crc = frame_crc(id, frame);
+                frame[..4].copy_from_slice(&crc.to_le_bytes());
+            }
+        }
+        SEAL_INDEX => seal_index(bytes),
+        _ => {
+            let part = script.bytes();
+            let end = at + part.len();
+            if end <= FILE_MAX {
+                bytes.resize(bytes.len().max(end), 0);
+                bytes[at..end].copy_from_slice(part);
+            }
+        }
+    }
+}
+
+/// Makes the header's, the first block's and the tail's checksums right, where they can be found.
+fn seal_index(bytes: &mut [u8]) {
+    const HEADER: usize = 64;
+    const BLOCK: usize = 4096;
+    if bytes.len() < HEADER + BLOCK {
+        return;
+    }
+    let crc = crc32c::crc32c(&bytes[..60]).to_le_bytes();
+    bytes[60..HEADER].copy_from_slice(&crc);
+    let block = crc32c::crc32c_append(crc32c::crc32c(&0_u64.to_le_bytes()), &bytes[HEADER + 4..HEADER + BLOCK]);
+    bytes[HEADER..HEADER + 4].copy_from_slice(&block.to_le_bytes());
+    let end = bytes.len() - 4;
+    let crc = crc32c::crc32c(&bytes[HEADER + BLOCK..end]).to_le_bytes();
+    bytes[end..].copy_from_slice(&crc);
+}
+
+/// One hexadecimal digit of a name replaced, or its ending.
+fn renamed(name: &str, place: u8, digit: u8) -> String {
+    let endings = [".seg1", ".free", ".seg1.damaged", ".tmp", ".seg2", ".idx1", ""];
+    let stem = name.split('.').next().unwrap_or(name);
+    if place >= 0xf0 {
+        return format!("{stem}{}", endings[usize::from(digit) % endings.len()]);
+    }
+    let mut letters = name.as_bytes().to_vec();
+    let place = usize::from(place) % letters.len().max(1);
+    if let Some(letter) = letters.get_mut(place) {
+        *letter = b"0123456789abcdef-"[usize::from(digit) % 17];
+    }
+    String::from_utf8_lossy(&letters).into_owned()
+}
+
+fn pick(disk: &MemDisk, which: u8) -> Option<String> {
+    let files = disk.list().unwrap_or_default();
+    let at = usize::from(which) % files.len().max(1);
+    files.into_iter().nth(at).map(|file| file.name)
+}
+
+/// Writes a file anew, durably, or removes it.
+fn set(disk: &mut MemDisk, name: &str, bytes: Option<&[u8]>) {
+    disk.truncate(name, 0);
+    let done = match bytes {
+        Some(bytes) => disk.write(name, 0, bytes).and_then(|()| disk.sync(name)),
+        None => disk.remove(name),
+    };
+    assert!(done.is_ok() || bytes.is_none(), "a disk in memory without faults refuses nothing");
+}
+
+/// The id in the name of a segment file.
+pub(crate) fn segment_of(name: &str) -> Option<u64> {
+    let (id, _) = name.strip_suffix(".seg1")?.split_once('-')?;
+    u64::from_str_radix(id, 16).ok()
+}
+
+/// Bytes of the frame that would begin here.
+pub(crate) fn frame_size(bytes: &[u8]) -> Option<usize> {
+    let head = bytes.get(..32)?;
+    let len = usize::from(head[4]) | usize::from(head[5]) << 8 | usize::from(head[6]) << 16;
+    Some((32 + len).next_multiple_of(8))
+}
+
+/// The checksum that a frame must have.
+pub(crate) fn frame_crc(segment: u64, frame: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&segment.to_le_bytes()), &frame[4..])
+}
+
+pub(crate) fn examples() -> Vec<(String, Vec<u8>)> {
+    let scripts: [(&str, &[u8]); 14] = [
+        ("untouched-0", &[0]),
+        ("untouched-1", &[1]),
+        ("untouched-2", &[2]),
+        ("untouched-3", &[3]),
+        ("flip", &[1, FLIP, 3, 70, 0, 3]),
+        ("flip-length", &[1, FLIP, 4, 4, 0, 5]),
+        ("cut-tail", &[3, CUT, 255, 100, 0]),
+        ("garbage-tail", &[0, APPEND, 0, 9, 1, 2, 3, 4, 5, 6, 7, 8, 9]),
+        ("hole", &[1, ZERO, 2, 64, 0, 0, 1]),
+        ("gone", &[2, REMOVE, 2]),
+        ("copied", &[1, COPY, 3, 4]),
+        ("renamed", &[1, RENAME, 5, 15, 9]),
+        ("forged-seq", &[0, WRITE, 0, 8, 0, 8, 255, 255, 255, 255, 255, 255, 255, 255, SEAL_FRAME, 0, 0, 0]),
+        ("forged-index", &[1, WRITE, 1, 32, 0, 8, 255, 255, 0, 0, 255, 255, 255, 0, SEAL_INDEX, 1]),
+    ];
+    scripts.iter().map(|(name, script)| ((*name).to_owned(), script.to_vec())).collect()
+}
