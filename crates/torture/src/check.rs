@@ -114,6 +114,7 @@ fn wrong(found: &SinkRow, digest: &str, ledger: &Ledger, allowed: Allowed) -> Op
                 allowed.deaths > 0 && class == "crashed" && deaths.is_none_or(|deaths| deaths >= allowed.deaths);
             (!excused).then(|| Violation::Failed { row, class: class.clone() })
         }
+        Landed::Bytes(base64) => Some(Violation::Wrong { row, output: base64.chars().take(80).collect() }),
         Landed::Ok(output) => {
             let Some((named, token)) = output.split_once(' ').filter(|(named, _)| *named == digest) else {
                 return Some(Violation::Wrong { row, output: output.chars().take(80).collect() });

@@ -8,6 +8,7 @@ use crate::report::Tally;
 use crate::seed::Rng;
 
 mod kill;
+mod poison;
 mod stop;
 
 /// One family of faults.
@@ -25,7 +26,7 @@ pub(crate) struct Family {
 }
 
 /// Every family, in the order in which they run.
-pub(crate) const FAMILIES: &[Family] = &[kill::FAMILY, stop::FAMILY];
+pub(crate) const FAMILIES: &[Family] = &[kill::FAMILY, stop::FAMILY, poison::FAMILY];
 
 /// For families that need nothing.
 pub(crate) fn lacks_nothing() -> Option<String> {

@@ -76,7 +76,8 @@ impl Job {
         Ok(count)
     }
 
-    fn sink_now(&self, cluster: &Cluster) -> anyhow::Result<Vec<SinkRow>> {
+    /// What stands in the sink.
+    pub(crate) fn sink_now(&self, cluster: &Cluster) -> anyhow::Result<Vec<SinkRow>> {
         sink::read(self.files.sink, &sink_path(&cluster.setup().out, &self.files))
     }
 
@@ -94,13 +95,23 @@ impl Job {
     /// # Errors
     /// When anything was lost, doubled, replaced, wrong, or done again without an excuse.
     pub(crate) fn judge(&mut self, cluster: &Cluster, allowed: Allowed, tally: &mut Tally) -> anyhow::Result<()> {
+        tell(self.violations(cluster, allowed, tally)?)
+    }
+
+    /// What [`Job::judge`] would say, for a family that expects some of it.
+    pub(crate) fn violations(
+        &mut self,
+        cluster: &Cluster,
+        allowed: Allowed,
+        tally: &mut Tally,
+    ) -> anyhow::Result<Vec<Violation>> {
         self.look(cluster)?;
         cluster.insist_no_panic()?;
         let (ledger, sink) = (self.ledger(cluster)?, self.sink_now(cluster)?);
         tally.rows += self.rows.count();
         tally.again += check::extra_executions(&self.rows, &ledger);
         tally.failed += sink.iter().filter(|found| matches!(found.result, Landed::Failed { .. })).count() as u64;
-        tell(check::complete(&self.rows, &ledger, &sink, allowed))
+        Ok(check::complete(&self.rows, &ledger, &sink, allowed))
     }
 
     /// Judges a claim of the router that so many rows are acknowledged.
@@ -112,7 +123,8 @@ impl Job {
     }
 }
 
-fn tell(violations: Vec<Violation>) -> anyhow::Result<()> {
+/// Makes an error of violations.
+pub(crate) fn tell(violations: Vec<Violation>) -> anyhow::Result<()> {
     if violations.is_empty() {
         return Ok(());
     }

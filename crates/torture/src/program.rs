@@ -3,7 +3,7 @@
 //! It appends to the ledger, waits, appends again and answers `DIGEST TOKEN`. It knows nothing of Sheaf. A row that
 //! begins with `poison:` makes it misbehave as the word says (`crates/torture/src/program/bad.rs`).
 
-mod bad;
+pub(crate) mod bad;
 
 use std::io::{Read, Write};
 use std::path::Path;
@@ -22,7 +22,10 @@ pub(crate) fn main(args: &[String]) -> anyhow::Result<()> {
     ledger::append(path, 'b', &digest, &token)?;
     std::thread::sleep(Duration::from_millis(pause.parse().context("PAUSE_MS")?));
     if let Some(word) = bad::word(&body) {
-        bad::misbehave(word)?;
+        let answers = bad::misbehave(word, path)?;
+        if !answers {
+            return ledger::append(path, 'e', &digest, &token);
+        }
     }
     ledger::append(path, 'e', &digest, &token)?;
     let mut out = std::io::stdout().lock();

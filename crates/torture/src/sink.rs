@@ -49,6 +49,8 @@ pub(crate) struct SinkRow {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Landed {
     Ok(String),
+    /// An answer that is not UTF-8, in base64.
+    Bytes(String),
     /// Deaths of programs or workers while it ran, where the kind of sink tells.
     Failed {
         class: String,
@@ -86,7 +88,10 @@ fn jsonl_row(line: &[u8]) -> anyhow::Result<SinkRow> {
     let value: Value = serde_json::from_slice(line).with_context(shown)?;
     let row = value["row"].as_u64().with_context(shown)?;
     let result = match value["status"].as_str() {
-        Some("ok") => Landed::Ok(value["output"].as_str().unwrap_or("(not text)").to_owned()),
+        Some("ok") => match value["output"].as_str() {
+            Some(text) => Landed::Ok(text.to_owned()),
+            None => Landed::Bytes(value["output_base64"].as_str().with_context(shown)?.to_owned()),
+        },
         _ => Landed::Failed {
             class: value["error"]["class"].as_str().with_context(shown)?.to_owned(),
             deaths: value["error"]["evidence"]["deaths"].as_u64(),
