@@ -18,6 +18,7 @@ mod deliver;
 mod event;
 mod explain;
 mod jobs;
+mod keys;
 pub mod limits;
 mod lost;
 mod numbers;

@@ -5,10 +5,10 @@
 
 use std::collections::VecDeque;
 
-use hashbrown::HashTable;
 use sheaf_task::Key;
 
 use super::event::{Generation, Lsn, Prior, PriorFinished};
+use super::keys::KeyTable;
 use super::record::{Delivery, JobNo};
 use sheaf_task::RowId;
 
@@ -33,19 +33,16 @@ pub(super) struct Recent {
     entries: VecDeque<Entry>,
     /// The count of the front entry, wrapping.
     head: u32,
-    /// Per first byte of the key: the latest entry of each key.
-    shards: Vec<HashTable<u32>>,
+    /// The latest entry of each key.
+    latest: KeyTable,
     sealed: Lsn,
     generation: Generation,
 }
 
-const SHARDS: usize = 256;
-
 impl Recent {
     /// Nothing up to `sealed` needs to be kept: the index of `generation` has it.
     pub(super) fn new(sealed: Lsn, generation: Generation) -> Self {
-        let shards = (0..SHARDS).map(|_| HashTable::new()).collect();
-        Self { entries: VecDeque::new(), head: 0, shards, sealed, generation }
+        Self { entries: VecDeque::new(), head: 0, latest: KeyTable::new(), sealed, generation }
     }
 
     /// Look-ups in an older index may miss what is no longer here.
@@ -73,9 +70,8 @@ impl Recent {
         let Some(entry) = self.entries.pop_front() else { return };
         let head = self.head;
         self.head = head.wrapping_add(1);
-        if let Ok(found) = self.shards[usize::from(entry.key.0[0])].find_entry(hash(entry.key), |at| *at == head) {
-            found.remove();
-        }
+        // Not found: a later entry of the key took its place.
+        self.latest.remove(entry.key, head);
     }
 
     pub(super) fn add(&mut self, key: Key, record: Lsn, finished: Lsn, ok: bool, len: u32, delivery: Delivery) {
@@ -84,23 +80,19 @@ impl Recent {
         }
         let count = self.head.wrapping_add(self.entries.len() as u32);
         let (entries, head) = (&self.entries, self.head);
-        let shard = &mut self.shards[usize::from(key.0[0])];
-        let mut older = count;
-        match shard.find_mut(hash(key), |at| entry_at(entries, head, *at).is_some_and(|entry| entry.key == key)) {
-            Some(latest) => older = std::mem::replace(latest, count),
-            None => {
-                let hash_at = |at: &u32| entry_at(entries, head, *at).map_or_else(|| hash(key), |e| hash(e.key));
-                shard.insert_unique(hash(key), count, hash_at);
-            }
+        let is = |at| entry_at(entries, head, at).is_some_and(|entry| entry.key == key);
+        let before = self.latest.replace(key, count, is);
+        if before.is_none() {
+            let key_at = |at| entry_at(entries, head, at).map_or(key, |entry| entry.key);
+            self.latest.insert(key, count, key_at);
         }
+        let older = before.unwrap_or(count);
         self.entries.push_back(Entry { key, record, finished, delivery, len, older, ok });
     }
 
     /// True if an entry here would answer a row with the `Finished` record `lsn` of `key`.
     pub(super) fn refers(&self, key: Key, lsn: Lsn) -> bool {
-        let shard = &self.shards[usize::from(key.0[0])];
-        let is = |at: &u32| entry_at(&self.entries, self.head, *at).is_some_and(|entry| entry.key == key);
-        let Some(mut at) = shard.find(hash(key), is).copied() else { return false };
+        let Some(mut at) = self.latest_of(key) else { return false };
         while let Some(entry) = entry_at(&self.entries, self.head, at) {
             if entry.finished == lsn {
                 return true;
@@ -115,11 +107,8 @@ impl Recent {
 
     /// What is here of `key`, as `prior_of` would say it, joined with what the index said.
     pub(super) fn prior(&self, key: Key, job: JobNo, row: RowId, hint: Option<Prior>) -> Option<Prior> {
-        let shard = &self.shards[usize::from(key.0[0])];
-        let is = |at: &u32| entry_at(&self.entries, self.head, *at).is_some_and(|entry| entry.key == key);
-        let Some(latest) = shard.find(hash(key), is).copied() else { return hint };
+        let Some(mut at) = self.latest_of(key) else { return hint };
         let mut here = Prior::default();
-        let mut at = latest;
         while let Some(entry) = entry_at(&self.entries, self.head, at) {
             here.add_recent(entry, job, row);
             if entry.older == at {
@@ -136,6 +125,10 @@ impl Recent {
             number: here.number.or(hint.number),
             failed_here: here.failed_here || hint.failed_here,
         })
+    }
+
+    fn latest_of(&self, key: Key) -> Option<u32> {
+        self.latest.find(key, |at| entry_at(&self.entries, self.head, at).is_some_and(|entry| entry.key == key))
     }
 
     /// Entries held.
@@ -162,10 +155,4 @@ impl Prior {
 
 fn entry_at(entries: &VecDeque<Entry>, head: u32, count: u32) -> Option<&Entry> {
     entries.get(count.wrapping_sub(head) as usize)
-}
-
-fn hash(key: Key) -> u64 {
-    let mut bytes = [0; 8];
-    bytes.copy_from_slice(&key.0[8..]);
-    u64::from_le_bytes(bytes)
 }

@@ -1,17 +1,17 @@
-//! Open tasks in memory: one compact [`Row`] each, in chunks that never move, found by key through small hash tables.
+//! Open tasks in memory: one compact [`Row`] each, in chunks that never move, found by key.
 //!
 //! It deliberately knows no job, worker or record: rows, lists through rows, and keys.
 //!
-//! Invariants: a row is in at most one [`List`]; a row index is reused only after [`Tasks::remove`]; growing never
-//! copies more than one of the 256 key tables.
+//! Invariants: a row is in at most one [`List`]; a row index is reused only after [`Tasks::remove`]; growing
+//! copies no row, and of the key table one part.
 
 use std::collections::BTreeMap;
 
-use hashbrown::HashTable;
 use sheaf_session::Micros;
 use sheaf_task::{Key, RowId};
 
 use super::event::Lsn;
+use super::keys::KeyTable;
 use super::record::JobNo;
 use super::workers::WorkerNo;
 
@@ -49,7 +49,7 @@ pub(super) enum Spot {
     Assigned,
 }
 
-/// One open task. 80 bytes, and about 10 more in the key tables.
+/// One open task. 80 bytes, and about 14 more in the key table.
 #[derive(Clone, Debug)]
 pub(super) struct Row {
     pub(super) key: Key,
@@ -124,16 +124,13 @@ pub(super) const ENDED: u32 = u32::MAX;
 /// Rows of one chunk.
 const CHUNK: usize = 4_096;
 
-/// Key tables: growing one re-places only its share of the keys.
-const SHARDS: usize = 256;
-
 /// Every open task.
 #[derive(Debug)]
 pub(super) struct Tasks {
     chunks: Vec<Vec<Row>>,
     free: List,
     len: u32,
-    shards: Vec<HashTable<Ix>>,
+    keys: KeyTable,
     pub(super) more: BTreeMap<Ix, Vec<Asker>>,
     pub(super) cold: BTreeMap<Ix, Cold>,
     pub(super) withheld: List,
@@ -145,7 +142,7 @@ impl Tasks {
             chunks: Vec::new(),
             free: List::default(),
             len: 0,
-            shards: (0..SHARDS).map(|_| HashTable::new()).collect(),
+            keys: KeyTable::new(),
             more: BTreeMap::new(),
             cold: BTreeMap::new(),
             withheld: List::default(),
@@ -177,7 +174,7 @@ impl Tasks {
     }
 
     pub(super) fn find(&self, key: Key) -> Option<Ix> {
-        self.shards[usize::from(key.0[0])].find(hash(key), |ix| self.row(*ix).key == key).copied()
+        self.keys.find(key, |ix| self.row(Ix(ix)).key == key).map(Ix)
     }
 
     /// Adds an open task, in no list. The key must not be open.
@@ -200,8 +197,7 @@ impl Tasks {
         };
         let ix = self.allot(new);
         let chunks = &self.chunks;
-        let key_at = |ix: &Ix| hash(chunks[ix.0 as usize / CHUNK][ix.0 as usize % CHUNK].key);
-        self.shards[usize::from(key.0[0])].insert_unique(hash(key), ix, key_at);
+        self.keys.insert(key, ix.0, |ix| chunks[ix as usize / CHUNK][ix as usize % CHUNK].key);
         self.len += 1;
         ix
     }
@@ -226,11 +222,7 @@ impl Tasks {
     /// Forgets a task that is in no list.
     pub(super) fn remove(&mut self, ix: Ix) {
         let key = self.row(ix).key;
-        let found = self.shards[usize::from(key.0[0])].find_entry(hash(key), |at| *at == ix);
-        assert!(found.is_ok(), "an open task is found by its key");
-        if let Ok(entry) = found {
-            entry.remove();
-        }
+        assert!(self.keys.remove(key, ix.0), "an open task is found by its key");
         let (shared, cold) = (self.row(ix).shared, self.row(ix).cold);
         if shared {
             self.more.remove(&ix);
@@ -318,12 +310,6 @@ impl Tasks {
     }
 }
 
-fn hash(key: Key) -> u64 {
-    let mut bytes = [0; 8];
-    bytes.copy_from_slice(&key.0[8..]);
-    u64::from_le_bytes(bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -344,7 +330,7 @@ mod tests {
             tasks.insert(key(n), JobNo(1), RowId([0; 16]), Lsn(u64::from(n) + 1), 200);
         }
         let rows = tasks.chunks.iter().map(|chunk| chunk.capacity() * size_of::<Row>()).sum::<usize>();
-        let keys = tasks.shards.iter().map(HashTable::allocation_size).sum::<usize>();
+        let keys = tasks.keys.allocation_size();
         let each = (rows + keys) as f64 / f64::from(count);
         assert!(size_of::<Row>() == 80 && each <= 96.0, "{} bytes a row, {each} bytes a task", size_of::<Row>());
     }
