@@ -67,16 +67,13 @@ impl Router {
         self.out.put(gate, Output::Commit { peer, place });
     }
 
-    /// A row was looked up in an older index and is not known here: what it found may be gone, what it missed may be
-    /// there by now.
+    /// A row was looked up in an older index, and is not waiting: what it found may be gone, what it missed may be there
+    /// by now. That something recent is known of its key does not help: the row's own number may be what was missed.
     fn must_relook(&self, inbound: &Inbound) -> bool {
         let Inbound::Submit { job, cursor: _, rows, generation } = inbound else { return false };
         let Some(no) = self.jobs.find(*job).filter(|_| self.is_stale(*generation)) else { return false };
-        let unknown = |row: &KeyedRow| {
-            let waits = self.tasks.find(row.key).is_some_and(|ix| self.waits(ix, no, row.row).is_some());
-            !waits && self.recent.prior(row.key, no, row.row, None).is_none()
-        };
-        rows.iter().any(unknown)
+        let waits = |row: &KeyedRow| self.tasks.find(row.key).is_some_and(|ix| self.waits(ix, no, row.row).is_some());
+        !rows.iter().all(waits)
     }
 
     fn is_stale(&self, generation: Generation) -> bool {

@@ -183,13 +183,16 @@ impl Script {
 
     /// Rows `a`, `a:200` (a body of 200 bytes) or `a@k` (row a with the key of k).
     fn submit(&mut self, args: &[&str], words: &Words<'_>) -> Vec<Output> {
+        let generation = Generation(words.number("generation", self.world.sealed.1.0));
         let row = |text: &&str| {
             let (text, len) = text.split_once(':').unwrap_or((text, "10"));
             let (row, key) = text.split_once('@').unwrap_or((text, text));
-            self.world.row(args[1], row, key, len.parse().unwrap())
+            let mut row = self.world.row(args[1], row, key, len.parse().unwrap());
+            // Before the first seal the index is empty.
+            row.prior = row.prior.filter(|_| generation != Generation(0));
+            row
         };
         let rows = args[2..].iter().map(row).collect::<Vec<_>>();
-        let generation = Generation(words.number("generation", self.world.sealed.1.0));
         let cursor = words.number("cursor", 0);
         self.world.message(args[0], Inbound::Submit { job: JobId(id(args[1])), cursor, rows, generation })
     }
