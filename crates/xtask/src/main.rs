@@ -1,9 +1,10 @@
-//! The project's own chores, each a command: `cargo xtask ci | tidy | sim | torture | fuzz`.
+//! The project's own chores, each a command: `cargo xtask ci | tidy | sim | torture | fuzz | hot`.
 //!
 //! It knows how to judge and start things; it does not know what Sheaf does.
 
 mod ci;
 mod fuzz;
+mod hot;
 mod sim;
 mod tidy;
 mod torture;
@@ -21,7 +22,8 @@ cargo xtask sim [--seeds N | --seed S] [--mutate NAME|list] [--trace]
 cargo xtask torture [--family F] [--seed S] [--minutes M | --cycles N | --rounds N]
                                hurt real processes: every family for a short time, or one, or longer
 cargo xtask fuzz [--target T] [--inputs N | --minutes M] [--seed S] [--input FILE]
-                               arbitrary bytes for everything that reads bytes: the corpus, then inputs made from it";
+                               arbitrary bytes for everything that reads bytes: the corpus, then inputs made from it
+cargo xtask hot [--record]     count the instructions that the hottest functions cost a task, against those on record";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -41,6 +43,7 @@ fn command(args: &[String]) -> anyhow::Result<()> {
         Some((name, rest)) if name == "sim" => sim::run(rest),
         Some((name, rest)) if name == "torture" => torture::run(rest),
         Some((name, rest)) if name == "fuzz" => fuzz::run(rest),
+        Some((name, rest)) if name == "hot" => hot::run(rest),
         Some((name, _)) if name == "help" || name == "--help" => {
             println!("{HELP}");
             Ok(())
