@@ -22,7 +22,7 @@ pub struct Progress {
     pub resumed: u64,
     /// Of those: answered from the journal without execution.
     pub cached: u64,
-    /// Rows being executed now, by the router's last word.
+    /// Rows that workers have, to execute or behind what they execute, by the router's last word.
     pub running: u64,
     /// The router is connected.
     pub connected: bool,

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use sheaf_task::{Answer, JobId, JobInfo, JobState, Key, Question, TaskInfo};
+use sheaf_task::{Answer, JobId, JobInfo, JobState, Key, Question};
 
-use crate::args::{FailuresArgs, JobArgs, JobCommand, RetryArgs, Target, TaskArgs, TaskCommand};
+use crate::args::{FailuresArgs, JobArgs, JobCommand, RetryArgs, Target, TaskCommand};
 use crate::ask::Asker;
 use crate::show;
 
@@ -91,28 +91,21 @@ async fn cancel(args: &JobArgs) -> Result<u8> {
 
 /// `sheaf task …`
 pub(crate) async fn task(command: TaskCommand, json: bool) -> Result<u8> {
-    match command {
-        TaskCommand::Info(args) => {
-            let info = one_task(&args).await?;
-            if json { println!("{}", show::task_json(&info)) } else { println!("{}", show::task_page(&info)) }
-        }
-        TaskCommand::Explain(args) => {
-            let info = one_task(&args).await?;
-            if json { println!("{}", show::task_json(&info)) } else { println!("{}", show::task_state(&info.state)) }
-        }
-    }
-    Ok(0)
-}
-
-async fn one_task(args: &TaskArgs) -> Result<TaskInfo> {
+    let (TaskCommand::Info(args) | TaskCommand::Explain(args)) = &command;
     let key = key(&args.key)?;
     let mut asker = Asker::find(&args.target).await?;
     let answer = asker.ask(Question::Task(key)).await?;
+    let stopped = asker.is_own().then_some(args.target.data.as_path());
     asker.close().await?;
-    match answer {
-        Answer::Task(Some(info)) => Ok(info),
-        _ => bail!("the router knows no task {}; its key is the `key` of an output line", args.key),
+    let Answer::Task(Some(info)) = answer else {
+        bail!("the router knows no task {}; its key is the `key` of an output line", args.key)
+    };
+    match command {
+        _ if json => println!("{}", show::task_json(&info, stopped)),
+        TaskCommand::Info(_) => println!("{}", show::task_page(&info, stopped)),
+        TaskCommand::Explain(_) => println!("{}", show::task_state(&info.state, stopped)),
     }
+    Ok(0)
 }
 
 /// `sheaf failures`

@@ -13,6 +13,7 @@ mod show;
 mod signals;
 mod units;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -81,5 +82,7 @@ fn dispatch(cli: Cli) -> Result<u8> {
 fn start_log() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("SHEAF_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
+    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    log.with_ansi(colours).with_target(false).without_time().init();
 }

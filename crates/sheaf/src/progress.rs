@@ -89,7 +89,7 @@ fn line(p: &Progress) -> String {
     if let Some((best, worst)) = p.eta {
         text += &format!(", {} left", range(best, worst));
     }
-    for (count, word) in [(p.running, "running"), (p.failed, "failed"), (p.cached, "cached")] {
+    for (count, word) in [(p.running, "in flight"), (p.failed, "failed"), (p.cached, "cached")] {
         if count > 0 {
             text += &format!(", {count} {word}");
         }
@@ -144,6 +144,6 @@ mod tests {
             eta: Some((24, 240)),
             ..Progress::default()
         };
-        assert_eq!(line(&progress), "40 of 100 rows, 2.5 rows/s, 24 s to 4 min left, 4 running, 1 failed");
+        assert_eq!(line(&progress), "40 of 100 rows, 2.5 rows/s, 24 s to 4 min left, 4 in flight, 1 failed");
     }
 }

@@ -1,5 +1,7 @@
 //! Answers of the router as a person reads them, and as JSON lines.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 use sheaf_task::{Evidence, Failure, FailureRow, JobInfo, JobState, TaskInfo, TaskState, Waiting, WorkerInfo};
 
@@ -28,7 +30,7 @@ pub(crate) fn job_page(info: &JobInfo) -> String {
         format!("service    {}", info.service),
         format!("state      {}", job_state(info.state)),
         format!("rows       submitted {} = ok {} + failed {} + open {}", c.submitted, c.ok, c.failed, c.open),
-        format!("running    {}", c.running),
+        format!("in flight  {}", c.running),
         format!("cached     {}", c.cached),
         format!("retried    {}", c.retried),
         format!("delivered  {} of {} in the sink", c.settled, c.last_number),
@@ -69,23 +71,23 @@ pub(crate) fn worker_line(info: &WorkerInfo) -> String {
     )
 }
 
-/// One task at length.
-pub(crate) fn task_page(info: &TaskInfo) -> String {
+/// One task at length; `stopped` as in [`task_state`].
+pub(crate) fn task_page(info: &TaskInfo, stopped: Option<&Path>) -> String {
     [
         format!("task       {}", info.key),
         format!("service    {}", info.service),
         format!("body       {} bytes", info.body_len),
         format!("attempts   {}", info.attempts),
-        format!("state      {}", task_state(&info.state)),
+        format!("state      {}", task_state(&info.state, stopped)),
     ]
     .join("\n")
 }
 
-/// One task as JSON.
-pub(crate) fn task_json(info: &TaskInfo) -> Value {
+/// One task as JSON; `stopped` as in [`task_state`].
+pub(crate) fn task_json(info: &TaskInfo, stopped: Option<&Path>) -> Value {
     let mut value = json!({
         "key": info.key.to_string(), "service": info.service, "body_len": info.body_len, "attempts": info.attempts,
-        "state": task_state(&info.state),
+        "state": task_state(&info.state, stopped),
     });
     if let TaskState::Failed(failure) = &info.state {
         value["error"] = failure_json(failure);
@@ -93,13 +95,17 @@ pub(crate) fn task_json(info: &TaskInfo) -> Value {
     value
 }
 
-/// Where a task is, and why it is not further, in a sentence.
-pub(crate) fn task_state(state: &TaskState) -> String {
-    match state {
-        TaskState::Waiting(why) => format!("waiting: {}", waiting(why)),
-        TaskState::Running { worker, ms } => format!("running on {worker} for {:.1} s", *ms as f64 / 1e3),
-        TaskState::Ok => "ok".to_owned(),
-        TaskState::Failed(failure) => format!("failed ({}): {}", failure.class.name(), failure.message),
+/// Where a task is, and why it is not further, in a sentence. `stopped` is the data directory, where no router runs on
+/// it: what one would wait for if it had just started then says nothing.
+pub(crate) fn task_state(state: &TaskState, stopped: Option<&Path>) -> String {
+    match (state, stopped) {
+        (TaskState::Waiting(_) | TaskState::Running { .. }, Some(data)) => {
+            format!("open, and no router runs on {}: repeat the job's `sheaf run`, or start `sheaf up`", data.display())
+        }
+        (TaskState::Waiting(why), None) => format!("waiting: {}", waiting(why)),
+        (TaskState::Running { worker, ms }, None) => format!("in flight at {worker} for {:.1} s", *ms as f64 / 1e3),
+        (TaskState::Ok, _) => "ok".to_owned(),
+        (TaskState::Failed(failure), _) => format!("failed ({}): {}", failure.class.name(), failure.message),
     }
 }
 

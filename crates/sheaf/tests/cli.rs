@@ -94,6 +94,15 @@ fn a_machine_reads_the_audit_as_one_line() {
 #[test]
 fn no_color_means_no_color() {
     let s = Sandbox::new();
+    s.write("rows.csv", "id,t\n1,a\n1,b\n");
+    let warned = s.sheaf_exits(
+        3,
+        &[
+            "run", "--in", "rows.csv", "--id", "id", "--column", "t", "--out", "o.db", "--table", "t", "--", "echo",
+            "{}",
+        ],
+    );
+    assert!(text(&warned).contains("WARN") && !text(&warned).contains('\u{1b}'), "{}", text(&warned));
     for args in [&["--help"][..], &["run", "--tea"]] {
         let output = s.command(args).env("NO_COLOR", "1").env("CLICOLOR_FORCE", "1").output().expect("sheaf starts");
         assert!(!text(&output).contains('\u{1b}'), "{args:?}: {}", text(&output));
@@ -193,4 +202,12 @@ fn explain_says_that_no_worker_offers_the_service() {
         let said = stdout(&s.sheaf_exits(0, &["task", "explain", &key, "--join", &addr]));
         said.contains("no worker offers `prog`") && said.contains("sheaf worker")
     });
+}
+
+#[test]
+fn explain_of_an_open_task_says_that_no_router_runs() {
+    let (s, key) = one_failed();
+    s.sheaf_exits(0, &["retry", "last"]);
+    let said = stdout(&s.sheaf_exits(0, &["task", "explain", &key]));
+    assert!(said.contains(".sheaf") && !said.contains(" s more"), "{said}");
 }

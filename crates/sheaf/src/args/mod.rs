@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use sheaf_session::Faults;
 
-pub(crate) use admin::{DoctorArgs, FailuresArgs, JobArgs, JobCommand, RetryArgs, TaskArgs, TaskCommand};
+pub(crate) use admin::{DoctorArgs, FailuresArgs, JobArgs, JobCommand, RetryArgs, TaskCommand};
 pub(crate) use bench::{BenchArgs, BenchCommand, WorkersArgs};
 pub(crate) use run::{OrderArg, RunArgs};
 pub(crate) use serve::{ProgramArgs, UpArgs, WorkerArgs};

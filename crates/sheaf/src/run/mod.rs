@@ -8,6 +8,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use sheaf_client::{Interrupt, Prepared, Progress, SessionLine, Summary, run_job};
 use sheaf_net::Target;
+use sheaf_roles::client::Reason;
 use sheaf_task::JobId;
 use tokio::sync::watch;
 
@@ -141,24 +142,28 @@ fn say(summary: &Summary, job: JobId, args: &RunArgs) {
         0 => {}
         INTERRUPTED => eprintln!("sheaf: interrupted; repeat the command to resume"),
         3 => {
-            let (failed, out) = (summary.books().failed, args.out.display());
+            if summary.ended.reason == Reason::TooManyFailures {
+                eprintln!("sheaf: stopped for too many failures; mend what is wrong and repeat the command");
+            }
+            let (failed, out, at) = (summary.books().failed, args.out.display(), place(job, args));
+            let rows = if failed == 1 { "row" } else { "rows" };
+            eprintln!("sheaf: {failed} {rows} failed, and {out} says why");
             eprintln!(
-                "sheaf: {failed} rows failed, and {out} says why; to run them again: {}",
-                retry_command(job, args)
+                "sheaf: failures of a program: `sheaf failures {at}` lists them, `sheaf retry {at}` runs them again"
             );
         }
         _ => eprintln!("sheaf: ended: {:?}", summary.ended.reason),
     }
 }
 
-/// As it would be typed now: the job by its id, since another may have become the last.
-fn retry_command(job: JobId, args: &RunArgs) -> String {
+/// The job as a command names it: by its id, since another may have become the last, and where it is.
+fn place(job: JobId, args: &RunArgs) -> String {
     let place = match &args.join {
         Some(addr) => format!(" --join {addr}"),
         None if args.data == Path::new(DATA_DEFAULT) => String::new(),
         None => format!(" --data {}", args.data.display()),
     };
-    format!("sheaf retry {}{place}", job.short())
+    format!("{}{place}", job.short())
 }
 
 fn audit_json(summary: &Summary) -> serde_json::Value {
