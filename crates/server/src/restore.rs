@@ -1,8 +1,12 @@
 //! From what is on disk to a router that goes on where the last one stopped.
 
-use bytes::Bytes;
+use std::io;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread;
+
+use bytes::{Bytes, BytesMut};
 use sheaf_journal::{DiskError, Journal, OpenError, Report};
-use sheaf_roles::router::{Config, Lsn, Record, RecordError, Router};
+use sheaf_roles::router::{Config, Lsn, Record, RecordError, Router, kind};
 use sheaf_session::Micros;
 use sheaf_task::RouterId;
 
@@ -27,6 +31,9 @@ pub enum RestoreError {
         /// What is wrong with it.
         error: RecordError,
     },
+    /// No thread to read it with.
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
 }
 
 /// A router as it was when the last record was written, and the journal it goes on with.
@@ -60,21 +67,71 @@ pub(crate) fn restore(
         generation: finished.generation(),
         limits: sheaf_roles::router::Limits::default(),
     });
-    let mut failed = None;
-    journal.replay(sheaf_journal::Lsn(1), &mut |lsn, _, kind, payload| {
-        let lsn = Lsn(lsn.0);
-        match Record::decode(kind, Bytes::copy_from_slice(payload)) {
-            Ok(record) => {
-                if !router.replay(lsn, &record) {
-                    tracing::error!(lsn = lsn.0, "a record names a job whose own record is lost: it is left out");
-                }
+    replay(&journal, &mut router)?;
+    Ok(Restored { router, finished, indexed, next: Lsn(report.next.0), journal })
+}
+
+/// Records that are decoded while the ones before them are applied.
+struct Batch {
+    /// Number, kind and end in `payloads` of each.
+    marks: Vec<(Lsn, u8, usize)>,
+    /// One behind the other: bodies of new tasks are slices of it, so that they cost no memory of their own.
+    payloads: BytesMut,
+}
+
+/// Payload bytes of a batch, or a little more.
+const BATCH_BYTES: usize = 256 << 10;
+/// Batches under way. Full: the reader waits.
+const BATCHES: usize = 4;
+
+/// Shows the machine every record: one thread reads, checks and decodes, this one applies, for either is slow on millions.
+fn replay(journal: &Journal<FileDisk>, router: &mut Router) -> Result<(), RestoreError> {
+    let (give, take) = sync_channel(BATCHES);
+    thread::scope(|scope| {
+        let reader = thread::Builder::new().name("sheaf-restore".into());
+        let read = reader.spawn_scoped(scope, move || read_all(journal, &give)).map_err(RestoreError::Thread)?;
+        for (lsn, record) in take.into_iter().flatten() {
+            if !router.replay(lsn, &record) {
+                tracing::error!(lsn = lsn.0, "a record names a job whose own record is lost: it is left out");
             }
-            Err(error) => failed = failed.take().or(Some(RestoreError::Record { lsn, error })),
+        }
+        read.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+fn read_all(journal: &Journal<FileDisk>, give: &SyncSender<Vec<(Lsn, Record)>>) -> Result<(), RestoreError> {
+    let mut batch = Batch { marks: Vec::new(), payloads: BytesMut::new() };
+    let mut failed = None;
+    let mut flush = |batch: &mut Batch| match batch.decode() {
+        Ok(records) => give.send(records).unwrap_or_else(|_| tracing::debug!("nobody takes the records any more")),
+        Err(error) => failed = failed.take().or(Some(error)),
+    };
+    journal.replay(sheaf_journal::Lsn(1), &mut |lsn, _, kind, payload| {
+        batch.payloads.extend_from_slice(payload);
+        batch.marks.push((Lsn(lsn.0), kind, batch.payloads.len()));
+        if batch.payloads.len() >= BATCH_BYTES {
+            flush(&mut batch);
         }
     })?;
-    match failed {
-        Some(error) => Err(error),
-        None => Ok(Restored { router, finished, indexed, next: Lsn(report.next.0), journal }),
+    flush(&mut batch);
+    failed.map_or(Ok(()), Err)
+}
+
+impl Batch {
+    /// Takes the records out.
+    fn decode(&mut self) -> Result<Vec<(Lsn, Record)>, RestoreError> {
+        let payloads = self.payloads.split().freeze();
+        let mut start = 0;
+        let decode = |(lsn, kind_no, end)| {
+            let payload = payloads.slice(start..end);
+            start = end;
+            // The machine keeps parts of others, each of which would keep the whole batch in memory.
+            let is_dropped = kind_no == kind::SUBMITTED;
+            let payload = if is_dropped { payload } else { Bytes::copy_from_slice(&payload) };
+            let record = Record::decode(kind_no, payload).map_err(|error| RestoreError::Record { lsn, error })?;
+            Ok((lsn, record))
+        };
+        self.marks.drain(..).map(decode).collect()
     }
 }
 
