@@ -60,8 +60,13 @@ impl DataDir {
     /// Opens the directory, making it where it is missing, and locks it.
     pub fn open(path: &Path) -> Result<Self, DataDirError> {
         let journal = path.join("journal");
+        let missing = journal.ancestors().take_while(|dir| !dir.as_os_str().is_empty() && !dir.exists()).count();
         DirBuilder::new().recursive(true).mode(0o700).create(&journal).map_err(io_error("create", &journal))?;
         let lock = lock(path)?;
+        // A power cut must not take the directory away from under what was acknowledged in it. Until there is an identity,
+        // a run before this one may have made it and died before it came to this.
+        let made = if path.join("identity").exists() { missing } else { missing.max(2) };
+        sync_names(&journal, made)?;
         let (router, secret) = identity(path)?;
         Ok(Self { path: path.to_owned(), _lock: lock, router, secret })
     }
@@ -97,6 +102,19 @@ impl DataDir {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// Makes the names of `dir` and of those above it durable, so many in all, each in its parent.
+fn sync_names(dir: &Path, count: usize) -> Result<(), DataDirError> {
+    for made in dir.ancestors().take(count) {
+        let parent = match made.parent() {
+            Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+            Some(parent) => parent,
+            None => return Ok(()),
+        };
+        File::open(parent).and_then(|dir| dir.sync_all()).map_err(io_error("sync", parent))?;
+    }
+    Ok(())
 }
 
 fn lock(dir: &Path) -> Result<File, DataDirError> {
@@ -171,6 +189,16 @@ mod tests {
         drop(first);
         assert!(!DataDir::is_running(dir.path()));
         assert_eq!(DataDir::open(dir.path()).unwrap().router, router);
+    }
+
+    #[test]
+    fn a_directory_deep_in_others_is_made_with_its_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let deep = dir.path().join("a/b/c");
+        drop(DataDir::open(&deep).unwrap());
+        assert!(deep.join("journal").is_dir());
+        assert!(matches!(sync_names(Path::new("no/such"), 1), Err(DataDirError::Io { act: "sync", .. })));
+        sync_names(Path::new("x"), 5).unwrap();
     }
 
     #[test]
