@@ -159,3 +159,22 @@ fn a_program_over_its_memory_fails_its_row_only() {
     assert_eq!(rows[&1]["status"], "failed", "{}", rows[&1]);
     assert_eq!(rows[&2]["output"], "modest!");
 }
+
+#[test]
+fn standard_input_is_kept_until_the_job_is_done_and_never_taken_for_empty() {
+    let s = Sandbox::new();
+    let feed = |rows: &str, code: i32, extra: &[&str]| {
+        let args = [&["run", "--in", "-", "--out", "out.jsonl"][..], extra, &["--", "echo", "{}"]].concat();
+        let input = std::fs::File::open(s.write("input", rows)).expect("own file");
+        let ended = s.command(&args).stdin(input).output().expect("sheaf starts");
+        assert_eq!(ended.status.code(), Some(code), "{}", text(&ended));
+    };
+    feed("one\ntwo\nthree\n", 0, &["--limit", "1"]);
+    feed("", 0, &[]);
+    assert_eq!(s.output("out.jsonl").len(), 3);
+    assert!(!s.path("out.jsonl.sheaf/stdin").exists());
+    feed("", 2, &[]);
+    assert_eq!(s.output("out.jsonl").len(), 3);
+    feed("two\n", 0, &[]);
+    assert_eq!(s.output("out.jsonl").len(), 1);
+}

@@ -241,6 +241,10 @@ impl<L: Line> Run<L> {
             if ended.reason == sheaf_roles::client::Reason::Complete {
                 sink.finish()?;
                 record.set_done(&claim, whole && ended.audit.open == 0)?;
+                // Where rows failed, an operator's retry and the same command may follow, without the rows.
+                if record.done && ended.audit.failed + ended.audit.resumed_failed == 0 {
+                    crate::source::discard_copies(claim.state_dir()).map_err(ReconcileError::Source)?;
+                }
             }
             Ok(Summary { ended, whole, ms: ms(clock) })
         };

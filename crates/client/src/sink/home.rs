@@ -5,7 +5,7 @@
 //!     OUT.sheaf/job.json   the record (for a table: column `record` of table `_sheaf`)
 //!     OUT.sheaf/state      see `state`
 //!     OUT.sheaf/spool      `--ordered`: lines in the order in which they finished
-//!     OUT.sheaf/stdin      a copy of standard input, where that is the source
+//!     OUT.sheaf/stdin      a copy of standard input, where that is the source; `stdin.done` once the job is
 //! ```
 
 use std::fs::{self, File, OpenOptions, TryLockError};

@@ -18,7 +18,7 @@ const LINE_MAX: usize = BODY_BYTES_MAX + 2;
 const SKIP_STEP: usize = 64 << 10;
 
 /// A byte order mark, which some programs put at the start of UTF-8.
-const BOM: &[u8] = b"\xef\xbb\xbf";
+pub(super) const BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// What [`Lines::next`] found; the line itself is in the buffer, without its ending.
 pub(super) enum Line {

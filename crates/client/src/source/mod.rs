@@ -197,6 +197,11 @@ pub fn open(spec: &SourceSpec, state_dir: &Path) -> Result<Box<dyn Source>, Sour
     })
 }
 
+/// Removes what was copied to `state_dir` for a job that is done now.
+pub(crate) fn discard_copies(state_dir: &Path) -> Result<(), SourceError> {
+    spool::discard(state_dir)
+}
+
 /// Why a source cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
@@ -210,6 +215,9 @@ pub enum SourceError {
         /// What it said.
         error: io::Error,
     },
+    /// Standard input is empty, and what came on it before is not kept: its job is done.
+    #[error("standard input is empty, and the job that read it is done; give it the rows again, changed or not")]
+    StdinTaken,
     /// A field or column was named that is not there.
     #[error("{path} has no column {name:?}; it has {}", existing.join(", "))]
     UnknownColumn {

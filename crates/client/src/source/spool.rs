@@ -14,7 +14,7 @@ use super::{Malformed, Source, SourceError, SourceId, SourceRow, io_error};
 /// Copies standard input to `state_dir/stdin` and names the copy. An empty or interactive standard input takes up the
 /// copy of the run before, so that a job that was started by a pipe can be resumed without it.
 pub(super) fn stdin(state_dir: &Path) -> Result<PathBuf, SourceError> {
-    let path = state_dir.join("stdin");
+    let path = state_dir.join(COPY);
     if path.exists() && io::stdin().is_terminal() {
         return Ok(path);
     }
@@ -22,15 +22,31 @@ pub(super) fn stdin(state_dir: &Path) -> Result<PathBuf, SourceError> {
     Ok(path)
 }
 
+/// The copy of standard input, and what says that there was one and the job is done with it.
+const COPY: &str = "stdin";
+const COPY_DONE: &str = "stdin.done";
+
+/// Gives up the copy: every row of it has its answer in the sink.
+pub(super) fn discard(state_dir: &Path) -> Result<(), SourceError> {
+    let (copy, done) = (state_dir.join(COPY), state_dir.join(COPY_DONE));
+    if !copy.exists() {
+        return Ok(());
+    }
+    // Before the copy goes: without either, an empty input would be taken at its word, and the results dropped.
+    File::create(&done).map_err(io_error("write", &done))?;
+    fs::remove_file(&copy).map_err(io_error("remove", &copy))
+}
+
 /// Copies `from` to `path`: aside, then renamed.
 pub(super) fn copy(from: &mut dyn Read, path: &Path) -> Result<(), SourceError> {
     let aside = path.with_extension("new");
     let mut file = File::create(&aside).map_err(io_error("write", &aside))?;
     let copied = io::copy(from, &mut file).map_err(io_error("copy standard input to", &aside))?;
-    if copied == 0 && path.exists() {
-        return fs::remove_file(&aside).map_err(io_error("remove", &aside));
+    if copied > 0 || !(path.exists() || path.with_file_name(COPY_DONE).exists()) {
+        return fs::rename(&aside, path).map_err(io_error("rename", &aside));
     }
-    fs::rename(&aside, path).map_err(io_error("rename", &aside))
+    fs::remove_file(&aside).map_err(io_error("remove", &aside))?;
+    if path.exists() { Ok(()) } else { Err(SourceError::StdinTaken) }
 }
 
 /// Writes a copy of rows.

@@ -156,6 +156,17 @@ fn csv_becomes_objects_or_a_field() {
     check("a.csv", b"a,b\n", |_| {}, &[]);
 }
 
+/// A row that began with a byte order mark lost it when it was the first of a batch, and so had another name each time.
+#[test]
+fn a_byte_order_mark_is_taken_off_a_file_and_never_off_a_row() {
+    check(
+        "a.csv",
+        b"\xef\xbb\xbfa\n1\n\xef\xbb\xbf\n\xef\xbb\xbf2\n",
+        named("a", ""),
+        &["1 1", "2 \u{feff}", "3 \u{feff}2"],
+    );
+}
+
 #[test]
 fn a_bad_csv_record_costs_only_itself() {
     check(
