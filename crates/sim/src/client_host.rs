@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use sheaf_roles::client::{Client, Config, Cursor, Event, Kept, Output, ScannedRow, Tag, WriteId, WriteRow};
+use sheaf_roles::client::{Client, Config, Cursor, Event, Kept, Output, Reason, ScannedRow, Tag, WriteId, WriteRow};
 use sheaf_roles::port::{ClientCommand, ClientPort, ClientReport, fit_config};
 use sheaf_session::{Config as SessionConfig, Depth, Endpoint, Faults, How, Input, Micros, Session, SessionId, Side};
-use sheaf_task::{JobId, JobOptions, JobSpec, Outcome, RowId, ToRouter};
+use sheaf_task::{JobId, JobOptions, JobSpec, Outcome, Refusal, RowId, ToRouter};
 
 use crate::env::{Driven, Env, Happening, Line};
 use crate::mutation::Planted;
@@ -30,6 +30,8 @@ pub(crate) struct ClientHost {
     pub life: u64,
     /// The job is complete; nothing starts this client again.
     pub is_done: bool,
+    /// It ended with a refusal: the router does not know what it had acknowledged.
+    gave_up: bool,
 }
 
 struct SourceRow {
@@ -76,6 +78,7 @@ impl ClientHost {
             run: None,
             life: 0,
             is_done: false,
+            gave_up: false,
         }
     }
 
@@ -167,6 +170,10 @@ impl ClientHost {
     pub(crate) fn on_wake(&mut self, env: &mut Env) {
         let now = env.now();
         let Some(run) = &mut self.run else { return };
+        if run.wake.is_none_or(|at| at > now) {
+            // An earlier one has been here in between.
+            return;
+        }
         run.wake = None;
         if run.line.wake.is_some_and(|at| at <= now) {
             env.input(&mut run.port, &mut run.line, End::Dialer, Input::Tick);
@@ -191,7 +198,9 @@ impl ClientHost {
             env.trace.note(now, &[digest(&body)], || {
                 format!("client {} has {}", self.number, String::from_utf8_lossy(&body))
             });
-            let is_there = self.sink.rows.contains_key(&row.row);
+            // A router that went back in time fails a row anew, as it would after somebody's retry; an answer stays.
+            let before = self.sink.rows.get(&row.row);
+            let is_there = before.is_some_and(|before| before.is_ok() || !self.oddities.has_old_journal);
             env.ledger.on_committed(self.number, row.row, &body, &row.outcome, is_there);
             self.sink.rows.insert(row.row, row.outcome);
         }
@@ -207,7 +216,7 @@ impl ClientHost {
     /// Every row has its outcome, once, and nothing else is there.
     pub(crate) fn check(&self, env: &mut Env) {
         let missing = self.source.iter().filter(|row| !self.sink.rows.contains_key(&row.row)).count();
-        if missing > 0 {
+        if missing > 0 && !self.gave_up {
             env.ledger.violate(format!("client {}: {missing} of {} rows lost", self.number, self.source.len()));
         }
         if !self.is_done {
@@ -300,10 +309,10 @@ impl ClientHost {
             }
             Output::Commit(ticket) => run.port.command(now, ClientCommand::Commit(ticket)),
             Output::Done(ended) => {
-                if ended.reason != sheaf_roles::client::Reason::Complete
-                    || ended.audit.lost > 0
-                    || ended.audit.repeated > 0
-                {
+                self.gave_up = self.oddities.has_old_journal && is_refusal_of_old(&ended.reason);
+                let is_complete = ended.reason == Reason::Complete && ended.audit.lost == 0;
+                let repeats = ended.audit.repeated > 0 && !self.oddities.has_old_journal;
+                if !(is_complete || self.gave_up) || repeats {
                     env.ledger.violate(format!("client {} ends with {ended:?}", self.number));
                 }
                 self.is_done = true;
@@ -369,6 +378,11 @@ impl ClientHost {
         };
         fit_config(config, Depth::Memory)
     }
+}
+
+/// The router has an older copy of its journal, and the client saw that.
+fn is_refusal_of_old(reason: &Reason) -> bool {
+    matches!(reason, Reason::Refused(Refusal::CursorAhead { .. }) | Reason::Gap { .. })
 }
 
 /// Rows with their names: a body and its ordinal among equals, within this client.

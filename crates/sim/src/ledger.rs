@@ -48,6 +48,8 @@ pub(crate) struct Ledger {
     heard: BTreeSet<Fence>,
     /// Workers whose directory exists twice: neither knows what the other has begun.
     doubled: BTreeSet<usize>,
+    /// The router's disk was put back to an old copy.
+    went_back: bool,
     /// What had been acknowledged when somebody copied the router's disk.
     backup: (BTreeSet<RowId>, BTreeSet<Key>),
     pub executed: u64,
@@ -180,6 +182,7 @@ impl Ledger {
     /// The router's disk is as it was copied: what was acknowledged since is not expected to be there.
     pub(crate) fn on_journal_restored(&mut self) {
         (self.acked_rows, self.acked_results) = self.backup.clone();
+        self.went_back = true;
         self.answered.clear();
         self.floor = Lsn::NONE;
         self.late.clear();
@@ -231,6 +234,11 @@ impl Ledger {
 
     /// A client is told that the router has its rows: from now on they must be there after every restart.
     pub(crate) fn on_rows_told(&mut self, rows: &[RowId]) {
+        if self.went_back {
+            // It may have been said before the router's disk was put back.
+            let there = rows.iter().filter(|row| self.durable_rows.contains(row));
+            return self.acked_rows.extend(there);
+        }
         self.on_rows_acknowledged(rows);
         self.acked_rows.extend(rows);
     }

@@ -109,8 +109,8 @@ impl Network {
     /// The end `from` closes: the other end sees it after everything that was sent before.
     pub(crate) fn close(&mut self, now: Micros, conn: ConnId, from: End) -> Option<(Micros, Arrival)> {
         let end = from.other();
-        let at = self.arrival_time(now, conn, end)?;
         self.shut.insert((conn, from));
+        let at = self.arrival_time(now, conn, end)?;
         self.conns.remove(&conn).filter(|conn| !conn.deaf[index(end)])?;
         Some((at, Arrival { conn, end, bytes: None }))
     }

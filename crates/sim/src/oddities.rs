@@ -17,6 +17,9 @@ pub struct Oddities {
     pub has_clone: bool,
     /// A worker's disk was put back to an old copy.
     pub has_old_spool: bool,
+    /// The router's disk was put back to an old copy: what it had acknowledged since is lost to it. A client may then be
+    /// refused, loudly; one that completes has every row, and no sink has a row twice.
+    pub has_old_journal: bool,
     /// Segments so small that they are sealed, indexed and, if a retention is given, compacted in mid-run.
     pub small_segments: Option<(u32, Option<Micros>)>,
     /// Clients that want nothing of what was answered before (`--fresh`).
@@ -36,6 +39,7 @@ impl Oddities {
             slow_sink: rng.chance(0.1).then(|| Micros(1 + rng.below(4_000_000))),
             has_clone: rng.chance(0.05),
             has_old_spool: rng.chance(0.05),
+            has_old_journal: rng.chance(0.03),
             small_segments: rng.chance(0.25).then(|| small_segments(rng)),
             liars: (0..plan.workers.len()).filter(|_| rng.chance(0.03)).collect(),
             ..Self::default()
@@ -47,8 +51,14 @@ impl Oddities {
         if plan.oddities.has_old_spool {
             put_back(&mut plan, Who::Worker(one), rng);
         }
+        if plan.oddities.has_old_journal {
+            put_back(&mut plan, Who::Router, rng);
+        }
         if rng.chance(0.1) {
             again(&mut plan, rng);
+        }
+        if rng.chance(0.08) {
+            sleep(&mut plan, rng);
         }
         if rng.chance(0.15) {
             come_and_go(&mut plan, rng);
@@ -93,6 +103,22 @@ fn again(plan: &mut Plan, rng: &mut Rng) {
         plan.oddities.fresh.push(plan.clients.len());
     }
     plan.clients.push(client);
+}
+
+/// Clocks leap by minutes or hours while nothing happens: the router's machine sleeps, or another's. And somebody shuts a
+/// laptop and returns hours later.
+fn sleep(plan: &mut Plan, rng: &mut Rng) {
+    let time = Micros::from_secs(if rng.chance(0.3) { 60 + rng.below(6_000) } else { 1 + rng.below(120) });
+    let who = match rng.below(4) {
+        0 => Who::Worker(rng.below(plan.workers.len() as u64) as usize),
+        1 => Who::Client(0),
+        _ => Who::Router,
+    };
+    let one = match who {
+        Who::Client(_) => Break::Crash { who, power: None, down: time },
+        Who::Router | Who::Worker(_) => Break::Freeze { who, time },
+    };
+    plan.breaks.push((soon(rng), one));
 }
 
 /// Workers that join late, and workers that leave in order; some come back.

@@ -118,6 +118,20 @@ pub enum Break {
     },
 }
 
+impl Break {
+    /// How long it goes on.
+    fn lasts(&self) -> Micros {
+        match self {
+            Break::Crash { down: time, .. }
+            | Break::Restore { down: time, .. }
+            | Break::Freeze { time, .. }
+            | Break::Part { time, .. }
+            | Break::Leave { away: time, .. } => *time,
+            Break::Cut(_) | Break::Deafen { .. } | Break::BackUp(_) => Micros(0),
+        }
+    }
+}
+
 /// What a disk keeps of its unsynced bytes when the power goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Left {
@@ -178,7 +192,7 @@ impl Plan {
 
     /// When the last of the faults has passed.
     pub fn calm_after(&self) -> Micros {
-        self.breaks.iter().map(|(at, _)| *at).max().unwrap_or_default()
+        self.breaks.iter().map(|(at, one)| *at + one.lasts()).max().unwrap_or_default()
     }
 }
 

@@ -60,6 +60,9 @@ struct Peer {
     line: Line,
 }
 
+/// How often a router that stands still is looked at for what its disk did.
+const LOOK_AGAIN: Micros = Micros::from_ms(100);
+
 /// Small; where segments are to be sealed in mid-run they are smaller.
 const SEGMENT_BYTES: u32 = 32 << 10;
 
@@ -172,6 +175,10 @@ impl RouterHost {
         }
     }
 
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.run.as_ref().is_some_and(|run| run.is_frozen)
+    }
+
     pub(crate) fn freeze(&mut self, is_frozen: bool, env: &mut Env) {
         if let Some(run) = &mut self.run {
             run.is_frozen = is_frozen;
@@ -202,15 +209,17 @@ impl RouterHost {
         self.after(env);
     }
 
-    /// The connection was cut under this end.
-    pub(crate) fn on_cut(&mut self, env: &mut Env, conn: ConnId) {
-        self.on_arrival(env, conn, None);
-    }
-
     pub(crate) fn on_wake(&mut self, env: &mut Env) {
         let now = env.now();
         let Some(run) = &mut self.run else { return };
+        if run.wake.is_none_or(|at| at > now) {
+            // An earlier one has been here in between.
+            return;
+        }
         run.wake = None;
+        if run.is_frozen {
+            return;
+        }
         let due: Vec<PeerId> = run
             .peers
             .iter()
@@ -229,6 +238,10 @@ impl RouterHost {
     /// The sync that was under way is done.
     pub(crate) fn on_synced(&mut self, env: &mut Env) {
         let Some(run) = &mut self.run else { return };
+        if run.is_frozen {
+            // The disk is done; nobody looks.
+            return env.agenda.enter_in(LOOK_AGAIN, Happening::Synced(self.life));
+        }
         match run.journal.commit() {
             Ok(committed) => {
                 for (lsn, record) in run.syncing.drain(..) {
@@ -401,7 +414,10 @@ impl RouterHost {
     /// Hands the journal what is pending, judges time last, and sets the next timer.
     fn after(&mut self, env: &mut Env) {
         let now = env.now();
-        while self.run.as_ref().is_some_and(|run| !run.is_frozen && run.router.deadline() <= now) {
+        if self.is_frozen() {
+            return;
+        }
+        while self.run.as_ref().is_some_and(|run| run.router.deadline() <= now) {
             self.step(env, Event::Tick);
         }
         let Some(run) = &mut self.run else { return };

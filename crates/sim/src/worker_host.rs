@@ -239,6 +239,10 @@ impl WorkerHost {
     pub(crate) fn on_wake(&mut self, env: &mut Env) {
         let now = env.now();
         let Some(run) = &mut self.run else { return };
+        if run.wake.is_none_or(|at| at > now) {
+            // An earlier one has been here in between.
+            return;
+        }
         run.wake = None;
         if run.line.wake.is_some_and(|at| at <= now) {
             env.input(&mut run.port, &mut run.line, End::Dialer, Input::Tick);

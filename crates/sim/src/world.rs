@@ -197,6 +197,7 @@ impl World {
 
     fn arrive(&mut self, conn: ConnId, end: End, bytes: Option<Bytes>) {
         match (end, self.env.ends.get(&conn).copied()) {
+            (End::Listener, _) if self.router.is_frozen() => self.held.push((Who::Router, conn, bytes)),
             (End::Listener, _) => self.router.on_arrival(&mut self.env, conn, bytes),
             (End::Dialer, Some(who)) if self.conn(who) == Some(conn) => self.hand_in(who, conn, bytes),
             // For a connection that its host has given up.
@@ -220,7 +221,10 @@ impl World {
         let held = std::mem::take(&mut self.held);
         for (whose, conn, bytes) in held {
             if whose == who {
-                self.arrive(conn, End::Dialer, bytes);
+                let end = if who == Who::Router { End::Listener } else { End::Dialer };
+                if bytes.is_none() || !self.env.network.is_lost(conn, end) {
+                    self.arrive(conn, end, bytes);
+                }
             } else {
                 self.held.push((whose, conn, bytes));
             }
@@ -229,6 +233,9 @@ impl World {
 
     fn break_something(&mut self, one: Break) {
         self.env.trace.note(self.env.agenda.now(), &[], || format!("{one:?}"));
+        if let Break::Crash { who, .. } | Break::Restore { who, .. } = one {
+            self.held.retain(|(held, ..)| *held != who);
+        }
         match one {
             Break::Crash { who, power, down } => {
                 match who {
@@ -296,7 +303,7 @@ impl World {
     /// Tells both ends of the connections that were cut just now.
     fn cut_ends(&mut self) {
         while let Some(conn) = self.env.cuts.pop() {
-            self.router.on_cut(&mut self.env, conn);
+            self.arrive(conn, End::Listener, None);
             self.arrive(conn, End::Dialer, None);
         }
     }
