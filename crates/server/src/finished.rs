@@ -7,8 +7,9 @@
 //! Invariant: whoever reads the generation first and looks up then sees at least what that generation stands for.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
 use sheaf_journal::index::{Damaged, Posting, Span, Tiers};
 use sheaf_journal::{Disk, DiskError, DiskErrorKind, SegmentId};
@@ -18,6 +19,9 @@ use sheaf_task::Key;
 use crate::disk::FileDisk;
 use crate::store::Store;
 
+/// How long look-ups wait for a damaged file, in all. Longer: what it would answer runs again.
+const MEND_MAX: Duration = Duration::from_secs(10);
+
 /// The index files that are open.
 #[derive(Debug)]
 pub(crate) struct Finished {
@@ -26,8 +30,11 @@ pub(crate) struct Finished {
     tiers: RwLock<Tiers>,
     /// Records that compaction moved into segments that have no index yet.
     moved: RwLock<BTreeMap<Posting, SegmentId>>,
-    /// Files that could not answer, until the indexer takes them.
+    /// Files that could not answer, until the indexer has built them again: look-ups wait for that.
     damaged: Mutex<BTreeSet<Span>>,
+    mended: Condvar,
+    /// There are some; so that a look-up need not take the lock.
+    is_damaged: AtomicBool,
     generation: AtomicU64,
     /// What is older answers no further rows: it may leave the journal.
     floor: AtomicU64,
@@ -41,6 +48,8 @@ impl Finished {
             tiers: RwLock::new(tiers),
             moved: RwLock::default(),
             damaged: Mutex::default(),
+            mended: Condvar::new(),
+            is_damaged: AtomicBool::new(false),
             generation: AtomicU64::new(0),
             floor: AtomicU64::new(floor.0),
         }
@@ -85,7 +94,16 @@ impl Finished {
     }
 
     fn candidates(&self, key: Key) -> Vec<Lsn> {
-        let mut lsns = match self.tiers().lookup(&self.disk, &key.0) {
+        self.wait_mended();
+        let mut found = self.tiers().lookup(&self.disk, &key.0);
+        if let Ok(candidates) = &found
+            && !candidates.damaged.is_empty()
+        {
+            self.note_damaged(&candidates.damaged);
+            self.wait_mended();
+            found = self.tiers().lookup(&self.disk, &key.0);
+        }
+        let mut lsns = match found {
             Ok(candidates) => {
                 self.note_damaged(&candidates.damaged);
                 candidates.lsns
@@ -102,11 +120,18 @@ impl Finished {
         lsns.into_iter().map(|lsn| Lsn(lsn.0)).collect()
     }
 
-    fn note_damaged(&self, damaged: &[Damaged]) {
-        for file in damaged {
-            if self.damaged().insert(file.span) {
-                tracing::error!(file = file.span.file(), "an index file is damaged: it will be built again");
-            }
+    /// Until no file is known to be damaged: what one cannot say would run again, and cost more than a wait.
+    fn wait_mended(&self) {
+        if !self.is_damaged.load(Ordering::SeqCst) {
+            return;
+        }
+        let is_damaged = |spans: &mut BTreeSet<Span>| !spans.is_empty();
+        let waited = self.mended.wait_timeout_while(self.damaged(), MEND_MAX, is_damaged);
+        let (mut spans, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+        if timeout.timed_out() {
+            tracing::error!("an index file is still not built again: rows that it would answer run again");
+            spans.clear();
+            self.is_damaged.store(false, Ordering::SeqCst);
         }
     }
 }
@@ -123,10 +148,30 @@ impl Finished {
         change(&mut write(&self.tiers))
     }
 
+    /// Look-ups that need these files wait until [`Finished::mended`].
+    pub(crate) fn note_damaged(&self, damaged: &[Damaged]) {
+        for file in damaged {
+            let mut spans = self.damaged();
+            self.is_damaged.store(true, Ordering::SeqCst);
+            if spans.insert(file.span) {
+                tracing::error!(file = file.span.file(), "an index file is damaged: it is built again");
+            }
+        }
+    }
+
     /// Closes the files that look-ups found damaged.
-    pub(crate) fn close_damaged(&self) -> Result<(), DiskError> {
-        let damaged = std::mem::take(&mut *self.damaged());
-        self.close(&damaged.into_iter().map(|span| Damaged { span }).collect::<Vec<_>>())
+    pub(crate) fn close_damaged(&self) -> Result<Vec<Damaged>, DiskError> {
+        let damaged: Vec<Damaged> = self.damaged().iter().map(|span| Damaged { span: *span }).collect();
+        self.close(&damaged)?;
+        Ok(damaged)
+    }
+
+    /// These are built again, or cannot be for now: nobody waits for them any longer.
+    pub(crate) fn mended(&self, files: &[Damaged]) {
+        let mut spans = self.damaged();
+        spans.retain(|span| files.iter().all(|file| file.span != *span));
+        self.is_damaged.store(!spans.is_empty(), Ordering::SeqCst);
+        self.mended.notify_all();
     }
 
     /// Closes and removes these files; the indexer builds them again.

@@ -72,8 +72,10 @@ impl Indexer {
     }
 
     fn turn(&mut self) -> Result<(), BuildError> {
-        self.finished.close_damaged()?;
-        self.build_missing()?;
+        let damaged = self.finished.close_damaged()?;
+        let built = self.build_missing();
+        self.finished.mended(&damaged);
+        built?;
         if let Some(oldest) = self.sealed.first() {
             self.finished.change(|tiers| tiers.drop_before(&mut self.disk.clone(), oldest.id()))?;
         }
@@ -101,9 +103,11 @@ impl Indexer {
             match merge(&mut self.disk, &spans, &|_| false) {
                 Ok(index) => self.add(index)?,
                 Err(BuildError::Source(LookupError::Damaged(damaged))) => {
-                    tracing::error!(file = damaged.span.file(), "an index file is damaged: it is built again");
+                    self.finished.note_damaged(&[damaged]);
                     self.finished.close(&[damaged])?;
-                    self.build_missing()?;
+                    let built = self.build_missing();
+                    self.finished.mended(&[damaged]);
+                    built?;
                 }
                 Err(error) => return Err(error),
             }

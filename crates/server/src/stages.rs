@@ -98,8 +98,12 @@ pub const SEALS: Queue = Queue {
 pub const INDEXED: Queue =
     Queue { name: "indexed", from: Stage::Indexer, to: Stage::Core, capacity: 4, when_full: WhenFull::Wait };
 
+/// Index files that a look-up found damaged: no channel, but a wait of ten seconds at most until they are built again.
+pub const DAMAGED: Queue =
+    Queue { name: "damaged", from: Stage::Link, to: Stage::Indexer, capacity: 1, when_full: WhenFull::Wait };
+
 /// Every queue.
-pub const QUEUES: [Queue; 7] = [EVENTS, ORDERS, APPENDS, DURABLES, QUESTIONS, SEALS, INDEXED];
+pub const QUEUES: [Queue; 8] = [EVENTS, ORDERS, APPENDS, DURABLES, QUESTIONS, SEALS, INDEXED, DAMAGED];
 
 /// A cycle of stages that wait for each other, if the table has one.
 pub fn waiting_cycle(queues: &[Queue]) -> Option<Vec<Stage>> {

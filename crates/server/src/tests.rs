@@ -215,7 +215,7 @@ async fn damaged_index_files_are_built_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn damage_under_a_running_router_costs_a_look_up_not_an_answer() {
+async fn damage_under_a_running_router_costs_time_and_no_answer() {
     let world = finished().await;
     let server = world.start().await;
     for path in world.journal(".idx1") {
@@ -227,7 +227,7 @@ async fn damage_under_a_running_router_costs_a_look_up_not_an_answer() {
     }
     let worker = echo(&server, "a");
     let audit = world.job(&server, "a", "second.jsonl").await.unwrap().ended.audit;
-    assert_eq!((audit.ok, audit.lost, audit.repeated), (ROWS as u64, 0, 0));
+    assert_eq!((audit.ok, audit.cached, audit.lost, audit.repeated), (ROWS as u64, ROWS as u64, 0, 0));
     worker.stop().await;
     stop(server).await;
     all_is_cached(&world, "third.jsonl").await;
