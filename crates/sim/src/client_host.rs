@@ -113,6 +113,7 @@ impl ClientHost {
         let seed = self.seed ^ (self.life << 24) ^ (self.number as u64 + 77);
         let session = Session::new(self.session_config(seed), Side::Dialer, SessionId(id), seed);
         env.trace.note(env.agenda.now(), &[self.number as u64], || format!("client {} starts", self.number));
+        env.tell(self.who(), |_| Some(format!("starts, life {}", self.life)));
         self.run = Some(Running {
             machine,
             port: ClientPort::new(session),
@@ -132,6 +133,7 @@ impl ClientHost {
         if let Some(conn) = run.line.conn {
             env.cut(conn);
         }
+        env.tell(self.who(), |_| Some("dies".to_owned()));
         env.trace.note(env.agenda.now(), &[self.number as u64], || format!("client {} dies", self.number));
     }
 
@@ -189,6 +191,10 @@ impl ClientHost {
         let now = env.now();
         let Some(run) = &mut self.run else { return };
         let Some((id, rows, cursor)) = run.writes.pop_front() else { return };
+        env.tell(Who::Client(self.number), |story| {
+            let cursor = cursor.map_or(String::new(), |cursor| format!(", cursor {}", cursor.number));
+            Some(format!("sink has{}{cursor}", story.rows(rows.iter().map(|row| row.row))))
+        });
         for row in rows {
             let body = self.source.iter().find(|source| source.row == row.row).map(|source| source.body.clone());
             let Some(body) = body else {
@@ -276,6 +282,7 @@ impl ClientHost {
                         env.ledger.on_rows_told(&entry.remove());
                     }
                 }
+                env.tell(Who::Client(self.number), |story| story.client_event(&event));
                 env.trace.note(now, &[], || format!("client {} <- {event:?}", self.number));
                 run.machine.handle(now, event);
             }
@@ -296,6 +303,7 @@ impl ClientHost {
             Output::Read { rows, bytes: _ } => self.read(now, rows),
             Output::Rewind => run.at = 0,
             Output::Send { tag, message } => {
+                env.tell(Who::Client(self.number), |story| story.says(&message));
                 if let (Some(tag), ToRouter::Submit { rows, .. }) = (tag, &message) {
                     run.submitted.insert(tag, rows.iter().map(|row| row.row).collect());
                 }
@@ -309,6 +317,7 @@ impl ClientHost {
             }
             Output::Commit(ticket) => run.port.command(now, ClientCommand::Commit(ticket)),
             Output::Done(ended) => {
+                env.tell(Who::Client(self.number), |_| Some(format!("job ends: {:?}", ended.reason)));
                 self.gave_up = self.oddities.has_old_journal && is_refusal_of_old(&ended.reason);
                 let is_complete = ended.reason == Reason::Complete && ended.audit.lost == 0;
                 let repeats = ended.audit.repeated > 0 && !self.oddities.has_old_journal;

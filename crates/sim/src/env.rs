@@ -8,6 +8,7 @@ use crate::agenda::Agenda;
 use crate::ledger::Ledger;
 use crate::network::{Arrival, ConnId, End, Network};
 use crate::plan::{Break, Who};
+use crate::story::Story;
 use crate::trace::{Trace, digest};
 
 /// Longest pause before a host dials again.
@@ -21,6 +22,8 @@ pub(crate) struct Env {
     pub rng: Rng,
     pub trace: Trace,
     pub ledger: Ledger,
+    /// Where somebody wants to read it.
+    pub story: Option<Story>,
     /// Who dialled which connection.
     pub ends: BTreeMap<ConnId, Who>,
     /// Cut just now; their ends have not been told.
@@ -75,6 +78,15 @@ pub(crate) struct Line {
 impl Env {
     pub(crate) fn now(&self) -> Micros {
         self.agenda.now()
+    }
+
+    /// Adds to the story, where one is kept.
+    pub(crate) fn tell(&mut self, who: Who, text: impl FnOnce(&mut Story) -> Option<String>) {
+        let now = self.now();
+        let Some(story) = &mut self.story else { return };
+        if let Some(text) = text(story) {
+            story.add(now, who, &text);
+        }
     }
 
     /// Cuts a connection: what is on its way is lost, both ends are told.

@@ -128,7 +128,8 @@ fn come_and_go(plan: &mut Plan, rng: &mut Rng) {
             plan.workers[worker].starts = soon(rng);
         }
         if rng.chance(0.5) {
-            plan.breaks.push((soon(rng), Break::Leave { worker, away: Micros(rng.below(5_000_000)) }));
+            plan.breaks
+                .push((soon(rng), Break::Leave { who: Who::Worker(worker), away: Micros(rng.below(5_000_000)) }));
         }
     }
 }

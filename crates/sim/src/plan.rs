@@ -103,7 +103,7 @@ pub enum Break {
     /// A worker is told to stop, finishes what it executes, leaves, and comes back.
     Leave {
         /// Which.
-        worker: usize,
+        who: Who,
         /// Until the next start.
         away: Micros,
     },
@@ -154,6 +154,26 @@ pub enum Who {
     Worker(usize),
     /// By number.
     Client(usize),
+}
+
+impl Break {
+    /// Whom it befalls.
+    pub fn who(mut self) -> Who {
+        *self.who_mut()
+    }
+
+    pub(crate) fn who_mut(&mut self) -> &mut Who {
+        match self {
+            Break::Crash { who, .. }
+            | Break::Cut(who)
+            | Break::Deafen { who, .. }
+            | Break::Part { who, .. }
+            | Break::Freeze { who, .. }
+            | Break::BackUp(who)
+            | Break::Leave { who, .. }
+            | Break::Restore { who, .. } => who,
+        }
+    }
 }
 
 impl Plan {

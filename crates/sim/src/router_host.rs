@@ -125,6 +125,7 @@ impl RouterHost {
         for (session, receipt) in router.receipts() {
             receipts.entry(session).or_default().push(receipt);
         }
+        env.tell(Who::Router, |_| Some(format!("starts, life {}: {} records", self.life, replayed.len())));
         self.run = Some(Running {
             router,
             journal,
@@ -154,6 +155,7 @@ impl RouterHost {
             Some(left) => lose_power(&mut disk, left, &mut env.rng),
             None => disk.kill(),
         }
+        env.tell(Who::Router, |_| Some(died(power)));
         let fact = u64::from(power.is_some());
         env.trace.note(env.agenda.now(), &[fact], || format!("router dies, power {power:?}"));
         self.disk = Some(disk);
@@ -244,6 +246,7 @@ impl RouterHost {
         }
         match run.journal.commit() {
             Ok(committed) => {
+                env.tell(Who::Router, |story| story.records(run.syncing.iter().map(|(_, record)| record)));
                 for (lsn, record) in run.syncing.drain(..) {
                     env.ledger.on_durable_record(lsn, &record);
                 }
@@ -383,6 +386,7 @@ impl RouterHost {
     fn step(&mut self, env: &mut Env, event: Event) {
         let Some(run) = &mut self.run else { return };
         env.trace.note(env.agenda.now(), &[], || format!("router <- {event:?}"));
+        env.tell(Who::Router, |story| story.router_event(&event, |id| peer_name(run, id)));
         if let Event::Message { peer, place, inbound: Inbound::Submit { rows, .. }, .. } = &event {
             run.submits.insert((*peer, *place), rows.iter().map(|row| row.row).collect());
         }
@@ -492,6 +496,7 @@ fn on_output(run: &mut Running, env: &mut Env, output: Output) -> Option<PeerId>
         Output::Relook { .. } => return None,
         Output::Send { peer, lane, tag, message } => {
             note_sent(env, &message);
+            env.tell(Who::Router, |story| Some(format!("-> {}: {}", peer_name(run, peer), story.outbound(&message))));
             if let Outbound::Client(ToClient::Refused { rows: refused, .. }) = &message {
                 run.submits.values_mut().for_each(|rows| rows.retain(|row| !refused.contains(row)));
             }
@@ -517,6 +522,24 @@ fn lose_power(disk: &mut MemDisk, left: Left, rng: &mut Rng) {
         }
         (Left::Nothing | Left::Half | Left::All, _) => 0,
     });
+}
+
+/// Whose session this is: hosts make the first and the last byte of its name from their number and their kind.
+fn peer_name(run: &Running, id: PeerId) -> String {
+    let session = run.by_session.iter().find(|(_, other)| **other == id).map(|(session, _)| session.0);
+    match session {
+        Some(name) if name[15] == 1 => Who::Worker(usize::from(name[0])).to_string(),
+        Some(name) => Who::Client(usize::from(name[0])).to_string(),
+        None => format!("{id:?}"),
+    }
+}
+
+/// How a process ended, in words.
+pub(crate) fn died(power: Option<Left>) -> String {
+    match power {
+        None => "dies".to_owned(),
+        Some(left) => format!("loses power, its disk keeps {left:?} of what was not synced").to_lowercase(),
+    }
 }
 
 /// Notes what the index knows of the keys in a message.

@@ -2,6 +2,17 @@
 
 use sheaf_session::Micros;
 
+/// What is kept of a run beside its hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Show {
+    /// Nothing.
+    Nothing,
+    /// Every event and output of every machine.
+    All,
+    /// What somebody would tell of it.
+    Story,
+}
+
 /// A running hash over every line, and the lines themselves where they are kept.
 #[derive(Debug)]
 pub(crate) struct Trace {

@@ -161,6 +161,7 @@ impl WorkerHost {
             spooled: port.unacknowledged(),
         });
         env.trace.note(env.agenda.now(), &[self.number as u64], || format!("worker {} starts", self.number));
+        env.tell(self.who(), |_| Some(format!("starts, life {incarnation}")));
         #[cfg_attr(not(feature = "mutations"), expect(unused_mut, reason = "changed by a mutation only"))]
         let mut run = Running {
             machine,
@@ -187,6 +188,7 @@ impl WorkerHost {
         if let Some(conn) = run.line.conn {
             env.cut(conn);
         }
+        env.tell(self.who(), |_| Some(crate::router_host::died(power)));
         if let Some(left) = power {
             self.spool.crash(left, &mut env.rng);
             env.ledger.on_power_cut(self.number);
@@ -323,6 +325,7 @@ impl WorkerHost {
                 if let Event::Acknowledged(fences) = &event {
                     fences.iter().for_each(|fence| env.ledger.on_result_acknowledged(*fence));
                 }
+                env.tell(Who::Worker(self.number), |story| story.worker_event(&event));
                 env.trace.note(now, &[], || format!("worker {} <- {event:?}", self.number));
                 run.machine.handle(now, event);
             }
@@ -372,6 +375,7 @@ impl WorkerHost {
     fn on_output(&mut self, env: &mut Env, output: Output) {
         let now = env.now();
         let Some(run) = &mut self.run else { return };
+        env.tell(Who::Worker(self.number), |story| story.worker_output(&output));
         env.trace.note(now, &[], || format!("worker {} -> {output:?}", self.number));
         match output {
             Output::Start(assignments) => {

@@ -11,7 +11,8 @@ use crate::mutation::Planted;
 use crate::network::{Arrival, ConnId, End, Network};
 use crate::plan::{Break, Plan, Who};
 use crate::router_host::RouterHost;
-use crate::trace::Trace;
+use crate::story::Story;
+use crate::trace::{Show, Trace};
 use crate::worker_host::WorkerHost;
 
 /// A cluster and everything around it.
@@ -49,13 +50,14 @@ pub struct Outcome {
 const PATIENCE: Micros = Micros::from_secs(3_600);
 
 impl World {
-    /// A world as planned; `keep` its trace as text.
-    pub fn new(plan: &Plan, planted: Option<Planted>, keep: bool) -> Self {
+    /// A world as planned; `show`: what its outcome has as text.
+    pub fn new(plan: &Plan, planted: Option<Planted>, show: Show) -> Self {
         let mut env = Env {
             agenda: Agenda::new(),
             network: Network::new(plan.weather, plan.seed ^ 1),
             rng: Rng::new(plan.seed ^ 2),
-            trace: Trace::new(keep),
+            trace: Trace::new(show == Show::All),
+            story: (show == Show::Story).then(Story::default),
             ledger: Ledger::default(),
             ends: std::collections::BTreeMap::new(),
             cuts: Vec::new(),
@@ -104,14 +106,14 @@ impl World {
             let next = self.env.agenda.next();
             self.env.ledger.violate(format!("{steps} steps and no end; next: {next:?}"));
         }
-        let Env { trace, ledger, agenda, .. } = self.env;
+        let Env { trace, story, ledger, agenda, .. } = self.env;
         Outcome {
             hash: trace.hash(),
             ended: agenda.now(),
             steps,
             executed: ledger.executed,
             violations: ledger.violations().to_vec(),
-            lines: trace.lines().to_vec(),
+            lines: story.map_or_else(|| trace.lines().to_vec(), Story::into_lines),
         }
     }
 
@@ -217,6 +219,7 @@ impl World {
     }
 
     fn thaw(&mut self, who: Who) {
+        self.env.tell(who, |_| Some("goes on".to_owned()));
         self.freeze(who, false);
         let held = std::mem::take(&mut self.held);
         for (whose, conn, bytes) in held {
@@ -233,6 +236,7 @@ impl World {
 
     fn break_something(&mut self, one: Break) {
         self.env.trace.note(self.env.agenda.now(), &[], || format!("{one:?}"));
+        self.tell(one);
         if let Break::Crash { who, .. } | Break::Restore { who, .. } = one {
             self.held.retain(|(held, ..)| *held != who);
         }
@@ -262,7 +266,8 @@ impl World {
                     self.env.network.deafen(conn, End::Listener);
                 }
             }
-            Break::Leave { worker, away } => self.workers[worker].leave(&mut self.env, away),
+            Break::Leave { who: Who::Worker(number), away } => self.workers[number].leave(&mut self.env, away),
+            Break::Leave { who: Who::Router | Who::Client(_), .. } => {}
             Break::BackUp(who) => match who {
                 Who::Router => self.router.back_up(&mut self.env),
                 Who::Worker(number) => self.workers[number].back_up(),
@@ -282,6 +287,21 @@ impl World {
                 self.env.agenda.enter_in(time, Happening::Thaw(who, life));
             }
         }
+    }
+
+    fn tell(&mut self, one: Break) {
+        let (who, text) = match one {
+            Break::Crash { .. } => return,
+            Break::Cut(who) => (who, "connection is cut"),
+            Break::Deafen { who, host_end: true } => (who, "hears nothing any more"),
+            Break::Deafen { who, host_end: false } => (who, "is not heard any more"),
+            Break::Part { who, .. } => (who, "nothing passes between it and the router"),
+            Break::Freeze { who, .. } => (who, "stands still"),
+            Break::Leave { who, .. } => (who, "is told to leave"),
+            Break::BackUp(who) => (who, "disk is copied"),
+            Break::Restore { who, .. } => (who, "is put back to the copy of its disk"),
+        };
+        self.env.tell(who, |_| Some(text.to_owned()));
     }
 
     fn freeze(&mut self, who: Who, is_frozen: bool) {
