@@ -4,7 +4,6 @@
 //! read on for as long as a quote stays open. A record that is too long is one malformed row, over however many lines; a
 //! quote that nothing closes costs only the line that opened it: reading goes on with the next line.
 
-use std::io::Read;
 use std::path::Path;
 
 use bytes::Bytes;
@@ -305,13 +304,14 @@ impl Quotes {
 }
 
 /// Parses records as they stand. The parser takes a byte order mark off the front of whatever it is given, so it is given
-/// one to take: a row that begins with one keeps it, wherever a batch begins.
+/// one more to take: a row that begins with one keeps it, wherever a batch begins.
 fn parse(bytes: &[u8], delimiter: u8) -> Vec<ByteRecord> {
+    let marked = if bytes.starts_with(BOM) { [BOM, bytes].concat() } else { Vec::new() };
     let mut reader = ReaderBuilder::new()
         .has_headers(false)
         .flexible(true)
         .terminator(Terminator::Any(b'\n'))
         .delimiter(delimiter)
-        .from_reader(BOM.chain(bytes));
+        .from_reader(if marked.is_empty() { bytes } else { &marked });
     reader.byte_records().map_while(Result::ok).collect()
 }
