@@ -96,10 +96,8 @@ impl Ledger {
             self.rows_at.entry(lsn).or_default().extend(rows.clone());
             self.answers_for.entry(finished.key).or_default().extend(rows);
             *self.finished.entry(finished.key).or_default() |= ok;
-            if ok {
-                if lsn >= self.floor {
-                    self.answered.insert(finished.key, lsn);
-                }
+            if ok && lsn >= self.floor {
+                self.answered.insert(finished.key, lsn);
             }
             if ok && !self.reported_ok.contains(&finished.key) {
                 self.violate(format!("{:?} is finished with an answer that no worker gave", finished.key));

@@ -64,7 +64,7 @@ impl Oddities {
             come_and_go(&mut plan, rng);
         }
         match rng.below(200) {
-            0..=3 => crowd(&mut plan, rng),
+            0..=1 => crowd(&mut plan, rng),
             4 => huge_beside_small(&mut plan, rng),
             _ => {}
         }
@@ -136,7 +136,7 @@ fn come_and_go(plan: &mut Plan, rng: &mut Rng) {
 
 /// Very many tiny jobs.
 fn crowd(plan: &mut Plan, rng: &mut Rng) {
-    for number in 0..20 + rng.below(60) {
+    for number in 0..20 + rng.below(40) {
         let rows = (0..rng.below(3)).map(|n| Bytes::from(format!("row-tiny-{}", number % 7 + n))).collect();
         plan.clients.push(ClientPlan { rows, share: rng.chance(0.3), starts: soon(rng) });
     }
@@ -145,7 +145,7 @@ fn crowd(plan: &mut Plan, rng: &mut Rng) {
 /// One huge job beside a small one, and nothing breaks: the small one must not wait for the huge one.
 fn huge_beside_small(plan: &mut Plan, rng: &mut Rng) {
     let rows = |name: &str, count: u64| (0..count).map(|n| Bytes::from(format!("row-{name}-{n}"))).collect();
-    let huge = ClientPlan { rows: rows("huge", 3_000), share: false, starts: Micros(0) };
+    let huge = ClientPlan { rows: rows("huge", 1_000), share: false, starts: Micros(0) };
     let small = ClientPlan { rows: rows("small", 1 + rng.below(5)), share: false, starts: Micros(1_000_000) };
     let worker = WorkerPlan { slow: Micros(20_000), starts: Micros(10), clone_of: None, ..plan.workers[0] };
     (plan.clients, plan.workers, plan.breaks) = (vec![huge, small], vec![worker], Vec::new());
