@@ -39,6 +39,8 @@ pub(crate) struct Setup {
     pub grace: Duration,
     /// `--chaos` of every link.
     pub chaos: Option<String>,
+    /// Each peer dials an address of its own, which a packet filter hands to the router: see `family/net`.
+    pub doors: bool,
     /// More words for `sheaf up`.
     pub up: Vec<String>,
     /// More words for `sheaf run`.
@@ -199,13 +201,13 @@ impl Cluster {
                 command.arg(&setup.data).args(&setup.up);
             }
             Role::Worker(worker) => {
-                command.args(["worker", "--join", &self.addr, "--service", SERVICE]);
+                command.args(["worker", "--join", &self.addr_for(role), "--service", SERVICE]);
                 command.args(["--name", &format!("w{worker}"), "--data", &format!("worker-{worker}")]);
                 self.add_program(&mut command);
             }
             Role::Client => {
                 self.add_job(&mut command)?;
-                command.args(["--join", &self.addr]);
+                command.args(["--join", &self.addr_for(role)]);
             }
             Role::Alone => {
                 self.add_job(&mut command)?;
@@ -214,6 +216,10 @@ impl Cluster {
             }
         }
         Ok(command)
+    }
+
+    fn addr_for(&self, role: Role) -> String {
+        if self.setup.doors { self.addr.replace("127.0.0.1", door(role)) } else { self.addr.clone() }
     }
 
     fn add_job(&self, command: &mut Command) -> anyhow::Result<()> {
@@ -238,6 +244,15 @@ impl Cluster {
         if let Some(chaos) = &self.setup.chaos {
             command.args(["--chaos", chaos]);
         }
+    }
+}
+
+/// The address that a peer dials where each has its own.
+pub(crate) fn door(role: Role) -> &'static str {
+    match role {
+        Role::Router | Role::Alone => "127.0.0.1",
+        Role::Client => "127.0.0.9",
+        Role::Worker(worker) => ["127.0.0.10", "127.0.0.11", "127.0.0.12"][worker % 3],
     }
 }
 

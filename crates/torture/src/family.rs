@@ -7,7 +7,9 @@ use crate::cluster::Setup;
 use crate::report::Tally;
 use crate::seed::Rng;
 
+mod all;
 mod kill;
+pub(crate) mod net;
 mod poison;
 mod stop;
 
@@ -26,7 +28,7 @@ pub(crate) struct Family {
 }
 
 /// Every family, in the order in which they run.
-pub(crate) const FAMILIES: &[Family] = &[kill::FAMILY, stop::FAMILY, poison::FAMILY];
+pub(crate) const FAMILIES: &[Family] = &[kill::FAMILY, stop::FAMILY, poison::FAMILY, net::FAMILY, all::FAMILY];
 
 /// For families that need nothing.
 pub(crate) fn lacks_nothing() -> Option<String> {
@@ -35,9 +37,7 @@ pub(crate) fn lacks_nothing() -> Option<String> {
 
 /// What a round is given.
 pub(crate) struct Round {
-    /// Its number within the run, from 0. The plan of a round depends on its seed only, never on this.
-    pub seed: u64,
-    /// The round's own generator, begun from its seed.
+    /// The round's own generator, begun from its seed: the plan of a round depends on nothing else.
     pub rng: Rng,
     /// An empty directory, kept if the round fails.
     pub dir: PathBuf,
@@ -68,6 +68,7 @@ impl Round {
             pause_ms: 5,
             grace: Duration::from_secs(3),
             chaos: None,
+            doors: false,
             up: Vec::new(),
             run: Vec::new(),
         }

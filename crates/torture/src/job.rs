@@ -54,11 +54,6 @@ impl Job {
         Ok(check::executed(&self.rows, &self.ledger(cluster)?))
     }
 
-    /// Executions so far beyond the first of each row.
-    pub(crate) fn extra(&self, cluster: &Cluster) -> anyhow::Result<u64> {
-        Ok(check::extra_executions(&self.rows, &self.ledger(cluster)?))
-    }
-
     /// Waits until so many rows were executed. Says whether they were.
     pub(crate) fn wait_executed(&self, cluster: &Cluster, rows: u64, patience: Duration) -> anyhow::Result<bool> {
         wait_until(patience, || Ok(self.executed(cluster)? >= rows))

@@ -3,8 +3,6 @@
 //! `cargo xtask torture` builds and starts it. What it deliberately does not believe: anything that Sheaf says of itself,
 //! except where a claim ("so many rows are acknowledged") is what is put to the test.
 
-#![allow(dead_code, reason = "families are being added")]
-
 mod args;
 mod check;
 mod cluster;
@@ -44,6 +42,7 @@ fn main() -> ExitCode {
 fn command(words: &[String]) -> anyhow::Result<()> {
     match words.split_first() {
         Some((word, rest)) if word == "program" => program::main(rest),
+        Some((word, rest)) if word == "inside" => family::net::inside(rest),
         Some((word, [])) if word == "list" => {
             FAMILIES.iter().for_each(|family| println!("{:<8} {}", family.name, family.about));
             Ok(())
@@ -114,7 +113,6 @@ const FOREVER: Duration = Duration::from_secs(7 * 24 * 3_600);
 fn one_round(args: &Args, family: &Family, seed: u64, until: Instant, faults_left: u64) -> anyhow::Result<Tally> {
     let dir = fresh_dir(args, family, seed)?;
     let mut round = Round {
-        seed,
         rng: Rng::new(seed),
         dir: dir.clone(),
         sheaf: args.sheaf.clone(),

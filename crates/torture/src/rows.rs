@@ -39,10 +39,6 @@ impl Rows {
         self.bodies.len() as u64
     }
 
-    pub(crate) fn bodies(&self) -> &[String] {
-        &self.bodies
-    }
-
     /// Digest by row number.
     pub(crate) fn digests(&self) -> BTreeMap<u64, &str> {
         (1..).zip(self.digests.iter().map(String::as_str)).collect()

@@ -18,7 +18,7 @@ pub(super) const FAMILY: Family = Family {
     name: "kill",
     about: "kill -9 of router, workers, client and of all at once, at random and during start-up",
     lacks: lacks_nothing,
-    short: Duration::from_secs(35),
+    short: Duration::from_secs(30),
     round,
 };
 
