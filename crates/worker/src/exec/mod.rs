@@ -3,6 +3,7 @@
 //! Invariants: every started attempt ends exactly once, killed or not; an executor starts what it is told to, the
 //! worker machine bounds how many; memory per attempt is bounded whatever the program writes.
 
+mod flight;
 mod life;
 mod line;
 mod pipes;
