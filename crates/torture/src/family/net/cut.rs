@@ -95,7 +95,8 @@ fn cuts(round: &mut Round) -> anyhow::Result<()> {
 /// Cuts somebody off for a while. Returns the executions that this excuses.
 fn cut(rng: &mut Rng, cluster: &mut Cluster, job: &mut Job, grace: Duration) -> anyhow::Result<u64> {
     let all = [Role::Client, Role::Worker(0), Role::Worker(1)];
-    let who: &[Role] = rng.pick(&[&all[..1], &all[1..2], &all[..], &all[..], &all[..]]);
+    let parts: [&[Role]; 5] = [&all[..1], &all[1..2], &all, &all, &all];
+    let who = *rng.pick(&parts);
     let way = match rng.between(0, 8) {
         0 | 1 => Way::Both,
         2 => Way::ToRouter,
