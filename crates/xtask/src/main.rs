@@ -19,6 +19,10 @@ cargo xtask ci                 format, clippy, tidy, tests, simulated seeds, doc
 cargo xtask tidy               the rules that clippy does not know
 cargo xtask sim [--seeds N | --seed S] [--mutate NAME|list] [--trace]
                                simulate N clusters, or that of seed S, perhaps with a rule removed, perhaps showing all
+cargo xtask sim --scenario NAME|PATH
+                               one cluster as its file has it: its story, and where that is another than the file's
+cargo xtask sim --seed S --as-scenario
+                               a seed as a scenario; one that fails is made as small as it can be
 cargo xtask torture [--family F] [--seed S] [--minutes M | --cycles N | --rounds N]
                                hurt real processes: every family for a short time, or one, or longer
 cargo xtask fuzz [--target T] [--inputs N | --minutes M] [--seed S] [--input FILE]

@@ -44,11 +44,11 @@ fn check(args: &[String]) -> anyhow::Result<()> {
     let mut left = args.iter().map(String::as_str);
     while let Some(option) = left.next() {
         let known = match option {
-            "--trace" => true,
-            "--seeds" | "--seed" | "--mutate" => left.next().is_some(),
+            "--trace" | "--as-scenario" => true,
+            "--seeds" | "--seed" | "--mutate" | "--scenario" => left.next().is_some(),
             _ => false,
         };
-        ensure!(known, "`{option}`: say --seeds N, --seed S, --mutate NAME|list or --trace");
+        ensure!(known, "`{option}`: say --seeds N, --seed S, --scenario NAME|PATH, --as-scenario, --mutate NAME|list or --trace");
     }
     Ok(())
 }
@@ -74,5 +74,7 @@ mod tests {
         assert!(arguments(&words("--sedes 10")).is_err());
         assert!(arguments(&words("--seeds")).is_err());
         assert!(arguments(&words("--seed 7 --trace")).is_ok());
+        assert!(arguments(&words("--seed 7 --as-scenario")).is_ok());
+        assert!(arguments(&words("--scenario")).is_err());
     }
 }
