@@ -37,6 +37,7 @@ pub(crate) struct WorkerHost {
     lied: Option<Micros>,
     /// Leaving: so long until it is back.
     away: Option<Micros>,
+    has_left: bool,
     /// How often the router would not have it: another goes by its name, or it has gone back in time.
     refusals: u32,
 }
@@ -82,6 +83,7 @@ impl WorkerHost {
             life: 0,
             lied: None,
             away: None,
+            has_left: false,
             refusals: 0,
         }
     }
@@ -104,7 +106,7 @@ impl WorkerHost {
         let now = env.now();
         let Some(run) = &mut self.run else { return };
         run.machine.handle(now, Event::Stop);
-        self.away = Some(away);
+        (self.away, self.has_left) = (Some(away), true);
         self.drive(env);
     }
 
@@ -343,7 +345,9 @@ impl WorkerHost {
     }
 
     fn on_over(&mut self, env: &mut Env, over: &Over) {
-        if let Some(away) = self.away.filter(|_| *over == Over::Ended) {
+        // One that died as it left is, for its router, still leaving: its next life is seen off, and must start once more.
+        let leaves = self.away.or(self.has_left.then_some(PAUSE));
+        if let Some(away) = leaves.filter(|_| *over == Over::Ended) {
             self.crash(env, None);
             return env.agenda.enter_in(away, Happening::Start(self.who()));
         }
