@@ -4,6 +4,7 @@ mod actor;
 mod garbage;
 #[cfg(feature = "mutations")]
 mod mutations;
+mod packets;
 mod property;
 mod stories;
 mod world;
