@@ -14,8 +14,10 @@ pub(super) struct Filter {
 const DESCRIPTOR: usize = <BinaryFuse8 as DmaSerializable>::DESCRIPTOR_LEN;
 
 impl Filter {
-    /// Of keys in ascending order, repeated ones allowed.
+    /// Of keys in any order, repeated ones allowed. They come sorted, unless a file that is merged lies in all its
+    /// checksums: then the crate that builds the filter must not see two of a kind either.
     pub(super) fn build(mut prefixes: Vec<u64>) -> Self {
+        prefixes.sort_unstable();
         prefixes.dedup();
         // It can fail, with a chance that nobody has met; an index without filter is slower, not wrong.
         let Ok(filter) = BinaryFuse8::try_from(&prefixes) else { return Self { bytes: Vec::new() } };

@@ -123,3 +123,14 @@ fn a_broken_file_is_missing_and_rebuilt() {
 fn tiers_with(disk: &mut MemDisk, all: &[Posting], span: Span) {
     build(disk, span, &mut all.to_vec()).unwrap();
 }
+
+/// A fuzzed file whose entries stood in no order, under good checksums, stopped the merge with a panic.
+#[test]
+fn a_filter_takes_keys_in_any_order_and_more_than_once() {
+    let filter = super::filter::Filter::build(vec![9, 1, 9, 5, 1]);
+    for n in [1_u64, 5, 9] {
+        let mut key = [0; 16];
+        key[..8].copy_from_slice(&n.to_be_bytes());
+        assert!(filter.may_hold(&key));
+    }
+}
