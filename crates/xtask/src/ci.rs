@@ -19,6 +19,13 @@ struct Step {
     action: Action,
 }
 
+/// What is on this machine besides Rust; without it the step is done otherwise, or left out and said to be.
+#[derive(Clone, Copy, Default)]
+struct Tools {
+    nextest: bool,
+    deny: bool,
+}
+
 enum Action {
     Cargo { env: Option<(&'static str, &'static str)>, args: Vec<String> },
     Tidy,
@@ -30,7 +37,8 @@ enum Action {
 /// # Errors
 /// At the first step that fails, with the command that repeats it.
 pub(crate) fn run() -> anyhow::Result<()> {
-    let steps = steps(&workspace::crates()?, has_nextest(), sim::exists()?);
+    let tools = Tools { nextest: has("nextest"), deny: has("deny") };
+    let steps = steps(&workspace::crates()?, tools, sim::exists()?);
     let mut done = Vec::new();
     for step in &steps {
         eprintln!("\n── {} ── {}", step.name, step.action.shown());
@@ -47,16 +55,19 @@ pub(crate) fn run() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn steps(crates: &[Crate], nextest: bool, simulator: bool) -> Vec<Step> {
+fn steps(crates: &[Crate], tools: Tools, simulator: bool) -> Vec<Step> {
     let clippy = "clippy --workspace --all-targets -- -D warnings";
     vec![
         Step::cargo("format", "fmt --all -- --check"),
         Step { name: "tidy", action: Action::Tidy },
         Step::cargo("clippy", clippy),
         clippy_mutations(crates),
-        Step::cargo("tests", test_command(nextest)),
+        Step::cargo("tests", test_command(tools.nextest)),
         Step::cargo("doc tests", "test --workspace --doc"),
         simulated_seeds(simulator),
+        Step::cargo("fuzz", "xtask fuzz"),
+        Step::cargo("torture", "xtask torture"),
+        dependencies(tools.deny),
         Step {
             name: "docs",
             action: Action::Cargo {
@@ -93,9 +104,18 @@ fn simulated_seeds(simulator: bool) -> Step {
     Step { name: "simulated seeds", action }
 }
 
-fn has_nextest() -> bool {
+/// What we depend on, as far as that can be judged without a network: advisories are not.
+fn dependencies(deny: bool) -> Step {
+    let name = "dependencies";
+    if deny {
+        return Step::cargo(name, "deny --offline check bans licenses sources");
+    }
+    Step { name, action: Action::Skip("cargo-deny is not installed: `cargo install cargo-deny --locked`") }
+}
+
+fn has(tool: &str) -> bool {
     let mut probe = workspace::cargo();
-    probe.args(["nextest", "--version"]).stdout(Stdio::null()).stderr(Stdio::null());
+    probe.args([tool, "--version"]).stdout(Stdio::null()).stderr(Stdio::null());
     probe.status().is_ok_and(|status| status.success())
 }
 
@@ -151,8 +171,8 @@ fn cargo(env: Option<(&str, &str)>, args: &[String]) -> anyhow::Result<()> {
 mod tests {
     use super::*;
 
-    fn shown(crates: &[Crate], nextest: bool, simulator: bool) -> Vec<String> {
-        steps(crates, nextest, simulator).iter().map(|step| step.action.shown()).collect()
+    fn shown(crates: &[Crate], tools: Tools, simulator: bool) -> Vec<String> {
+        steps(crates, tools, simulator).iter().map(|step| step.action.shown()).collect()
     }
 
     #[test]
@@ -160,17 +180,27 @@ mod tests {
         let roles = Crate { package: "sheaf-roles".into(), features: vec!["mutations".into()], ..Crate::default() };
         let net = Crate { package: "sheaf-net".into(), ..Crate::default() };
         let line = "cargo clippy -p sheaf-roles --features sheaf-roles/mutations --all-targets -- -D warnings";
-        assert!(shown(&[roles, net], true, true).contains(&line.to_owned()));
+        assert!(shown(&[roles, net], Tools::default(), true).contains(&line.to_owned()));
     }
 
     #[test]
     fn a_missing_simulator_is_said_loudly_and_a_present_one_is_run() {
-        assert!(shown(&[], true, false).iter().any(|line| line.starts_with("LEFT OUT: there is no simulator")));
-        assert!(shown(&[], true, true).contains(&"cargo xtask sim --seeds 2000".to_owned()));
+        assert!(
+            shown(&[], Tools::default(), false).iter().any(|line| line.starts_with("LEFT OUT: there is no simulator"))
+        );
+        assert!(shown(&[], Tools::default(), true).contains(&"cargo xtask sim --seeds 2000".to_owned()));
     }
 
     #[test]
     fn nextest_is_no_condition() {
-        assert!(shown(&[], false, true).iter().any(|line| line.starts_with("cargo test --workspace --lib")));
+        assert!(shown(&[], Tools::default(), true).iter().any(|line| line.starts_with("cargo test --workspace --lib")));
+    }
+
+    #[test]
+    fn a_missing_judge_of_dependencies_is_said_loudly_and_a_present_one_is_asked() {
+        let with = Tools { deny: true, ..Tools::default() };
+        let is_missing = |line: &String| line.starts_with("LEFT OUT: cargo-deny");
+        assert!(shown(&[], Tools::default(), true).iter().any(is_missing));
+        assert!(shown(&[], with, true).iter().any(|line| line.starts_with("cargo deny")));
     }
 }

@@ -36,6 +36,17 @@ const EDITS_MAX: usize = 24;
 /// No file grows beyond.
 const FILE_MAX: usize = 32 << 10;
 
+/// How far a directory is from what the journal wrote: what can still be asked of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Harm {
+    /// Nothing happened.
+    None,
+    /// Files hold other bytes than were written, under their own names: what a sick disk does.
+    Rot,
+    /// Names lie, files are gone, or wrong frames check: what only hands can do. Names are proofs to the journal.
+    Forgery,
+}
+
 /// A script, read from its front; what is missing is zero.
 struct Script<'a>(&'a [u8]);
 
@@ -58,14 +69,18 @@ impl<'a> Script<'a> {
     }
 }
 
-/// Does to the disk what the script says; returns how many edits there were.
-pub(crate) fn apply(disk: &mut MemDisk, script: &[u8]) -> usize {
+/// Does to the disk what the script says.
+pub(crate) fn apply(disk: &mut MemDisk, script: &[u8]) -> Harm {
     let mut script = Script(script);
-    let mut edits = 0;
-    while !script.0.is_empty() && edits < EDITS_MAX {
-        edits += 1;
+    let mut harm = Harm::None;
+    for _ in 0..EDITS_MAX {
+        if script.0.is_empty() {
+            break;
+        }
         let kind = script.byte() % KINDS;
-        let Some(name) = pick(disk, script.byte()) else { return edits };
+        let is_forged = matches!(kind, REMOVE | COPY | RENAME | SEAL_FRAME | SEAL_INDEX);
+        harm = harm.max(if is_forged { Harm::Forgery } else { Harm::Rot });
+        let Some(name) = pick(disk, script.byte()) else { break };
         let mut bytes = disk.content(&name).unwrap_or_default().to_vec();
         match kind {
             REMOVE => {
@@ -89,7 +104,7 @@ pub(crate) fn apply(disk: &mut MemDisk, script: &[u8]) -> usize {
         bytes.truncate(FILE_MAX);
         set(disk, &name, Some(&bytes));
     }
-    edits
+    harm
 }
 
 fn change(bytes: &mut Vec<u8>, kind: u8, name: &str, script: &mut Script<'_>) {

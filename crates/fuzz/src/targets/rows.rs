@@ -13,7 +13,7 @@ use crate::target::{Shape, Spec, Target, scale};
 
 pub(crate) const SPEC: Spec = Spec {
     name: "rows",
-    share: 10,
+    share: 5,
     words: &[
         b"\n",
         b"\r\n",

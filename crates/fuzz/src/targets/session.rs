@@ -14,7 +14,7 @@ use crate::target::{Shape, Spec, Target, scale};
 
 pub(crate) const SPEC: Spec = Spec {
     name: "session",
-    share: 20,
+    share: 25,
     words: &[
         &[0x0a, 0x10],
         &[0x09, 1, 0, 0, 0, 0, 0, 0, 0],
