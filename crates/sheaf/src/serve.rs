@@ -18,7 +18,12 @@ pub(crate) async fn up(args: UpArgs) -> Result<u8> {
         listen: Some(args.listen.clone()),
         grace: args.grace,
         faults: args.chaos.chaos,
-        limits: sheaf_server::Limits::default(),
+        limits: sheaf_server::Limits {
+            retention_ms: u64::try_from(args.retention.as_millis()).unwrap_or(u64::MAX),
+            journal_bytes_max: args.journal_max,
+            segment_bytes: args.segment_size,
+            ..sheaf_server::Limits::default()
+        },
     })
     .await?;
     if let Some(addr) = server.addr() {

@@ -49,6 +49,15 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
     Ok(bytes as u64)
 }
 
+/// Reads a size that a file of the journal can have.
+pub(crate) fn segment(text: &str) -> Result<u32, String> {
+    let bytes = size(text)?;
+    match u32::try_from(bytes) {
+        Ok(bytes) if bytes >= 64 << 10 => Ok(bytes),
+        _ => Err("a file of the journal has from 64KiB up to, but not, 4GiB".to_owned()),
+    }
+}
+
 /// Reads `40/s`, `100/m`, `5000/h`; a bare number is per second. The result is tasks per 1,000 seconds.
 pub(crate) fn rate(text: &str) -> Result<u64, String> {
     let (number, unit) = text.split_once('/').unwrap_or((text, "s"));
@@ -124,6 +133,8 @@ mod tests {
         assert_eq!(size("512k"), Ok(512 << 10));
         assert_eq!(size("12"), Ok(12));
         assert!(size("12 apples").is_err());
+        assert_eq!(segment("64KiB"), Ok(64 << 10));
+        assert!(segment("63KiB").is_err() && segment("4GiB").is_err());
     }
 
     #[test]

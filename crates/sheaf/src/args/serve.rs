@@ -21,6 +21,15 @@ pub(crate) struct UpArgs {
     /// Silence of a worker that never re-runs anything.
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = units::grace)]
     pub grace: Duration,
+    /// How long what is settled stays, to answer later jobs.
+    #[arg(long, value_name = "TIME", default_value = "30d", value_parser = units::duration)]
+    pub retention: Duration,
+    /// Bytes of journal past which what is settled leaves before its time.
+    #[arg(long, value_name = "SIZE", default_value = "32GiB", value_parser = units::size)]
+    pub journal_max: u64,
+    /// Bytes of one file of the journal; what leaves it leaves by files.
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = units::segment)]
+    pub segment_size: u32,
     #[command(flatten)]
     pub chaos: Chaos,
 }

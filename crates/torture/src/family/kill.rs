@@ -16,7 +16,7 @@ use crate::sink::Kind;
 
 pub(super) const FAMILY: Family = Family {
     name: "kill",
-    about: "kill -9 of router, workers, client and of all at once, at random and during start-up",
+    about: "kill -9 of router, workers, client and of all at once, at random and during start-up, rotation, compaction and recovery",
     lacks: lacks_nothing,
     short: Duration::from_secs(30),
     round,
@@ -31,6 +31,9 @@ const ROWS: u64 = 1_200;
 /// A task that saw so many deaths of its worker fails, with them as evidence.
 const DEATHS: u64 = 3;
 
+/// A journal that is always being sealed and compacted: kills meet rotation, compaction, and recovery from many files.
+const SMALL: &[&str] = &["--segment-size", "64KiB", "--retention", "1s"];
+
 fn round(round: &mut Round) -> anyhow::Result<()> {
     match round.rng.between(0, 10) {
         0..7 => cluster(round),
@@ -41,7 +44,9 @@ fn round(round: &mut Round) -> anyhow::Result<()> {
 
 fn setup(round: &mut Round) -> Setup {
     let pause_ms = *round.rng.pick(&[0, 2, 20, 60]);
-    Setup { grace: Duration::from_secs(60), pause_ms, ..round.setup() }
+    let up = if round.rng.chance(50) { SMALL } else { &[] };
+    let up = up.iter().map(|word| (*word).to_owned()).collect();
+    Setup { grace: Duration::from_secs(60), pause_ms, up, ..round.setup() }
 }
 
 /// Four processes are killed in turn and together while one job after another goes through.
