@@ -11,6 +11,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use sheaf_task::{KeySecret, RouterId};
 
@@ -117,6 +118,11 @@ fn sync_names(dir: &Path, count: usize) -> Result<(), DataDirError> {
     Ok(())
 }
 
+/// How long a lock is waited for. A process that was killed while it started another leaves its lock to that one until
+/// it has become another program, a moment later: the same command must work again at once.
+const LOCK_WAIT: Duration = Duration::from_millis(500);
+const LOCK_LOOK: Duration = Duration::from_millis(10);
+
 fn lock(dir: &Path) -> Result<File, DataDirError> {
     let path = dir.join("lock");
     let file = OpenOptions::new()
@@ -126,10 +132,14 @@ fn lock(dir: &Path) -> Result<File, DataDirError> {
         .write(true)
         .open(&path)
         .map_err(io_error("open", &path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(DataDirError::InUse { path: dir.to_owned() }),
-        Err(TryLockError::Error(error)) => Err(DataDirError::Io { act: "lock", path, error }),
+    let until = Instant::now() + LOCK_WAIT;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < until => std::thread::sleep(LOCK_LOOK),
+            Err(TryLockError::WouldBlock) => return Err(DataDirError::InUse { path: dir.to_owned() }),
+            Err(TryLockError::Error(error)) => return Err(DataDirError::Io { act: "lock", path, error }),
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use sheaf_task::JobId;
 
@@ -190,13 +191,22 @@ fn make_state_dir(dir: &Path, of_table: bool) -> Result<Vec<PathBuf>, SinkError>
     Ok(made)
 }
 
+/// How long a lock is waited for. A process that was killed while it started another leaves its lock to that one until
+/// it has become another program, a moment later: the same command must work again at once.
+const LOCK_WAIT: Duration = Duration::from_millis(500);
+const LOCK_LOOK: Duration = Duration::from_millis(10);
+
 fn lock(dir: &Path, sink: &Path) -> Result<File, SinkError> {
     let path = dir.join("lock");
     let open = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
     let file = open.map_err(io_error("write", &path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(SinkError::InUse { path: sink.to_owned() }),
-        Err(TryLockError::Error(error)) => Err(io_error("lock", &path)(error)),
+    let until = Instant::now() + LOCK_WAIT;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < until => std::thread::sleep(LOCK_LOOK),
+            Err(TryLockError::WouldBlock) => return Err(SinkError::InUse { path: sink.to_owned() }),
+            Err(TryLockError::Error(error)) => return Err(io_error("lock", &path)(error)),
+        }
     }
 }

@@ -11,6 +11,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use sheaf_task::WorkerId;
 
@@ -36,14 +37,23 @@ impl WorkerDir {
     }
 }
 
+/// How long a lock is waited for. A process that was killed while it started another leaves its lock to that one until
+/// it has become another program, a moment later: the same command must work again at once.
+const LOCK_WAIT: Duration = Duration::from_millis(500);
+const LOCK_LOOK: Duration = Duration::from_millis(10);
+
 fn lock(dir: &Path) -> Result<File, SpoolError> {
     let path = dir.join("lock");
     let opened = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
     let file = opened.map_err(failed("open", &path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(SpoolError::InUse { path: dir.to_owned() }),
-        Err(TryLockError::Error(error)) => Err(SpoolError::Io { act: "lock", path, error }),
+    let until = Instant::now() + LOCK_WAIT;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < until => std::thread::sleep(LOCK_LOOK),
+            Err(TryLockError::WouldBlock) => return Err(SpoolError::InUse { path: dir.to_owned() }),
+            Err(TryLockError::Error(error)) => return Err(SpoolError::Io { act: "lock", path, error }),
+        }
     }
 }
 
@@ -145,5 +155,18 @@ mod tests {
             }
             fs::write(&path, good).unwrap();
         }
+    }
+
+    /// A worker that was killed in the moment in which it started its keeper left its lock to that one, and the same
+    /// command, repeated at once, was refused.
+    #[test]
+    fn a_lock_that_is_about_to_be_freed_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = WorkerDir::open(dir.path()).unwrap();
+        std::thread::scope(|scope| {
+            let again = scope.spawn(|| WorkerDir::open(dir.path()));
+            drop(first);
+            assert!(again.join().unwrap().is_ok());
+        });
     }
 }
