@@ -4,8 +4,8 @@
 use bytes::Bytes;
 
 use crate::{
-    Body, Config, Delivery, Event, Faults, Full, Input, Kind, Lane, Micros, MsgId, Outgoing, Output, Session,
-    SessionId, Side,
+    Body, CloseReason, Config, Delivery, Event, Faults, Full, How, Input, Kind, Lane, Micros, MsgId, Outgoing, Output,
+    Refusal, Session, SessionId, Side, refuse,
 };
 
 /// One side, with what it wanted to be done.
@@ -14,12 +14,13 @@ struct Peer {
     sent: Vec<Bytes>,
     events: Vec<Event>,
     delivered: Vec<Delivery>,
+    closed: Vec<CloseReason>,
 }
 
 impl Peer {
     fn new(side: Side, config: Config) -> Peer {
         let session = Session::new(config, side, SessionId([7; 16]), 1);
-        Peer { session, sent: Vec::new(), events: Vec::new(), delivered: Vec::new() }
+        Peer { session, sent: Vec::new(), events: Vec::new(), delivered: Vec::new(), closed: Vec::new() }
     }
 
     /// Takes all, and gives what is to be sent. Commits nothing.
@@ -31,7 +32,8 @@ impl Peer {
                 Output::Deliver(delivery) => self.delivered.push(delivery),
                 Output::Persist(ticket, _) => self.session.feed(now, Input::Persisted(ticket)).unwrap(),
                 Output::Wait(_) => return std::mem::take(&mut self.sent),
-                Output::Need(_) | Output::Close(_) => {}
+                Output::Close(why) => self.closed.push(why),
+                Output::Need(_) => {}
             }
         }
     }
@@ -228,4 +230,87 @@ fn a_delayed_packet_leaves_at_the_time_that_the_session_named() {
     assert!(Micros::ZERO < due && due <= Micros::from_ms(51), "{due:?}");
     session.feed(due, Input::Tick).unwrap();
     assert!(matches!(session.take(due), Output::Transmit(_)), "the greeting leaves");
+}
+
+#[test]
+fn a_probe_leaves_out_what_the_peer_holds_above_a_gap() {
+    let mut peers = greeted(both(&Config { lossy: true, ..Config::default() }));
+    let mut packets: Vec<Bytes> = Vec::new();
+    for _ in 0..5 {
+        peers[0].say(Micros::ZERO, 4_000).unwrap();
+        packets.extend(peers[0].take(Micros::ZERO));
+    }
+    packets.remove(1);
+    peers[1].hear(Micros::ZERO, packets);
+    let answers = peers[1].take(Micros::ZERO);
+    peers[0].hear(Micros::ZERO, answers);
+    // From here on all that the sender says vanishes, and so does every answer.
+    let mut again = peers[0].take(Micros::ZERO);
+    for step in 1..40 {
+        let now = Micros::from_ms(step * 100);
+        peers[0].session.feed(now, Input::Tick).unwrap();
+        again.extend(peers[0].take(now));
+    }
+    let long: Vec<usize> = again.iter().map(Bytes::len).filter(|len| *len > 3_000).collect();
+    assert!(long.len() > 2 && long.iter().all(|len| *len < 5_000), "only the second message is probed for: {long:?}");
+}
+
+#[test]
+fn an_ordered_connection_on_which_nothing_moves_is_dropped() {
+    let mut peers = greeted(both(&Config::default()));
+    peers[0].say(Micros::ZERO, 10).unwrap();
+    assert!(!peers[0].take(Micros::ZERO).is_empty(), "and it is lost");
+    for step in 1..25 {
+        let now = Micros::from_ms(step * 500);
+        peers[1].session.feed(now, Input::Tick).unwrap();
+        let beats = peers[1].take(now);
+        peers[0].session.feed(now, Input::Tick).unwrap();
+        peers[0].hear(now, beats);
+        peers[0].take(now);
+    }
+    assert_eq!(peers[0].closed, [CloseReason::Stalled], "it is heard, so it is not dead");
+}
+
+#[test]
+fn a_refusal_is_told_and_costs_the_connection() {
+    let mut dialer = Peer::new(Side::Dialer, Config::default());
+    dialer.session.feed(Micros::ZERO, Input::Connected { conn: 1 }).unwrap();
+    dialer.take(Micros::ZERO);
+    dialer.hear(Micros::ZERO, vec![refuse(1, Refusal::Busy)]);
+    dialer.take(Micros::ZERO);
+    assert_eq!(dialer.events, [Event::Refused(Refusal::Busy)]);
+    assert_eq!(dialer.closed, [CloseReason::Refused(Refusal::Busy)]);
+}
+
+#[test]
+fn a_session_that_is_closed_now_takes_its_peer_along() {
+    let mut peers = greeted(both(&Config::default()));
+    peers[1].say(Micros::ZERO, 10).unwrap();
+    peers[0].session.close(Micros::ZERO, How::Now);
+    let last = peers[0].take(Micros::ZERO);
+    peers[1].hear(Micros::ZERO, last);
+    peers[1].take(Micros::ZERO);
+    assert!(peers.iter().all(|peer| peer.session.status().ended));
+}
+
+#[test]
+fn a_full_outbox_has_room_again_when_its_bytes_are_half_gone() {
+    let mut peers = greeted([
+        Config { boot: 1, outbox_bytes_max: 100, ..Config::default() },
+        Config { boot: 2, ..Config::default() },
+    ]);
+    for len in [30, 30, 40] {
+        peers[0].say(Micros::ZERO, len).unwrap();
+    }
+    assert_eq!(peers[0].say(Micros::ZERO, 1), Err(Full::Bytes { max: 100 }));
+    talk(&mut peers, Micros::ZERO);
+    let has_room = |peer: &Peer| peer.events.contains(&Event::Room { lane: Lane::Bulk });
+    for (commits, room) in [(0, false), (1, true)] {
+        let place = peers[1].delivered[commits].place;
+        let now = Micros::from_ms(100 * (commits as u64 + 1));
+        peers[1].session.commit(now, place);
+        peers[1].session.flush(now);
+        talk(&mut peers, now);
+        assert_eq!(has_room(&peers[0]), room, "after {} commits", commits + 1);
+    }
 }

@@ -267,6 +267,7 @@ fn restored() -> World {
 fn a_restored_backup_is_an_event_and_loses_nothing_that_it_holds() {
     let mut world = restored();
     assert!(world.verdicts(0).contains(&Verdict::Fork), "{:?}", world.verdicts(0));
+    assert!(world.diverged(0), "a fork is never expected");
     world.settle();
     assert_eq!(world.actors[1].effects(true).count(), 5 + 3 + 6);
     sound(&world);
