@@ -27,6 +27,10 @@ use super::{COOKIE, limit};
 const SWEEP_EVERY: Duration = Duration::from_millis(50);
 const SWEEP_LAST: Duration = Duration::from_secs(1);
 
+/// Looks for what a dead keeper left running, and the pause between two: a second in all. More: it is reported.
+const ORPHAN_LOOKS_MAX: u32 = 200;
+const ORPHAN_LOOK: Duration = Duration::from_millis(5);
+
 /// The keeper's whole life. Its standard input is the socket to the worker; call this before anything else in `main`.
 /// Or the short life of a stage between the keeper and a program with a memory limit: see `limit`.
 pub fn main() -> ExitCode {
@@ -279,16 +283,31 @@ fn children() -> Vec<Pid> {
         .collect()
 }
 
-/// What a keeper that died left running, known by its cookie. Called by the worker, which survives it.
+/// What a keeper that died left running, known by its cookie. Called by the worker, which survives it. What is forked
+/// during one look is found by the next: the last look finds nothing.
 pub(super) fn end_orphans_of(keeper: u32) {
-    let Ok(entries) = fs::read_dir("/proc") else { return };
+    for _ in 0..ORPHAN_LOOKS_MAX {
+        if !end_orphans_seen(keeper) {
+            return;
+        }
+        thread::sleep(ORPHAN_LOOK);
+    }
+    tracing::error!(keeper, "what a dead keeper left behind forks faster than it can be ended");
+}
+
+/// Says whether there was any.
+fn end_orphans_seen(keeper: u32) -> bool {
+    let Ok(entries) = fs::read_dir("/proc") else { return false };
     let pids = entries.flatten().filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?));
+    let mut seen = false;
     for pid in pids.filter(|pid| cookie_of(*pid, keeper).is_some()) {
+        seen = true;
         match rustix::process::kill_process(pid, Signal::KILL) {
             Ok(()) | Err(rustix::io::Errno::SRCH) => {}
             Err(error) => tracing::error!(%error, pid = pid.as_raw_pid(), "cannot end what a dead keeper left behind"),
         }
     }
+    seen
 }
 
 /// The attempt of that keeper which a process was started for, by its environment.
