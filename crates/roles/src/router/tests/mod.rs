@@ -45,6 +45,8 @@ stories! {
     restart_keeps_running_tasks
     workers_new_life
     stale_attempts
+    end_on_record_is_not_waited_for
+    old_report_of_death
     recall
     balance_and_lies
     garbage_quarantine
