@@ -18,7 +18,7 @@ use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, oneshot};
 
 use super::KeeperCommand;
-use super::process::end_orphans_of;
+use super::process::{end_orphans_of, end_orphans_of_the_dead};
 use super::wire::{self, End, Header, PIPES_MAX, REPLY};
 
 /// Requests waiting to be written to the keeper's socket; an attempt waits for room.
@@ -129,6 +129,7 @@ pub(crate) struct KeeperSlot {
 impl KeeperSlot {
     /// Starts the first keeper.
     pub(crate) fn start(command: KeeperCommand) -> io::Result<Self> {
+        end_orphans_of_the_dead();
         let keeper = Keeper::start(&command)?;
         raise_descriptor_limit();
         Ok(Self { command: Arc::new(command), current: Arc::new(Mutex::new(Some(keeper))) })

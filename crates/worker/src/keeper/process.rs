@@ -297,25 +297,47 @@ pub(super) fn end_orphans_of(keeper: u32) {
 
 /// Says whether there was any.
 fn end_orphans_seen(keeper: u32) -> bool {
-    let Ok(entries) = fs::read_dir("/proc") else { return false };
-    let pids = entries.flatten().filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?));
-    let mut seen = false;
-    for pid in pids.filter(|pid| cookie_of(*pid, keeper).is_some()) {
-        seen = true;
-        match rustix::process::kill_process(pid, Signal::KILL) {
-            Ok(()) | Err(rustix::io::Errno::SRCH) => {}
-            Err(error) => tracing::error!(%error, pid = pid.as_raw_pid(), "cannot end what a dead keeper left behind"),
-        }
+    let orphans: Vec<Pid> = processes().filter(|pid| cookie_of(*pid, keeper).is_some()).collect();
+    orphans.iter().for_each(|pid| end_orphan(*pid));
+    !orphans.is_empty()
+}
+
+/// Ends what was left running by a keeper that died together with its worker: nobody was there to do it. Called when a
+/// worker starts. Pids mean something within one namespace only: what runs in another is not touched.
+pub(super) fn end_orphans_of_the_dead() {
+    let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/pid"));
+    let Ok(ours) = namespace("self") else { return };
+    let is_near = |pid: &Pid| namespace(&pid.as_raw_pid().to_string()).is_ok_and(|theirs| theirs == ours);
+    let is_orphan = |pid: &Pid| {
+        cookie(*pid).is_some_and(|(keeper, _)| !fs::exists(format!("/proc/{keeper}")).unwrap_or(true)) && is_near(pid)
+    };
+    processes().filter(is_orphan).for_each(end_orphan);
+}
+
+fn processes() -> impl Iterator<Item = Pid> {
+    let entries = fs::read_dir("/proc").into_iter().flatten();
+    entries.flatten().filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?))
+}
+
+fn end_orphan(pid: Pid) {
+    match rustix::process::kill_process(pid, Signal::KILL) {
+        Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+        Err(error) => tracing::error!(%error, pid = pid.as_raw_pid(), "cannot end what a dead keeper left behind"),
     }
-    seen
 }
 
 /// The attempt of that keeper which a process was started for, by its environment.
 fn cookie_of(pid: Pid, keeper: u32) -> Option<u64> {
+    cookie(pid).filter(|(of, _)| *of == keeper).map(|(_, id)| id)
+}
+
+/// The keeper that a process was started by, and the attempt that it was started for.
+fn cookie(pid: Pid) -> Option<(u32, u64)> {
     let environ = fs::read(format!("/proc/{}/environ", pid.as_raw_nonzero())).ok()?;
-    let prefix = format!("{COOKIE}={keeper}.");
+    let prefix = format!("{COOKIE}=");
     let value = environ.split(|byte| *byte == 0).find_map(|entry| entry.strip_prefix(prefix.as_bytes()))?;
-    std::str::from_utf8(value).ok()?.parse().ok()
+    let (keeper, id) = std::str::from_utf8(value).ok()?.split_once('.')?;
+    Some((keeper.parse().ok()?, id.parse().ok()?))
 }
 
 /// One header, with the pipes that came on it. Headers are written whole, so their pipes are on their first byte.
