@@ -1,5 +1,7 @@
 //! Every scenario of `testdata/scenarios`, whole stories compared. `UPDATE=1` records them anew.
 
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test is a shell, and fails by panic")]
+
 use std::path::{Path, PathBuf};
 
 use sheaf_sim::Scenario;
