@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use bytes::BytesMut;
+use bytes::Bytes;
 use sheaf_roles::router::{
     AssignItem, Config, Event, Generation, Inbound, KeyedRow, Limits, Lsn, Outbound, Output, PeerId, Router, Tag,
 };
@@ -52,7 +52,7 @@ struct World {
     /// The last place that each lane's messages had.
     places: u64,
     /// Payloads of records, as a journal would get them.
-    journal: BytesMut,
+    journal: Vec<u8>,
     written: Lsn,
     durable: Lsn,
     results: Vec<ResultItem>,
@@ -71,7 +71,7 @@ impl World {
             limits: Limits::default(),
         });
         router.start(NOW, Lsn(1));
-        let (events, journal, results) = (VecDeque::new(), BytesMut::new(), Vec::new());
+        let (events, journal, results) = (VecDeque::new(), Vec::new(), Vec::new());
         let mut world =
             Self { router, events, places: 0, journal, written: Lsn::NONE, durable: Lsn::NONE, results, delivered: 0 };
         world.events.extend([CLIENT, WORKER].map(|peer| Event::PeerUp { peer }));
@@ -149,7 +149,7 @@ fn job() -> JobSpec {
         name: "hot".to_owned(),
         service: "echo".to_owned(),
         revision: String::new(),
-        nonce: bytes::Bytes::new(),
+        nonce: Bytes::new(),
         cursor: 0,
         cursor_router: None,
         options: JobOptions { timeout_ms: 0, retries: 0, order: Order::Fifo, weight: 1, rate_millihertz: 0 },

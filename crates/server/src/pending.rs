@@ -1,6 +1,6 @@
 //! Records that the machine has emitted and the writer has not taken: the next batch of the group commit.
 
-use bytes::BytesMut;
+use bytes::Bytes;
 use sheaf_journal::Class;
 use sheaf_roles::router::{Lsn, Record};
 
@@ -12,7 +12,7 @@ use crate::writer::Append;
 pub(crate) struct Pending {
     /// LSN of the first record in `buffer`.
     first: Lsn,
-    buffer: BytesMut,
+    buffer: Vec<u8>,
     marks: Vec<(u8, u32)>,
     /// Some of them are new work.
     has_intake: bool,
@@ -26,7 +26,7 @@ const BATCH_BYTES_MAX: usize = 1 << 30;
 impl Pending {
     /// Nothing yet; the next record is `next`.
     pub(crate) fn new(next: Lsn) -> Self {
-        Self { first: next, buffer: BytesMut::new(), marks: Vec::new(), has_intake: false, is_writing: false }
+        Self { first: next, buffer: Vec::new(), marks: Vec::new(), has_intake: false, is_writing: false }
     }
 
     /// Bytes that wait.
@@ -53,7 +53,9 @@ impl Pending {
         let first = self.first.0;
         self.first = Lsn(first + marks.len() as u64);
         let class = if std::mem::take(&mut self.has_intake) { Class::Intake } else { Class::Upkeep };
-        let batch = Batch { first, buffer: self.buffer.split().freeze(), marks };
+        // The next batch may be as large: one allocation for all of its records.
+        let room = Vec::with_capacity(self.buffer.len());
+        let batch = Batch { first, buffer: Bytes::from(std::mem::replace(&mut self.buffer, room)), marks };
         Some(Append { batch, class })
     }
 

@@ -7,14 +7,13 @@
 
 mod answer;
 mod client;
-mod put;
 mod router;
 mod worker;
 
 use bytes::Bytes;
 use prost::Message;
-use put::{Put, Writer};
 
+use crate::put::{self, Put, Writer};
 use crate::wire;
 use crate::{
     Capacity, Class, Evidence, Failure, Fence, JobCounts, JobOptions, JobSpec, NAME_BYTES_MAX, Order, Outcome, Refusal,

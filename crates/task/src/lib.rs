@@ -10,6 +10,7 @@ mod key;
 mod limits;
 mod message;
 mod outcome;
+pub mod put;
 mod question;
 mod wire;
 

@@ -1,9 +1,10 @@
-//! Records to their wire forms and back. Bodies are copied once when encoded and not at all when decoded; any bytes
-//! decode to a record or an error.
+//! Records from their wire forms; `encode` writes them. Decoding copies no body, and any bytes decode to a record or an
+//! error.
 
-use bytes::{BufMut, Bytes};
+use bytes::Bytes;
 use prost::Message;
 use sheaf_session::{Receipt, SessionId};
+use sheaf_task::put::append;
 use sheaf_task::{Class, Evidence, Failure, JobCounts, JobId, JobOptions, Key, Order, Outcome, RowId, WorkerId};
 
 use super::event::Lsn;
@@ -67,11 +68,6 @@ pub enum RecordError {
     Field(&'static str),
 }
 
-fn id_in(bytes: [u8; 16]) -> Option<IdWire> {
-    let value = u128::from_be_bytes(bytes);
-    Some(IdWire { hi: (value >> 64) as u64, lo: value as u64 })
-}
-
 fn id_out(wire: Option<IdWire>) -> [u8; 16] {
     let wire = wire.unwrap_or_default();
     ((u128::from(wire.hi) << 64) | u128::from(wire.lo)).to_be_bytes()
@@ -101,34 +97,9 @@ impl Record {
         }
     }
 
-    /// Appends the payload to `buffer`, bodies copied once.
-    pub fn encode_into<B: BufMut>(&self, buffer: &mut B) {
-        match self {
-            Record::Opened(opened) => put(&opened_in(opened), buffer),
-            Record::Submitted(s) => put(&row_in(s.key, s.job, s.row, s.body.clone()), buffer),
-            Record::Joined(j) => put(&row_in(j.key, j.job, j.row, Bytes::new()), buffer),
-            Record::Cached(c) => put(&older_in(c.key, c.ok, c.len, c.finished, &c.delivery), buffer),
-            Record::Withdrawn(w) => put(&older_in(w.key, false, w.body_len, w.submitted, &w.delivery), buffer),
-            Record::Retried(r) => put(&older_in(r.key, false, r.body_len, r.submitted, &r.delivery), buffer),
-            Record::Ended(ended) => put(&ended_in(ended), buffer),
-            Record::Finished(finished) => put(&finished_in(finished), buffer),
-            Record::Registered(registered) => put(&worker_in(registered), buffer),
-            Record::Left { worker } => put(&WorkerWire { worker: id_in(worker.0), ..WorkerWire::default() }, buffer),
-            Record::Settled { job, counts } => put(&counts_in(*job, counts), buffer),
-            Record::Scanned { job } | Record::Cancelled { job } | Record::Resumed { job } => {
-                put(&counts_in(*job, &JobCounts::default()), buffer);
-            }
-            Record::Heard { session, receipt } => {
-                let receipt = Bytes::copy_from_slice(&receipt.to_bytes());
-                put(&SessionWire { session: id_in(session.0), receipt }, buffer);
-            }
-            Record::Unlisted { job, number } => {
-                put(&counts_in(*job, &JobCounts { last_number: *number, ..JobCounts::default() }), buffer);
-            }
-            Record::Forgotten { session } => {
-                put(&SessionWire { session: id_in(session.0), receipt: Bytes::new() }, buffer);
-            }
-        }
+    /// Appends the payload to `buffer`: bodies are copied once, and nothing is allocated but room.
+    pub fn encode_into(&self, buffer: &mut Vec<u8>) {
+        append(self, buffer);
     }
 
     /// Reads a payload of this kind; bodies are slices of it.
@@ -168,19 +139,6 @@ impl Record {
     }
 }
 
-#[expect(clippy::expect_used, reason = "a growing buffer has room")]
-fn put<M: Message, B: BufMut>(message: &M, buffer: &mut B) {
-    message.encode(buffer).expect("a growing buffer has room");
-}
-
-fn order_in(order: Order) -> u32 {
-    match order {
-        Order::Fifo => 1,
-        Order::Shortest => 2,
-        Order::Auto => 0,
-    }
-}
-
 fn order_out(order: u32) -> Result<Order, RecordError> {
     match order {
         0 => Ok(Order::Auto),
@@ -190,30 +148,9 @@ fn order_out(order: u32) -> Result<Order, RecordError> {
     }
 }
 
-fn class_in(class: Class) -> u32 {
-    Class::ALL.iter().position(|known| *known == class).map_or(0, |at| at as u32 + 1)
-}
-
 fn class_out(class: u32) -> Result<Class, RecordError> {
     let at = (class as usize).checked_sub(1);
     at.and_then(|at| Class::ALL.get(at)).copied().ok_or(RecordError::Field("class"))
-}
-
-fn opened_in(opened: &Opened) -> OpenedWire {
-    let JobOptions { timeout_ms, retries, order, weight, rate_millihertz } = opened.options;
-    OpenedWire {
-        no: opened.no.0,
-        job: id_in(opened.job.0),
-        name: opened.name.clone(),
-        service: opened.service.clone(),
-        revision: opened.revision.clone(),
-        nonce: opened.nonce.clone(),
-        timeout_ms,
-        retries,
-        order: order_in(order),
-        weight,
-        rate_millihertz,
-    }
 }
 
 fn opened_out(wire: OpenedWire) -> Result<Opened, RecordError> {
@@ -228,20 +165,8 @@ fn opened_out(wire: OpenedWire) -> Result<Opened, RecordError> {
     Ok(Opened { no: JobNo(no), job: JobId(id_out(job)), name, service, revision, nonce, options })
 }
 
-fn row_in(key: Key, job: JobNo, row: RowId, body: Bytes) -> RowWire {
-    RowWire { key: id_in(key.0), job: job.0, row: id_in(row.0), body }
-}
-
-fn delivery_in(delivery: &Delivery) -> DeliveryWire {
-    DeliveryWire { job: delivery.job.0, row: id_in(delivery.row.0), number: delivery.number }
-}
-
 fn delivery_out(wire: DeliveryWire) -> Delivery {
     Delivery { job: JobNo(wire.job), row: RowId(id_out(wire.row)), number: wire.number }
-}
-
-fn older_in(key: Key, ok: bool, len: u32, lsn: Lsn, delivery: &Delivery) -> OlderWire {
-    OlderWire { key: id_in(key.0), ok, len, lsn: lsn.0, delivery: Some(delivery_in(delivery)) }
 }
 
 fn older_out(wire: OlderWire) -> Result<(Key, Lsn, u32, Delivery), RecordError> {
@@ -265,52 +190,16 @@ fn retried_out(wire: OlderWire) -> Result<Retried, RecordError> {
     Ok(Retried { key, submitted, body_len, delivery })
 }
 
-fn ended_in(ended: &Ended) -> EndedWire {
-    let Ended { key, job, class, attempt: (epoch, attempt), suspect, counts } = *ended;
-    EndedWire { key: id_in(key.0), class: class.map_or(0, class_in), suspect, counts, job: job.0, epoch, attempt }
-}
-
 fn ended_out(wire: EndedWire) -> Result<Ended, RecordError> {
     let class = if wire.class == 0 { None } else { Some(class_out(wire.class)?) };
     let EndedWire { key, class: _, suspect, counts, job, epoch, attempt } = wire;
     Ok(Ended { key: Key(id_out(key)), job: JobNo(job), class, attempt: (epoch, attempt), suspect, counts })
 }
 
-fn failure_in(failure: &Failure) -> FailureWire {
-    let Evidence { exit_code, signal, stderr, worker, deaths } = failure.evidence.clone();
-    FailureWire {
-        class: class_in(failure.class),
-        message: failure.message.clone(),
-        exit_code,
-        signal,
-        stderr,
-        worker,
-        deaths,
-    }
-}
-
 fn failure_out(wire: FailureWire) -> Result<Failure, RecordError> {
     let FailureWire { class, message, exit_code, signal, stderr, worker, deaths } = wire;
     let evidence = Evidence { exit_code, signal, stderr, worker, deaths };
     Ok(Failure { class: class_out(class)?, message, evidence })
-}
-
-fn finished_in(finished: &Finished) -> FinishedWire {
-    let (failure, body) = match &finished.outcome {
-        Outcome::Ok(body) => (None, body.clone()),
-        Outcome::Failed(failure) => (Some(failure_in(failure)), Bytes::new()),
-    };
-    FinishedWire {
-        key: id_in(finished.key.0),
-        submitted: finished.submitted.0,
-        body_len: finished.body_len,
-        attempts: finished.attempts,
-        worker: finished.worker.clone(),
-        ms: finished.ms,
-        deliveries: finished.deliveries.iter().map(delivery_in).collect(),
-        failure,
-        body,
-    }
 }
 
 fn finished_out(wire: FinishedWire) -> Result<Finished, RecordError> {
@@ -324,19 +213,9 @@ fn finished_out(wire: FinishedWire) -> Result<Finished, RecordError> {
     Ok(Finished { key, submitted: Lsn(submitted), body_len, attempts, worker, ms, outcome, deliveries })
 }
 
-fn worker_in(registered: &Registered) -> WorkerWire {
-    let Registered { worker, incarnation, name, services } = registered.clone();
-    WorkerWire { worker: id_in(worker.0), incarnation, name, services }
-}
-
 fn worker_out(wire: WorkerWire) -> Registered {
     let WorkerWire { worker, incarnation, name, services } = wire;
     Registered { worker: WorkerId(id_out(worker)), incarnation, name, services }
-}
-
-fn counts_in(job: JobNo, counts: &JobCounts) -> JobWire {
-    let JobCounts { submitted, ok, failed, open, running: _, cached, retried, last_number, settled } = *counts;
-    JobWire { job: job.0, settled, submitted, ok, failed, open, cached, retried, last_number }
 }
 
 fn counts_out(wire: &JobWire) -> JobCounts {

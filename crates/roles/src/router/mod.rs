@@ -15,6 +15,7 @@ mod balance;
 mod cancel;
 mod codec;
 mod deliver;
+mod encode;
 mod event;
 mod explain;
 mod jobs;

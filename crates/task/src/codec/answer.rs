@@ -1,7 +1,7 @@
 //! [`Answer`] and what it carries.
 
-use super::put::{Put, Writer};
 use super::{Result, all, id, number_of, numbered, required};
+use crate::put::{Put, Writer};
 use crate::wire::{self, AnswerKind, TaskStateKind};
 use crate::{
     Answer, DecodeError, FENCES_MAX, FailureRow, JobId, JobInfo, JobState, Key, RowId, TaskInfo, TaskState, Waiting,

@@ -1,7 +1,7 @@
 //! [`ToClient`] and what it carries.
 
-use super::put::{Put, Writer};
 use super::{Result, all, at_most, id, name, required};
+use crate::put::{Put, Writer};
 use crate::wire::{self, ToClientKind};
 use crate::{Answer, BATCH_ROWS_MAX, DecodeError, DeliveredRow, JobId, Key, RouterId, RowId, ToClient};
 

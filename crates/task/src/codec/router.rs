@@ -1,7 +1,7 @@
 //! [`ToRouter`] and what it carries.
 
-use super::put::{Put, Writer};
 use super::{Result, all, at_most, id, required};
+use crate::put::{Put, Writer};
 use crate::wire::{self, ToRouterKind};
 use crate::{
     BATCH_ROWS_MAX, DecodeError, FENCES_MAX, JobId, Key, Question, Registration, ResultItem, RowId, SubmitRow,

@@ -1,7 +1,7 @@
 //! [`ToWorker`] and what it carries.
 
-use super::put::{Put, Writer};
 use super::{Result, all, id, name, required};
+use crate::put::{Put, Writer};
 use crate::wire::{self, ToWorkerKind};
 use crate::{Assignment, BATCH_ROWS_MAX, DecodeError, FENCES_MAX, RouterId, ToWorker};
 

@@ -1,18 +1,19 @@
-//! Writing protobuf: a message says its fields once, first to be measured, then to be written into one allocation of
-//! exactly that size. No wire structs on this way, and so no copy of an id, a name or a body but the one into the buffer.
+//! Writing protobuf: a message says its fields, first to be measured, then to be written into one allocation of exactly
+//! that size. No wire structs on this way, and so no copy of an id, a name or a body but the one into the buffer.
 //!
-//! Field numbers are those of `wire`, which reads them; a test has `wire` write again what it has read, to the same bytes.
+//! Field numbers are those of the wire structs, which read them; a test has those write again what they have read, to the
+//! same bytes.
 
 use bytes::Bytes;
 
 /// A message that can be written.
-pub(super) trait Put {
+pub trait Put {
     /// Its fields, in order of their numbers.
     fn put(&self, to: &mut Writer);
 }
 
 /// The bytes of `message`.
-pub(super) fn encode(message: &impl Put) -> Bytes {
+pub fn encode(message: &impl Put) -> Bytes {
     let mut writer = Writer { out: Vec::new(), measured: 0, is_measuring: true };
     message.put(&mut writer);
     let len = writer.measured;
@@ -22,8 +23,16 @@ pub(super) fn encode(message: &impl Put) -> Bytes {
     writer.out.into()
 }
 
+/// Appends the bytes of `message` to a buffer that grows as it needs.
+pub fn append(message: &impl Put, buffer: &mut Vec<u8>) {
+    let mut writer = Writer { out: std::mem::take(buffer), measured: 0, is_measuring: false };
+    message.put(&mut writer);
+    *buffer = writer.out;
+}
+
 /// What fields are written to. Zeros and empty values are left out, as protobuf wants it, unless a method says otherwise.
-pub(super) struct Writer {
+#[derive(Debug)]
+pub struct Writer {
     out: Vec<u8>,
     measured: usize,
     is_measuring: bool,
@@ -31,7 +40,7 @@ pub(super) struct Writer {
 
 impl Writer {
     /// A number.
-    pub(super) fn uint(&mut self, field: u32, value: impl Into<u64>) {
+    pub fn uint(&mut self, field: u32, value: impl Into<u64>) {
         let value = value.into();
         if value != 0 {
             self.number(field, value);
@@ -39,13 +48,13 @@ impl Writer {
     }
 
     /// A number that is there even when it is zero.
-    pub(super) fn number(&mut self, field: u32, value: u64) {
+    pub fn number(&mut self, field: u32, value: u64) {
         self.varint(u64::from(field) << 3);
         self.varint(value);
     }
 
     /// A number of either sign; there if it is.
-    pub(super) fn sint(&mut self, field: u32, value: Option<i32>) {
+    pub fn sint(&mut self, field: u32, value: Option<i32>) {
         if let Some(value) = value {
             // Zigzag: small magnitudes of either sign are short.
             self.number(field, u64::from(((value << 1) ^ (value >> 31)) as u32));
@@ -53,36 +62,36 @@ impl Writer {
     }
 
     /// Bytes or text.
-    pub(super) fn bytes(&mut self, field: u32, bytes: impl AsRef<[u8]>) {
+    pub fn bytes(&mut self, field: u32, bytes: impl AsRef<[u8]>) {
         if !bytes.as_ref().is_empty() {
             self.given(field, bytes);
         }
     }
 
     /// Bytes that are there even when there are none: alternatives and elements of lists.
-    pub(super) fn given(&mut self, field: u32, bytes: impl AsRef<[u8]>) {
+    pub fn given(&mut self, field: u32, bytes: impl AsRef<[u8]>) {
         let bytes = bytes.as_ref();
         self.head(field, bytes.len());
         self.raw(bytes);
     }
 
     /// A message within the message.
-    pub(super) fn message(&mut self, field: u32, message: &impl Put) {
+    pub fn message(&mut self, field: u32, message: &impl Put) {
         self.nested(field, |to| message.put(to));
     }
 
     /// A list of messages.
-    pub(super) fn each(&mut self, field: u32, messages: &[impl Put]) {
+    pub fn each(&mut self, field: u32, messages: &[impl Put]) {
         messages.iter().for_each(|message| self.message(field, message));
     }
 
     /// An alternative without data.
-    pub(super) fn unit(&mut self, field: u32) {
+    pub fn unit(&mut self, field: u32) {
         self.head(field, 0);
     }
 
     /// A message within the message, given by its fields.
-    pub(super) fn nested(&mut self, field: u32, fields: impl Fn(&mut Writer)) {
+    pub fn nested(&mut self, field: u32, fields: impl Fn(&mut Writer)) {
         let (before, was_measuring) = (self.measured, self.is_measuring);
         (self.measured, self.is_measuring) = (0, true);
         fields(self);
@@ -103,14 +112,15 @@ impl Writer {
 
     /// Seven bits a byte, the lowest first; the high bit says that more follow.
     fn varint(&mut self, mut value: u64) {
-        let (mut bytes, mut len) = ([0; 10], 0);
-        while value >= 0x80 {
-            bytes[len] = value as u8 | 0x80;
-            value >>= 7;
-            len += 1;
+        if self.is_measuring {
+            self.measured += (64 - (value | 1).leading_zeros() as usize).div_ceil(7);
+            return;
         }
-        bytes[len] = value as u8;
-        self.raw(&bytes[..=len]);
+        while value >= 0x80 {
+            self.out.push(value as u8 | 0x80);
+            value >>= 7;
+        }
+        self.out.push(value as u8);
     }
 
     fn raw(&mut self, bytes: &[u8]) {
