@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 
 use crate::workspace::{self, Crate};
-use crate::{sim, tidy};
+use crate::{hot, sim, tidy};
 
 /// Clusters that CI simulates: a minute or two of one core.
 const SEEDS: &str = "2000";
@@ -24,6 +24,7 @@ struct Step {
 struct Tools {
     nextest: bool,
     deny: bool,
+    counter: bool,
 }
 
 enum Action {
@@ -37,7 +38,7 @@ enum Action {
 /// # Errors
 /// At the first step that fails, with the command that repeats it.
 pub(crate) fn run() -> anyhow::Result<()> {
-    let tools = Tools { nextest: has("nextest"), deny: has("deny") };
+    let tools = Tools { nextest: has("nextest"), deny: has("deny"), counter: hot::has_counter() };
     let steps = steps(&workspace::crates()?, tools, sim::exists()?);
     let mut done = Vec::new();
     for step in &steps {
@@ -65,6 +66,7 @@ fn steps(crates: &[Crate], tools: Tools, simulator: bool) -> Vec<Step> {
         Step::cargo("tests", test_command(tools.nextest)),
         Step::cargo("doc tests", "test --workspace --doc"),
         simulated_seeds(simulator),
+        counted_instructions(tools.counter),
         Step::cargo("fuzz", "xtask fuzz"),
         Step::cargo("torture", "xtask torture"),
         dependencies(tools.deny),
@@ -102,6 +104,15 @@ fn simulated_seeds(simulator: bool) -> Step {
         Action::Skip("there is no simulator yet: crates/sim/src/bin/sim.rs")
     };
     Step { name: "simulated seeds", action }
+}
+
+/// A count says the same on every load, so it may fail a build; a time would not.
+fn counted_instructions(counter: bool) -> Step {
+    let name = "counted instructions";
+    if counter {
+        return Step::cargo(name, "xtask hot");
+    }
+    Step { name, action: Action::Skip("valgrind is not installed: nobody counts what the hottest functions cost") }
 }
 
 /// What we depend on, as far as that can be judged without a network: advisories are not.
