@@ -146,3 +146,10 @@ fn absurd(rng: &mut Rng, greets: bool) -> Packet {
         ..Packet::default()
     }
 }
+
+#[test]
+fn a_receipt_comes_back_from_its_bytes() {
+    let place = crate::Place { lane: Lane::Bulk, epoch: 0x0102_0304_0506_0708, seq: 0x1112_1314_1516_1718 };
+    let receipt = Receipt { place, life: 0x2122_2324_2526_2728, chain: 0x3132_3334_3536_3738 };
+    assert_eq!(Receipt::from_bytes(&receipt.to_bytes()), Some(receipt));
+}
