@@ -21,7 +21,7 @@ pub(super) const FAMILY: Family = Family {
     name: "stop",
     about: "SIGSTOP and SIGCONT of each process around the grace of 3 s",
     lacks: lacks_nothing,
-    short: Duration::from_secs(1),
+    short: Duration::from_secs(14),
     round,
 };
 
