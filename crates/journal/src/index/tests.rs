@@ -134,3 +134,12 @@ fn a_filter_takes_keys_in_any_order_and_more_than_once() {
         assert!(filter.may_hold(&key));
     }
 }
+
+#[test]
+fn an_index_says_how_much_memory_it_takes() {
+    let mut disk = MemDisk::new();
+    let mut all = postings(&mut Dice(3), 5_000, 1);
+    let index = build(&mut disk, Span::of(SegmentId(1)), &mut all).unwrap();
+    // Of five thousand keys half are equal: nine bits for each in the filter, and eight bytes for each block.
+    assert!((2_000..4_500).contains(&index.bytes()), "{} bytes", index.bytes());
+}
