@@ -100,9 +100,15 @@ fn poisoned_rows(rng: &mut Rng) -> (Rows, BTreeMap<u64, &'static Poison>) {
     let count = POISONS.len() as u64 * GOOD;
     let mut places = BTreeMap::new();
     for poison in POISONS {
-        let mut place = rng.between(1, count + 1);
+        // What hides its environment is known to its keeper alone: it comes well before those that kill keepers.
+        let (first, last) = match poison.word {
+            "hidden" => (1, count / 6),
+            word if word.starts_with("kill-") => (count / 2, count),
+            _ => (1, count),
+        };
+        let mut place = rng.between(first, last + 1);
         while places.contains_key(&place) {
-            place = rng.between(1, count + 1);
+            place = rng.between(first, last + 1);
         }
         places.insert(place, poison);
     }
