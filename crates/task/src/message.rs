@@ -19,14 +19,16 @@ pub mod topic {
 }
 
 /// One attempt at one task. A result names it, so that a late one is known for what it is.
+///
+/// Fences are ordered by age, the oldest first: a tree of those that are held grows at one end and shrinks near the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Fence {
-    /// The task.
-    pub key: Key,
     /// Epoch of the router's journal that made the attempt.
     pub epoch: u64,
     /// Ordinal of the attempt within that epoch, from 1.
     pub attempt: u32,
+    /// The task.
+    pub key: Key,
 }
 
 /// What a client or a worker says to the router.
