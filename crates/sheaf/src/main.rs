@@ -60,8 +60,7 @@ fn dispatch(cli: Cli) -> Result<u8> {
         clap_complete::generate(shell, &mut Cli::command(), "sheaf", &mut std::io::stdout());
         return Ok(0);
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
+    runtime_for(&cli.command)?.block_on(async {
         match cli.command {
             Command::Run(args) => run::run(*args, json).await,
             Command::Up(args) => serve::up(args).await,
@@ -76,6 +75,17 @@ fn dispatch(cli: Cli) -> Result<u8> {
             Command::Completions { .. } => Ok(0),
         }
     })
+}
+
+/// A router serves many connections, each on any processor. A worker and a client have one: their link and their loop take
+/// turns on one thread, for waking another one costs more than what either does.
+fn runtime_for(command: &Command) -> std::io::Result<tokio::runtime::Runtime> {
+    let mut builder = match command {
+        Command::Worker(_) | Command::Bench(_) => tokio::runtime::Builder::new_current_thread(),
+        Command::Run(args) if args.join.is_some() => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    builder.enable_all().build()
 }
 
 /// Messages go to standard error; `SHEAF_LOG` chooses which (`warn` unless told otherwise).
