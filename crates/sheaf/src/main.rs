@@ -78,7 +78,8 @@ fn dispatch(cli: Cli) -> Result<u8> {
 }
 
 /// A router serves many connections, each on any processor. A worker and a client have one: their link and their loop take
-/// turns on one thread, for waking another one costs more than what either does.
+/// A router serves many connections, each on any processor. Where there is one, its link and its loop take turns: waking
+/// another thread costs more than what either does.
 fn runtime_for(command: &Command) -> std::io::Result<tokio::runtime::Runtime> {
     let mut builder = match command {
         Command::Worker(_) | Command::Bench(_) => tokio::runtime::Builder::new_current_thread(),
