@@ -59,7 +59,11 @@ pub fn limits() -> Vec<Limit> {
         limit("body_bytes_max", sheaf_task::BODY_BYTES_MAX as u64, "the row fails with a clear error"),
         limit("batch_rows_max", sheaf_task::BATCH_ROWS_MAX as u64, "more rows go in the next message"),
         limit("tasks_open_max", machine.tasks_open_max.into(), "rows are refused as busy and sent again later"),
-        limit("jobs_max", machine.jobs_max.into(), "opening another job is refused as busy"),
+        limit(
+            "jobs_max",
+            machine.jobs_max.into(),
+            "the oldest that is over leaves; else opening another is refused as busy",
+        ),
         limit("workers_max", machine.workers_max.into(), "registering another worker is refused as busy"),
         limit("services_max", machine.services_max.into(), "whoever names another service is refused as busy"),
         limit(

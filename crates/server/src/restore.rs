@@ -92,7 +92,7 @@ fn replay(journal: &Journal<FileDisk>, router: &mut Router) -> Result<(), Restor
         let read = reader.spawn_scoped(scope, move || read_all(journal, &give)).map_err(RestoreError::Thread)?;
         for (lsn, record) in take.into_iter().flatten() {
             if !router.replay(lsn, &record) {
-                tracing::error!(lsn = lsn.0, "a record names a job whose own record is lost: it is left out");
+                tracing::debug!(lsn = lsn.0, "a record names a job that left, or whose own record is damaged");
             }
         }
         read.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))

@@ -66,6 +66,9 @@ const LOOK_AGAIN: Micros = Micros::from_ms(100);
 /// Small; where segments are to be sealed in mid-run they are smaller.
 const SEGMENT_BYTES: u32 = 32 << 10;
 
+/// Jobs on record, where there are more clients than that.
+const JOBS_MAX: u32 = 6;
+
 impl RouterHost {
     pub(crate) fn new(plan: &Plan, planted: Option<Planted>) -> Self {
         Self {
@@ -109,7 +112,8 @@ impl RouterHost {
         for (lsn, record) in &replayed {
             match record {
                 Ok(record) => {
-                    if !router.replay(*lsn, record) {
+                    // Records of a job that left may outlive its own, until compaction comes to them.
+                    if !router.replay(*lsn, record) && !self.jobs_leave() {
                         env.ledger.violate(format!("record {} names a job that is not there", lsn.0));
                     }
                     env.ledger.on_durable_record(*lsn, record);
@@ -458,10 +462,21 @@ impl RouterHost {
             grace: self.plan.grace,
             sealed: Lsn::NONE,
             generation: Generation::default(),
-            limits: Limits::default(),
+            limits: self.limits(),
             #[cfg(feature = "mutations")]
             mutation: self.planted.and_then(Planted::router),
         }
+    }
+
+    /// Of a crowd, only some have room at once: the jobs that are done have to leave.
+    fn limits(&self) -> Limits {
+        let usual = Limits::default();
+        let jobs_max = if self.jobs_leave() { JOBS_MAX } else { usual.jobs_max };
+        Limits { jobs_max, ..usual }
+    }
+
+    fn jobs_leave(&self) -> bool {
+        self.plan.clients.len() > JOBS_MAX as usize
     }
 
     fn session_config(&self) -> SessionConfig {

@@ -248,6 +248,7 @@ impl Story {
             Record::Settled { counts, job } => format!("job {} settled up to {}", job.0, counts.settled),
             Record::Cancelled { job } => format!("job {} cancelled", job.0),
             Record::Resumed { job } => format!("job {} resumed", job.0),
+            Record::JobLeft { job, .. } => format!("job {} left", job.0),
             Record::Scanned { job } => format!("job {} scanned", job.0),
             Record::Heard { .. } | Record::Forgotten { .. } | Record::Unlisted { .. } => return None,
         })

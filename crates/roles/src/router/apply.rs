@@ -8,7 +8,7 @@ use sheaf_task::{JobCounts, Outcome};
 
 use super::Router;
 use super::event::Lsn;
-use super::jobs::FailedRow;
+use super::jobs::{FailedRow, JobRecords};
 use super::record::{Cached, Delivery, Ended, Finished, JobNo, Joined, Record, Retried, Submitted, Withdrawn};
 use super::slab::{Asker, Ix};
 
@@ -35,10 +35,11 @@ impl Router {
                 }
             }
             Record::Settled { job, counts } => self.apply_settled(lsn, *job, counts),
-            Record::Scanned { job } => self.jobs.job_mut(*job).records.scanned = Some(lsn),
-            Record::Cancelled { job } => self.jobs.job_mut(*job).records.cancelled = Some(lsn),
+            Record::Scanned { job } => self.set_records(*job, |records| records.scanned = Some(lsn)),
+            Record::Cancelled { job } => self.set_records(*job, |records| records.cancelled = Some(lsn)),
             Record::Unlisted { job, number } => self.jobs.remove_failed(*job, *number),
-            Record::Resumed { job } => self.jobs.job_mut(*job).records.cancelled = None,
+            Record::Resumed { job } => self.set_records(*job, |records| records.cancelled = None),
+            Record::JobLeft { job, last } => self.apply_job_left(lsn, *job, *last),
             Record::Heard { session, receipt } => {
                 self.sessions.insert((*session, receipt.place.lane), (lsn, *receipt));
             }
@@ -46,12 +47,27 @@ impl Router {
         }
     }
 
-    /// The counts of a job, to be changed by the record at `lsn`. Wrapping: replay without what compaction left out
-    /// may pass through nonsense before `Settled` sets them right.
-    fn count(&mut self, lsn: Lsn, job: JobNo) -> &mut JobCounts {
-        let job = self.jobs.job_mut(job);
-        job.records.counted = lsn;
-        &mut job.counts
+    fn set_records(&mut self, job: JobNo, set: impl FnOnce(&mut JobRecords)) {
+        if let Some(job) = self.jobs.get_mut(job) {
+            set(&mut job.records);
+        }
+    }
+
+    /// Changes the counts of a job by the record at `lsn`. Wrapping: replay without what compaction left out may pass
+    /// through nonsense before `Settled` sets them right. A job that left counts nothing any more.
+    fn count(&mut self, lsn: Lsn, job: JobNo, change: impl FnOnce(&mut JobCounts)) {
+        if let Some(job) = self.jobs.get_mut(job) {
+            job.records.counted = lsn;
+            change(&mut job.counts);
+        }
+    }
+
+    fn apply_job_left(&mut self, lsn: Lsn, no: JobNo, last: JobNo) {
+        let Some(job) = self.jobs.leave(lsn, no, last) else { return };
+        if job.ready.is_queued() {
+            self.workers.service_mut(job.service).forget(no);
+            self.jobs.rated.retain(|(_, rated)| *rated != no);
+        }
     }
 
     fn apply_submitted(&mut self, lsn: Lsn, submitted: &Submitted) {
@@ -61,15 +77,18 @@ impl Router {
             self.close(old);
         }
         self.tasks.insert(*key, *job, *row, lsn, len);
-        self.jobs.job_mut(*job).ready.note_length(len);
+        if let Some(job) = self.jobs.get_mut(*job) {
+            job.ready.note_length(len);
+        }
         self.count_new(lsn, *job);
     }
 
     fn count_new(&mut self, lsn: Lsn, job: JobNo) {
-        let counts = self.count(lsn, job);
-        counts.submitted = counts.submitted.wrapping_add(1);
-        counts.open = counts.open.wrapping_add(1);
-        self.jobs.job_mut(job).records.scanned = None;
+        self.count(lsn, job, |counts| {
+            counts.submitted = counts.submitted.wrapping_add(1);
+            counts.open = counts.open.wrapping_add(1);
+        });
+        self.set_records(job, |records| records.scanned = None);
     }
 
     fn apply_joined(&mut self, lsn: Lsn, joined: &Joined) {
@@ -88,27 +107,30 @@ impl Router {
         let Cached { key, ok, len, finished, delivery } = *cached;
         self.count_new(lsn, delivery.job);
         self.give_number(lsn, &delivery, ok, len);
-        let counts = self.count(lsn, delivery.job);
-        counts.cached = counts.cached.wrapping_add(u64::from(ok));
+        self.count(lsn, delivery.job, |counts| counts.cached = counts.cached.wrapping_add(u64::from(ok)));
         self.recent.add(key, lsn, finished, ok, len, delivery);
+        if self.jobs.get(delivery.job).is_none() {
+            return;
+        }
         let refers = self.jobs.cached.entry(delivery.job).or_insert((finished, delivery.number));
         *refers = (refers.0.min(finished), delivery.number);
     }
 
     /// A row of a job has its outcome, under its number.
     fn give_number(&mut self, lsn: Lsn, delivery: &Delivery, ok: bool, len: u32) {
-        let counts = self.count(lsn, delivery.job);
+        let Some(job) = self.jobs.get_mut(delivery.job) else { return };
+        job.records.counted = lsn;
+        let counts = &mut job.counts;
         counts.open = counts.open.wrapping_sub(1);
         counts.ok = counts.ok.wrapping_add(u64::from(ok));
         counts.failed = counts.failed.wrapping_add(u64::from(!ok));
         counts.last_number = counts.last_number.max(delivery.number);
-        self.jobs.job_mut(delivery.job).numbers.push(delivery.number, lsn, len);
+        job.numbers.push(delivery.number, lsn, len);
         self.jobs.dirty.insert(delivery.job);
     }
 
     fn apply_ended(&mut self, lsn: Lsn, ended: &Ended) {
-        let counts = self.count(lsn, ended.job);
-        counts.retried = counts.retried.wrapping_add(1);
+        self.count(lsn, ended.job, |counts| counts.retried = counts.retried.wrapping_add(1));
         let Some(ix) = self.tasks.find(ended.key) else { return };
         let cold = self.tasks.cold_mut(ix);
         cold.ended += 1;
@@ -173,9 +195,10 @@ impl Router {
 
     fn apply_retried(&mut self, lsn: Lsn, retried: &Retried) {
         let Retried { key, submitted, body_len, delivery } = *retried;
-        let counts = self.count(lsn, delivery.job);
-        counts.failed = counts.failed.wrapping_sub(1);
-        counts.open = counts.open.wrapping_add(1);
+        self.count(lsn, delivery.job, |counts| {
+            counts.failed = counts.failed.wrapping_sub(1);
+            counts.open = counts.open.wrapping_add(1);
+        });
         let known = self.tasks.find(key);
         let ix = known.unwrap_or_else(|| self.tasks.insert(key, delivery.job, delivery.row, submitted, body_len));
         let asked = self.tasks.askers(ix).any(|asker| asker.job == delivery.job && asker.row == delivery.row);
@@ -188,7 +211,7 @@ impl Router {
     }
 
     fn apply_settled(&mut self, lsn: Lsn, no: JobNo, counts: &JobCounts) {
-        let job = self.jobs.job_mut(no);
+        let Some(job) = self.jobs.get_mut(no) else { return };
         job.counts = *counts;
         job.numbers.settle(counts.settled);
         (job.records.settled, job.records.counted) = (lsn, lsn);
@@ -201,6 +224,17 @@ impl Router {
     fn close(&mut self, ix: Ix) {
         self.detach(ix);
         self.tasks.remove(ix);
+    }
+
+    /// After the replay: rows of jobs that are not on record wait for nothing. Their bodies may still be kept for others.
+    pub(super) fn disown(&mut self) {
+        for ix in (0..self.tasks.end()).map(Ix).filter(|ix| self.tasks.used(*ix)).collect::<Vec<_>>() {
+            let is_lost = |asker: &Asker| self.jobs.get(asker.job).is_none();
+            let lost = self.tasks.askers(ix).filter(is_lost).collect::<Vec<_>>();
+            for asker in lost {
+                self.drop_asker(ix, asker.job, asker.row);
+            }
+        }
     }
 
     /// A number over the durable state: equal for a router and one replayed from its records.
@@ -228,6 +262,7 @@ impl Router {
             tell(format!("{:?} {:?} {:?} {:?}", job.spec, job.records, job.counts, job.failed));
             job.numbers.iter().for_each(|item| tell(format!("{item:?}")));
         }
+        tell(format!("{:?} {:?}", self.jobs.last_no(), self.jobs.left));
         for (id, worker) in self.workers.by_id() {
             if let Some(registered) = worker.registered {
                 tell(format!("{id} {} {registered:?}", worker.incarnation));

@@ -16,7 +16,7 @@ use super::slab::{Ix, Spot};
 /// An order that is under way.
 #[derive(Debug)]
 pub(super) struct Walk {
-    job: JobNo,
+    pub(super) job: JobNo,
     what: What,
     /// Rows that it concerned so far.
     count: u64,

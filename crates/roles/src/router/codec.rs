@@ -52,6 +52,8 @@ pub mod kind {
     pub const RESUMED: u8 = 16;
     /// [`super::Record::Unlisted`].
     pub const UNLISTED: u8 = 17;
+    /// [`super::Record::JobLeft`].
+    pub const JOB_LEFT: u8 = 18;
 }
 
 /// Why a payload is no record.
@@ -92,6 +94,7 @@ impl Record {
             Record::Cancelled { .. } => kind::CANCELLED,
             Record::Resumed { .. } => kind::RESUMED,
             Record::Unlisted { .. } => kind::UNLISTED,
+            Record::JobLeft { .. } => kind::JOB_LEFT,
             Record::Heard { .. } => kind::HEARD,
             Record::Forgotten { .. } => kind::FORGOTTEN,
         }
@@ -130,6 +133,11 @@ impl Record {
             kind::UNLISTED => {
                 let wire = JobWire::decode(payload)?;
                 Record::Unlisted { job: JobNo(wire.job), number: wire.last_number }
+            }
+            kind::JOB_LEFT => {
+                let wire = JobWire::decode(payload)?;
+                let last = u32::try_from(wire.last_number).map_err(|_| RecordError::Field("last_number"))?;
+                Record::JobLeft { job: JobNo(wire.job), last: JobNo(last) }
             }
             kind::RESUMED => Record::Resumed { job: JobNo(JobWire::decode(payload)?.job) },
             kind::HEARD => heard_out(SessionWire::decode(payload)?)?,

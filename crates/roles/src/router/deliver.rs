@@ -74,6 +74,8 @@ impl Router {
                 Some((_, Sent::Assign(_))) | None => {}
             }
         }
+        // A job that another session has settled since may have left.
+        settled.retain(|no, _| self.jobs.get(*no).is_some());
         for (no, (number, messages)) in settled {
             if let Some(client) = self.jobs.job_mut(no).client.as_mut().filter(|client| client.peer == id) {
                 // Opened again meanwhile, the job counts anew while acknowledgements of before still come.

@@ -25,6 +25,10 @@ impl Put for Record {
                 to.uint(1, job.0);
                 to.uint(9, *number);
             }
+            Record::JobLeft { job, last } => {
+                to.uint(1, job.0);
+                to.uint(9, last.0);
+            }
             Record::Heard { session, receipt } => {
                 id(to, 1, session.0);
                 to.bytes(2, receipt.to_bytes());

@@ -36,7 +36,7 @@ impl Router {
     }
 
     fn job_infos(&self) -> Vec<JobInfo> {
-        let skip = (self.jobs.next_no().0 as usize - 1).saturating_sub(BATCH_ROWS_MAX);
+        let skip = self.jobs.len().saturating_sub(BATCH_ROWS_MAX);
         let info = |job: &super::jobs::Job| JobInfo {
             job: job.spec.job,
             name: job.spec.name.clone(),

@@ -64,8 +64,17 @@ pub(super) struct Client {
 }
 
 impl Job {
+    fn is_settled(&self) -> bool {
+        self.counts.open == 0 && self.counts.settled == self.counts.last_number
+    }
+
+    /// Nothing is open or unsettled, and its rows are all known or it is cancelled.
+    fn is_over(&self) -> bool {
+        self.is_settled() && self.state() != JobState::Open
+    }
+
     pub(super) fn state(&self) -> JobState {
-        let done = self.counts.open == 0 && self.counts.settled == self.counts.last_number;
+        let done = self.is_settled();
         match (self.records.cancelled, self.records.scanned) {
             (Some(_), _) => JobState::Cancelled,
             (None, Some(_)) if done => JobState::Done,
@@ -77,9 +86,15 @@ impl Job {
 /// Every job.
 #[derive(Debug, Default)]
 pub(super) struct Jobs {
-    /// By number, from 1. `None`: its record is broken.
-    all: Vec<Option<Job>>,
+    /// Those on record: of a job that left, and of one whose record is broken, nothing is here.
+    all: BTreeMap<JobNo, Box<Job>>,
     by_id: BTreeMap<JobId, JobNo>,
+    /// The last number given.
+    last: JobNo,
+    /// The last `JobLeft` record.
+    pub(super) left: Lsn,
+    /// Failed rows of jobs that left, until their bodies are no longer counted: slice by slice.
+    leaving: VecDeque<BTreeMap<u64, FailedRow>>,
     /// Jobs whose client may get something.
     pub(super) dirty: BTreeSet<JobNo>,
     /// Jobs that wait for their rate, by when it allows the next task.
@@ -98,41 +113,60 @@ impl Jobs {
     }
 
     pub(super) fn get(&self, no: JobNo) -> Option<&Job> {
-        self.all.get((no.0 as usize).checked_sub(1)?)?.as_ref()
+        self.all.get(&no).map(AsRef::as_ref)
     }
 
-    /// The job that a row or an applied record names: it was opened.
-    #[expect(clippy::expect_used, reason = "records of unknown jobs are not applied")]
+    /// The job that a record names: it may have left.
+    pub(super) fn get_mut(&mut self, no: JobNo) -> Option<&mut Job> {
+        self.all.get_mut(&no).map(AsMut::as_mut)
+    }
+
+    /// The job of an open task or of a client: it is on record.
+    #[expect(
+        clippy::expect_used,
+        reason = "a job with open tasks, a client, a place in a queue or a walk does not leave"
+    )]
     pub(super) fn job(&self, no: JobNo) -> &Job {
-        self.all[no.0 as usize - 1].as_ref().expect("a job that is named was opened")
+        self.get(no).expect("a job that is named is on record")
     }
 
-    #[expect(clippy::expect_used, reason = "records of unknown jobs are not applied")]
+    #[expect(
+        clippy::expect_used,
+        reason = "a job with open tasks, a client, a place in a queue or a walk does not leave"
+    )]
     pub(super) fn job_mut(&mut self, no: JobNo) -> &mut Job {
-        self.all[no.0 as usize - 1].as_mut().expect("a job that is named was opened")
+        self.get_mut(no).expect("a job that is named is on record")
+    }
+
+    /// The last number given to any job.
+    pub(super) fn last_no(&self) -> JobNo {
+        self.last
     }
 
     pub(super) fn next_no(&self) -> JobNo {
-        JobNo(self.all.len() as u32 + 1)
+        JobNo(self.last.0 + 1)
     }
 
+    /// Jobs on record.
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// In order of opening.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Job> {
-        self.all.iter().flatten()
+        self.all.values().map(AsRef::as_ref)
     }
 
     /// Takes up an `Opened` record: a new job, or new options of a known one.
     pub(super) fn open(&mut self, lsn: Lsn, spec: &Opened, service: ServiceNo) {
-        if let Some(no) = self.find(spec.job) {
-            let job = self.job_mut(no);
+        if let Some(job) = self.get_mut(spec.no) {
             job.records.opened = lsn;
             job.spec = spec.clone();
             return;
         }
         self.by_id.insert(spec.job, spec.no);
-        while self.all.len() < spec.no.0 as usize {
-            self.all.push(None);
-        }
-        self.all[spec.no.0 as usize - 1] = Some(Job {
+        self.last = self.last.max(spec.no);
+        let job = Job {
             spec: spec.clone(),
             service,
             records: JobRecords { first: lsn, opened: lsn, ..JobRecords::default() },
@@ -141,26 +175,68 @@ impl Jobs {
             failed: BTreeMap::new(),
             ready: Ready::default(),
             client: None,
-        });
+        };
+        self.all.insert(spec.no, Box::new(job));
+    }
+
+    /// Takes up a `JobLeft` record. What failed of the job is forgotten bit by bit: it may be much.
+    pub(super) fn leave(&mut self, lsn: Lsn, no: JobNo, last: JobNo) -> Option<Box<Job>> {
+        (self.left, self.last) = (lsn, self.last.max(last));
+        self.dirty.remove(&no);
+        self.cached.remove(&no);
+        let mut job = self.all.remove(&no)?;
+        if self.find(job.spec.job) == Some(no) {
+            self.by_id.remove(&job.spec.job);
+        }
+        let failed = std::mem::take(&mut job.failed);
+        if !failed.is_empty() {
+            self.leaving.push_back(failed);
+        }
+        Some(job)
+    }
+
+    /// Forgets so many failed rows of jobs that left.
+    pub(super) fn forget_failed(&mut self, mut budget: u32) {
+        while budget > 0
+            && let Some(failed) = self.leaving.front_mut()
+        {
+            match failed.pop_first() {
+                Some((_, failed)) => self.forget_body(failed.body),
+                None => drop(self.leaving.pop_front()),
+            }
+            budget -= 1;
+        }
+    }
+
+    /// Nothing refers to a job but what ended: it may leave. The oldest such jobs, so many at most.
+    pub(super) fn idle(&self, count: usize) -> Vec<JobNo> {
+        let walked = self.walks.iter().map(|walk| walk.job).collect::<BTreeSet<_>>();
+        let is_idle = |job: &&Job| job.client.is_none() && job.is_over() && !walked.contains(&job.spec.no);
+        self.iter().filter(is_idle).map(|job| job.spec.no).take(count).collect()
     }
 
     /// Lists a failed row; the oldest of the job leaves the list when it is full.
     pub(super) fn add_failed(&mut self, no: JobNo, number: u64, failed: FailedRow, max: u32) {
+        let Some(job) = self.get_mut(no) else { return };
+        job.failed.insert(number, failed);
+        let oldest = job.failed.keys().next().copied().filter(|_| job.failed.len() > max as usize);
         *self.failed_bodies.entry(failed.body).or_default() += 1;
-        self.job_mut(no).failed.insert(number, failed);
-        if self.job(no).failed.len() > max as usize
-            && let Some(oldest) = self.job(no).failed.keys().next().copied()
-        {
+        if let Some(oldest) = oldest {
             self.remove_failed(no, oldest);
         }
     }
 
     pub(super) fn remove_failed(&mut self, no: JobNo, number: u64) {
-        let Some(failed) = self.job_mut(no).failed.remove(&number) else { return };
-        if let Some(count) = self.failed_bodies.get_mut(&failed.body) {
+        if let Some(failed) = self.get_mut(no).and_then(|job| job.failed.remove(&number)) {
+            self.forget_body(failed.body);
+        }
+    }
+
+    fn forget_body(&mut self, body: Lsn) {
+        if let Some(count) = self.failed_bodies.get_mut(&body) {
             *count -= 1;
             if *count == 0 {
-                self.failed_bodies.remove(&failed.body);
+                self.failed_bodies.remove(&body);
             }
         }
     }

@@ -5,7 +5,8 @@
 pub struct Limits {
     /// Open tasks. Full: submitted rows are refused as `Busy`.
     pub tasks_open_max: u32,
-    /// Jobs on record. Full: opening another is refused as `Busy`.
+    /// Jobs on record. Full: opening another lets the oldest go that is done or cancelled, settled and without a client; if
+    /// there is none, it is refused as `Busy`.
     pub jobs_max: u32,
     /// Workers on record. Full: registering another is refused as `Busy`.
     pub workers_max: u32,

@@ -137,7 +137,8 @@ pub struct Sizes {
     pub unsettled: u64,
 }
 
-/// Sealed keys that leave memory with each event: more than one event can add, on average.
+/// Sealed keys, and failed rows of jobs that left, that leave memory with each event: more than one event can add, on
+/// average.
 const RECENT_DROPPED: u32 = 2_048;
 
 /// The two clocks: the caller's, and that of leases, which stands still while the router itself was asleep.
@@ -222,13 +223,11 @@ impl Router {
         }
     }
 
-    /// Takes in a record of the journal. In order of original LSN, moved records included. False: the record names a job
-    /// whose own record is missing; it is left out.
+    /// Takes in a record of the journal. In order of original LSN, moved records included. False: it names a job that is
+    /// not on record, which left, or whose own record is damaged; for the others that it names it counts all the same.
     pub fn replay(&mut self, lsn: Lsn, record: &Record) -> bool {
         let known = record::jobs_of(record).iter().all(|job| self.jobs.get(*job).is_some());
-        if known {
-            self.apply(lsn, record);
-        }
+        self.apply(lsn, record);
         known
     }
 
@@ -236,6 +235,7 @@ impl Router {
     pub fn start(&mut self, now: Micros, next_lsn: Lsn) {
         self.out.start(Lsn(next_lsn.0 - 1));
         (self.time.now, self.time.ticked) = (now, now);
+        self.disown();
         self.withhold();
         self.take_up_walks();
     }
@@ -259,6 +259,7 @@ impl Router {
             Event::Stop => self.on_stop(),
         }
         self.recent.drop_sealed(RECENT_DROPPED);
+        self.jobs.forget_failed(RECENT_DROPPED);
         self.deliver();
         self.dispatch();
         self.recall();
@@ -297,7 +298,7 @@ impl Router {
     pub fn sizes(&self) -> Sizes {
         Sizes {
             tasks: u64::from(self.tasks.len()),
-            jobs: u64::from(self.jobs.next_no().0 - 1),
+            jobs: self.jobs.len() as u64,
             workers: u64::from(self.workers.registered),
             recent: self.recent.len() as u64,
             unsettled: self.jobs.iter().map(|job| job.numbers.len()).sum(),

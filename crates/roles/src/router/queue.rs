@@ -75,6 +75,11 @@ impl Service {
         }
     }
 
+    /// A job with nothing ready left.
+    pub(super) fn forget(&mut self, job: JobNo) {
+        self.ring.retain(|queued| *queued != job);
+    }
+
     /// Something is ready for a worker.
     pub(super) fn has_ready(&self) -> bool {
         !self.ring.is_empty() || self.suspects.len > 0
@@ -140,6 +145,11 @@ impl Job {
 }
 
 impl Ready {
+    /// It has a place in the ring of its service, or waits for its rate.
+    pub(super) fn is_queued(&self) -> bool {
+        self.queued
+    }
+
     /// Standard deviation of the lengths is above one and a half powers of two.
     fn is_mixed(&self) -> bool {
         let (count, sum, squares) = self.lengths;

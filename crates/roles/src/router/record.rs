@@ -8,7 +8,7 @@
 //! task:  Submitted ─┬─ Ended* ──── Finished (ok) ── Settled          Joined: one more row waits for an open task
 //!        Retried ───┘           └─ Finished (failed) ── Retried …    Cached: a row answered by an old Finished
 //!                               └─ Withdrawn: the job's wish ended   Ended: an attempt without an answer
-//! job:   Opened ── Scanned ── … ── Cancelled ── Resumed …
+//! job:   Opened ── Scanned ── … ── Cancelled ── Resumed … ── JobLeft
 //! worker: Registered ── … ── Left                                    Heard: what a session has taken durably
 //! ```
 
@@ -78,6 +78,13 @@ pub enum Record {
     Resumed {
         /// Which.
         job: JobNo,
+    },
+    /// A job with nothing open and nothing unsettled made room for another: its number means nothing any more.
+    JobLeft {
+        /// Which.
+        job: JobNo,
+        /// The last number given to any job until then: numbers go on after it, though nothing else tells of it.
+        last: JobNo,
     },
     /// What a session's receiver had taken when the records before this one were written.
     Heard {
@@ -266,6 +273,7 @@ pub fn index_key(record: &Record) -> Option<Key> {
         | Record::Scanned { .. }
         | Record::Cancelled { .. }
         | Record::Resumed { .. }
+        | Record::JobLeft { .. }
         | Record::Heard { .. }
         | Record::Forgotten { .. } => None,
     }
@@ -285,7 +293,8 @@ pub(super) fn jobs_of(record: &Record) -> Vec<JobNo> {
         | Record::Unlisted { job, .. }
         | Record::Scanned { job }
         | Record::Cancelled { job }
-        | Record::Resumed { job } => vec![*job],
+        | Record::Resumed { job }
+        | Record::JobLeft { job, .. } => vec![*job],
         Record::Opened(_)
         | Record::Registered(_)
         | Record::Left { .. }
@@ -317,6 +326,7 @@ pub fn prior_of(key: Key, job: Option<JobNo>, row: RowId, found: &[(Lsn, Record)
             | Record::Scanned { .. }
             | Record::Cancelled { .. }
             | Record::Resumed { .. }
+            | Record::JobLeft { .. }
             | Record::Heard { .. }
             | Record::Forgotten { .. } => {}
         }
@@ -385,6 +395,7 @@ pub fn delivered(record: Record, job: JobNo, number: u64) -> Delivered {
         | Record::Scanned { .. }
         | Record::Cancelled { .. }
         | Record::Resumed { .. }
+        | Record::JobLeft { .. }
         | Record::Heard { .. }
         | Record::Forgotten { .. } => Delivered::Other,
     }

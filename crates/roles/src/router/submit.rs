@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use sheaf_session::{Place, Receipt, SessionId};
-use sheaf_task::{BODY_BYTES_MAX, JobId, JobSpec, NAME_BYTES_MAX, Refusal, RowId, ToClient};
+use sheaf_task::{BODY_BYTES_MAX, JobCounts, JobId, JobSpec, NAME_BYTES_MAX, Refusal, RowId, ToClient};
 
 use super::event::{Disk, Generation, Inbound, KeyedRow, Lsn, Outbound, Output, PeerId};
 use super::jobs::Client;
@@ -133,7 +133,8 @@ impl Router {
             if job.spec.options == spec.options && job.spec.name == spec.name {
                 return Ok(job.spec.no);
             }
-        } else if cursor > 0 {
+        } else if cursor > 0 && self.jobs.left == Lsn::NONE {
+            // No job ever left: this journal lacks what the sink has seen.
             return Err(Refusal::CursorAhead { last: 0 });
         } else if self.is_full(spec) {
             return Err(Refusal::Busy { retry_ms: self.config.limits.busy_retry_ms });
@@ -141,15 +142,34 @@ impl Router {
         let no = known.unwrap_or_else(|| self.jobs.next_no());
         let JobSpec { job, name, service, revision, nonce, cursor: _, cursor_router: _, options } = spec.clone();
         self.write(Record::Opened(Opened { no, job, name, service, revision, nonce, options }));
+        if known.is_none() && cursor > 0 {
+            // The job was here and left: its sink has all that it was told, and numbers go on from there.
+            let counts = JobCounts { settled: cursor, last_number: cursor, ..JobCounts::default() };
+            self.write(Record::Settled { job: no, counts });
+        }
         Ok(no)
     }
 
-    fn is_full(&self, spec: &JobSpec) -> bool {
-        let limits = &self.config.limits;
+    /// Lets jobs go that are over, until one more has room or none is left to go. Looks at each job once.
+    fn make_room(&mut self) {
+        let max = self.config.limits.jobs_max as usize;
+        let over = (self.jobs.len() + 1).saturating_sub(max);
+        if over > 0 {
+            let last = self.jobs.last_no();
+            for job in self.jobs.idle(over) {
+                self.write(Record::JobLeft { job, last });
+            }
+        }
+    }
+
+    fn is_full(&mut self, spec: &JobSpec) -> bool {
+        let limits = self.config.limits;
         let services = self.workers.service_of(&spec.service).is_none();
-        self.jobs.next_no().0 > limits.jobs_max
-            || (services && self.workers.service_count() >= limits.services_max)
-            || self.mode.1 == Disk::Full
+        if self.mode.1 == Disk::Full || (services && self.workers.service_count() >= limits.services_max) {
+            return true;
+        }
+        self.make_room();
+        self.jobs.len() >= limits.jobs_max as usize
     }
 
     /// The newest session that opens a job gets its results. One that opens it again goes on where it is.

@@ -58,6 +58,8 @@ impl Router {
             Record::Heard { session, receipt } => {
                 self.sessions.get(&(*session, receipt.place.lane)).is_some_and(|(latest, _)| *latest == lsn)
             }
+            // The last one tells how far numbers were given.
+            Record::JobLeft { .. } => self.jobs.left == lsn,
             Record::Left { .. } | Record::Forgotten { .. } | Record::Resumed { .. } => false,
         }
     }

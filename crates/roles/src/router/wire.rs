@@ -149,7 +149,7 @@ pub(super) struct WorkerWire {
     pub(super) services: Vec<String>,
 }
 
-/// `Settled`; `Unlisted`, its number as `last_number`; and `Scanned`, `Cancelled` and `Resumed`, without counts.
+/// `Settled`; `Unlisted` and `JobLeft`, the number that they name as `last_number`; and `Scanned`, `Cancelled` and `Resumed`, without counts.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct JobWire {
     #[prost(uint32, tag = "1")]

@@ -64,4 +64,6 @@ stories! {
     unreadable_body
     two_sessions_of_one_job
     announced_bytes
+    jobs_leave
+    heir_of_a_job_that_left
 }

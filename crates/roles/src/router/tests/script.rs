@@ -392,6 +392,7 @@ fn show_record(record: &Record) -> String {
         Record::Cancelled { job } => format!("Cancelled job {}", job.0),
         Record::Unlisted { job, number } => format!("Unlisted {number} of job {}", job.0),
         Record::Resumed { job } => format!("Resumed job {}", job.0),
+        Record::JobLeft { job, last } => format!("JobLeft job {} of {}", job.0, last.0),
         Record::Heard { .. } => "Heard".to_owned(),
         Record::Forgotten { .. } => "Forgotten".to_owned(),
     }

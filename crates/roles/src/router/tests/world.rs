@@ -155,7 +155,7 @@ impl World {
         let (sealed, generation) = self.sealed;
         let mut router = Router::new(Config { epoch: self.epoch, sealed, generation, ..self.config.clone() });
         for (lsn, record) in records {
-            assert!(router.replay(*lsn, record), "its job is known: {record:?}");
+            router.replay(*lsn, record);
         }
         router
     }
