@@ -66,6 +66,7 @@ pub fn limits() -> Vec<Limit> {
         ),
         limit("workers_max", machine.workers_max.into(), "registering another worker is refused as busy"),
         limit("services_max", machine.services_max.into(), "whoever names another service is refused as busy"),
+        limit("unsettled_max", machine.unsettled_max, "new rows of jobs with such results are refused as busy"),
         limit(
             "deliver_messages_max",
             machine.deliver_messages_max.into(),

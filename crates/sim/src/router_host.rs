@@ -68,6 +68,8 @@ const SEGMENT_BYTES: u32 = 32 << 10;
 
 /// Jobs on record, where there are more clients than that.
 const JOBS_MAX: u32 = 6;
+/// Results that no sink has committed, there.
+const UNSETTLED_MAX: u64 = 4;
 
 impl RouterHost {
     pub(crate) fn new(plan: &Plan, planted: Option<Planted>) -> Self {
@@ -468,11 +470,13 @@ impl RouterHost {
         }
     }
 
-    /// Of a crowd, only some have room at once: the jobs that are done have to leave.
+    /// Of a crowd, only some have room at once: the jobs that are done have to leave, and sinks to keep up.
     fn limits(&self) -> Limits {
-        let usual = Limits::default();
-        let jobs_max = if self.jobs_leave() { JOBS_MAX } else { usual.jobs_max };
-        Limits { jobs_max, ..usual }
+        if self.jobs_leave() {
+            Limits { jobs_max: JOBS_MAX, unsettled_max: UNSETTLED_MAX, ..Limits::default() }
+        } else {
+            Limits::default()
+        }
     }
 
     fn jobs_leave(&self) -> bool {

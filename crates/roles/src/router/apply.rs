@@ -125,7 +125,7 @@ impl Router {
         counts.ok = counts.ok.wrapping_add(u64::from(ok));
         counts.failed = counts.failed.wrapping_add(u64::from(!ok));
         counts.last_number = counts.last_number.max(delivery.number);
-        job.numbers.push(delivery.number, lsn, len);
+        self.jobs.change_numbers(delivery.job, |numbers| numbers.push(delivery.number, lsn, len));
         self.jobs.dirty.insert(delivery.job);
     }
 
@@ -213,8 +213,8 @@ impl Router {
     fn apply_settled(&mut self, lsn: Lsn, no: JobNo, counts: &JobCounts) {
         let Some(job) = self.jobs.get_mut(no) else { return };
         job.counts = *counts;
-        job.numbers.settle(counts.settled);
         (job.records.settled, job.records.counted) = (lsn, lsn);
+        self.jobs.change_numbers(no, |numbers| numbers.settle(counts.settled));
         if self.jobs.cached.get(&no).is_some_and(|(_, last)| *last <= counts.settled) {
             self.jobs.cached.remove(&no);
         }

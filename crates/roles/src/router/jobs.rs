@@ -89,6 +89,8 @@ pub(super) struct Jobs {
     /// Those on record: of a job that left, and of one whose record is broken, nothing is here.
     all: BTreeMap<JobNo, Box<Job>>,
     by_id: BTreeMap<JobId, JobNo>,
+    /// Results that no sink has committed, of all jobs.
+    pub(super) unsettled: u64,
     /// The last number given.
     last: JobNo,
     /// The last `JobLeft` record.
@@ -188,6 +190,7 @@ impl Jobs {
         if self.find(job.spec.job) == Some(no) {
             self.by_id.remove(&job.spec.job);
         }
+        self.unsettled -= job.numbers.len();
         let failed = std::mem::take(&mut job.failed);
         if !failed.is_empty() {
             self.leaving.push_back(failed);
@@ -213,6 +216,15 @@ impl Jobs {
         let walked = self.walks.iter().map(|walk| walk.job).collect::<BTreeSet<_>>();
         let is_idle = |job: &&Job| job.client.is_none() && job.is_over() && !walked.contains(&job.spec.no);
         self.iter().filter(is_idle).map(|job| job.spec.no).take(count).collect()
+    }
+
+    /// Changes the unsettled results of a job, if it is on record.
+    pub(super) fn change_numbers(&mut self, no: JobNo, change: impl FnOnce(&mut Numbers)) {
+        if let Some(job) = self.all.get_mut(&no) {
+            let before = job.numbers.len();
+            change(&mut job.numbers);
+            self.unsettled = self.unsettled - before + job.numbers.len();
+        }
     }
 
     /// Lists a failed row; the oldest of the job leaves the list when it is full.

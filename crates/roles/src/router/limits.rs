@@ -12,6 +12,9 @@ pub struct Limits {
     pub workers_max: u32,
     /// Services named by jobs and workers. Full: whoever names another is refused as `Busy`.
     pub services_max: u32,
+    /// Results that no sink has committed, of all jobs, eight bytes each. Full: a job with such results has new rows refused
+    /// as `Busy` until its sink has them all; other jobs go on.
+    pub unsettled_max: u64,
     /// Deliver messages that a client has not committed. Full: results wait.
     pub deliver_messages_max: u32,
     /// Failed rows of a job that `failures` and `retry` know. Full: the oldest leave that list; they stay delivered.
@@ -31,6 +34,7 @@ impl Default for Limits {
             jobs_max: 10_000,
             workers_max: 4_096,
             services_max: 4_096,
+            unsettled_max: 32_000_000,
             deliver_messages_max: 16,
             failures_max: 100_000,
             slice_max: 4_096,

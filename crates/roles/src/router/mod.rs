@@ -301,7 +301,7 @@ impl Router {
             jobs: self.jobs.len() as u64,
             workers: u64::from(self.workers.registered),
             recent: self.recent.len() as u64,
-            unsettled: self.jobs.iter().map(|job| job.numbers.len()).sum(),
+            unsettled: self.jobs.unsettled,
         }
     }
 

@@ -248,6 +248,9 @@ impl Router {
         if prior.number.is_some_and(|number| number > cursor) {
             return Taken::Rests(self.known(self.out.written()));
         }
+        if self.is_unsettled_full(no) {
+            return Taken::Refused(self.busy());
+        }
         if open.is_some() {
             return self.join(no, &row);
         }
@@ -267,6 +270,11 @@ impl Router {
             }
             None => self.admit(no, row),
         }
+    }
+
+    /// Too many results wait for sinks, this job's among them.
+    fn is_unsettled_full(&self, no: JobNo) -> bool {
+        self.jobs.unsettled >= self.config.limits.unsettled_max && self.jobs.job(no).numbers.len() > 0
     }
 
     /// Where this very row of this job waits for the task already: what that rests on.

@@ -65,5 +65,6 @@ stories! {
     two_sessions_of_one_job
     announced_bytes
     jobs_leave
+    unsettled_results
     heir_of_a_job_that_left
 }

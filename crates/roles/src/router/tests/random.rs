@@ -357,6 +357,8 @@ impl Day {
     }
 
     fn check_counts(&self) {
+        let jobs = self.world.router.jobs.iter();
+        assert_eq!(jobs.map(|job| job.numbers.len()).sum::<u64>(), self.world.router.sizes().unsettled);
         for job in self.world.router.jobs.iter() {
             let counts = job.counts;
             assert_eq!(

@@ -74,6 +74,7 @@ impl Script {
                 let limits = Limits {
                     tasks_open_max: words.number("tasks", 1_000) as u32,
                     jobs_max: words.number("jobs", 10) as u32,
+                    unsettled_max: words.number("unsettled", 1_000),
                     workers_max: words.number("workers", 10) as u32,
                     failures_max: words.number("failures", 10) as u32,
                     deliver_messages_max: words.number("deliver", 16) as u32,
