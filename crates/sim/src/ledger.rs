@@ -24,6 +24,8 @@ pub(crate) struct Ledger {
     /// Of those: what a peer was told. None of it may be missing after a restart.
     acked_rows: BTreeSet<RowId>,
     acked_results: BTreeSet<Key>,
+    /// Rows that the router refused at least once: a client may be told that their message is taken before it is told that.
+    refused: BTreeSet<RowId>,
     /// Keys with an answer on disk that is kept for later askers: nothing may be given out for them any more.
     answered: BTreeMap<Key, Lsn>,
     /// What is older is not kept for later askers.
@@ -230,10 +232,15 @@ impl Ledger {
         }
     }
 
+    /// The router refuses rows.
+    pub(crate) fn on_rows_refused(&mut self, rows: &[RowId]) {
+        self.refused.extend(rows);
+    }
+
     /// A client is told that the router has its rows: from now on they must be there after every restart.
     pub(crate) fn on_rows_told(&mut self, rows: &[RowId]) {
-        if self.went_back {
-            // It may have been said before the router's disk was put back.
+        if self.went_back || rows.iter().any(|row| self.refused.contains(row)) {
+            // It may have been said before the router's disk was put back, or of a message with refused rows.
             let there = rows.iter().filter(|row| self.durable_rows.contains(row));
             return self.acked_rows.extend(there);
         }

@@ -517,6 +517,7 @@ fn on_output(run: &mut Running, env: &mut Env, output: Output) -> Option<PeerId>
             note_sent(env, &message);
             env.tell(Who::Router, |story| Some(format!("-> {}: {}", peer_name(run, peer), story.outbound(&message))));
             if let Outbound::Client(ToClient::Refused { rows: refused, .. }) = &message {
+                env.ledger.on_rows_refused(refused);
                 run.submits.values_mut().for_each(|rows| rows.retain(|row| !refused.contains(row)));
             }
             (peer, RouterCommand::Send { lane, tag, message })
