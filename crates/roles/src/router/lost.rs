@@ -156,10 +156,12 @@ impl Router {
         self.config.grace
     }
 
-    /// Declares lost who was silent too long, forgets who was lost too long, and ends quarantines.
+    /// Declares lost who was silent too long, forgets who was lost too long, and ends quarantines. When many fall silent at
+    /// once, a slice of what they hold is made ready at each tick: the others are lost a tick later.
     pub(super) fn judge_silence(&mut self) {
         let (lease, grace) = (self.time.lease(), self.grace());
         let forget = grace + Micros::from_ms(FORGET_WORKER_MS);
+        let mut budget = self.config.limits.slice_max;
         for no in (0..self.workers.count()).map(WorkerNo) {
             let worker = self.workers.worker(no);
             if worker.registered.is_none() {
@@ -171,7 +173,10 @@ impl Router {
                 self.room_changed(no);
             }
             if silent > grace && !self.workers.worker(no).link.lost {
-                self.on_lost(no);
+                if budget > 0 {
+                    budget = budget.saturating_sub(self.workers.worker(no).outstanding().max(1));
+                    self.on_lost(no);
+                }
             } else if silent > forget && self.workers.worker(no).link.peer.is_none() {
                 self.forget_worker(no);
             }

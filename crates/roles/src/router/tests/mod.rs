@@ -66,5 +66,6 @@ stories! {
     announced_bytes
     jobs_leave
     unsettled_results
+    many_lost_at_once
     heir_of_a_job_that_left
 }

@@ -77,6 +77,7 @@ impl Script {
                     unsettled_max: words.number("unsettled", 1_000),
                     workers_max: words.number("workers", 10) as u32,
                     failures_max: words.number("failures", 10) as u32,
+                    slice_max: words.number("slice", 4_096) as u32,
                     deliver_messages_max: words.number("deliver", 16) as u32,
                     ..Limits::default()
                 };
