@@ -115,7 +115,13 @@ impl Router {
         let cursor = if here { spec.cursor } else { 0 };
         let no = self.known_or_new(spec, cursor)?;
         let counts = self.jobs.job(no).counts;
-        if cursor > counts.last_number {
+        if counts.last_number == 0 && cursor > 0 && self.jobs.left != Lsn::NONE {
+            // The job was here and left: its sink has all that it was told, and numbers go on from there.
+            self.write(Record::Settled {
+                job: no,
+                counts: JobCounts { settled: cursor, last_number: cursor, ..counts },
+            });
+        } else if cursor > counts.last_number {
             return Err(Refusal::CursorAhead { last: counts.last_number });
         }
         self.settle(no, cursor);
@@ -142,11 +148,6 @@ impl Router {
         let no = known.unwrap_or_else(|| self.jobs.next_no());
         let JobSpec { job, name, service, revision, nonce, cursor: _, cursor_router: _, options } = spec.clone();
         self.write(Record::Opened(Opened { no, job, name, service, revision, nonce, options }));
-        if known.is_none() && cursor > 0 {
-            // The job was here and left: its sink has all that it was told, and numbers go on from there.
-            let counts = JobCounts { settled: cursor, last_number: cursor, ..JobCounts::default() };
-            self.write(Record::Settled { job: no, counts });
-        }
         Ok(no)
     }
 
