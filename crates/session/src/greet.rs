@@ -64,6 +64,9 @@ impl Session {
         let peer = Peer { incarnation: greeting.incarnation, boot: greeting.boot };
         let restarted = self.peer.is_some_and(|known| known != peer);
         self.peer = Some(peer);
+        if restarted {
+            self.take_back_bye();
+        }
         let depths = depths(greeting);
         let mut resumed = false;
         for lane in Lane::ALL {
@@ -88,6 +91,15 @@ impl Session {
         }
         self.advance_phase();
         Ok(())
+    }
+
+    /// A Bye was the word of a life that is over: it ended before the two had agreed, and the next knows nothing of it.
+    fn take_back_bye(&mut self) {
+        self.wishes.peer_bye = false;
+        if !self.wishes.close && matches!(self.phase, Phase::Draining | Phase::Said) {
+            self.phase = Phase::Talking;
+            self.wishes.byes = 0;
+        }
     }
 
     /// Judges one lane. True: a new epoch began.

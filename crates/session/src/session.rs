@@ -42,6 +42,7 @@ pub struct Session {
 ///   Talking ── close(Drain) or the peer's Bye ──► Draining ── all acknowledged ──► Said ── the peer's Bye ──► Ended
 ///      └──────────────────────────── close(Now), or the peer's ─────────────────────────────────────────────────▲
 /// ```
+/// A peer that comes back in another life takes its Bye back: then only who was asked to close goes on closing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     Talking,
@@ -73,7 +74,9 @@ pub(crate) struct Wishes {
     pub cancels: BTreeMap<MsgId, bool>,
     /// Unsent messages that are cancelled once this ticket is durable.
     pub voiding: VecDeque<(u64, MsgId)>,
-    /// The peer's Bye came.
+    /// To end after draining.
+    pub close: bool,
+    /// The peer's Bye came, in the life that it is in.
     pub peer_bye: bool,
     /// Copies of my Bye still to send.
     pub byes: u32,
@@ -249,6 +252,7 @@ impl Session {
     /// Ends the session: after draining both directions, or now.
     pub fn close(&mut self, now: Micros, how: How) {
         self.advance_clock(now);
+        self.wishes.close = true;
         match (how, self.phase) {
             (_, Phase::Ended) | (How::Drain, Phase::Draining | Phase::Said) => {}
             (How::Drain, Phase::Talking) => {

@@ -37,7 +37,6 @@ pub(crate) struct WorkerHost {
     lied: Option<Micros>,
     /// Leaving: so long until it is back.
     away: Option<Micros>,
-    has_left: bool,
     /// How often the router would not have it: another goes by its name, or it has gone back in time.
     refusals: u32,
 }
@@ -83,7 +82,6 @@ impl WorkerHost {
             life: 0,
             lied: None,
             away: None,
-            has_left: false,
             refusals: 0,
         }
     }
@@ -106,7 +104,7 @@ impl WorkerHost {
         let now = env.now();
         let Some(run) = &mut self.run else { return };
         run.machine.handle(now, Event::Stop);
-        (self.away, self.has_left) = (Some(away), true);
+        self.away = Some(away);
         self.drive(env);
     }
 
@@ -345,9 +343,7 @@ impl WorkerHost {
     }
 
     fn on_over(&mut self, env: &mut Env, over: &Over) {
-        // One that died as it left is, for its router, still leaving: its next life is seen off, and must start once more.
-        let leaves = self.away.or(self.has_left.then_some(PAUSE));
-        if let Some(away) = leaves.filter(|_| *over == Over::Ended) {
+        if let Some(away) = self.away.filter(|_| *over == Over::Ended) {
             self.crash(env, None);
             return env.agenda.enter_in(away, Happening::Start(self.who()));
         }

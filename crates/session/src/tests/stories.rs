@@ -1,5 +1,7 @@
 //! One behaviour each, told from beginning to end.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 
 use super::actor::Payload;
@@ -31,6 +33,11 @@ fn sound(world: &World) {
 
 fn events(world: &World, side: usize) -> &[Event] {
     &world.actors[side].events
+}
+
+/// Each once: what a lane of depth MEMORY carries may come again to a later life.
+fn effects(world: &World, side: usize) -> BTreeSet<Payload> {
+    world.actors[side].effects(true).collect()
 }
 
 impl World {
@@ -355,6 +362,54 @@ fn a_session_ends_in_agreement_after_draining() {
         }
         sound(&world);
     }
+}
+
+/// The dialer has said Bye and dies before it has acknowledged what the listener had for it; then it is back.
+fn back_after_bye(listener_closes: bool) -> World {
+    let mut world = World::new(17, disk(), memory());
+    world.connect();
+    send(&mut world, 1, 1);
+    world.run(Micros::from_ms(100));
+    let now = world.now;
+    world.actors[0].session.as_mut().unwrap().close(now, How::Drain);
+    if listener_closes {
+        world.actors[1].session.as_mut().unwrap().close(now, How::Drain);
+    }
+    world.drain();
+    world.run(Micros::from_ms(100));
+    assert!(events(&world, 1).contains(&Event::PeerBye), "the listener has read it");
+    world.crash(0);
+    world.restart(0);
+    world.connect();
+    world.run(Micros::from_ms(100));
+    world
+}
+
+#[test]
+fn a_bye_is_the_word_of_one_life_and_the_next_goes_on_talking() {
+    let mut world = back_after_bye(false);
+    send(&mut world, 0, 2);
+    send(&mut world, 1, 2);
+    world.settle();
+    assert_eq!(effects(&world, 0).len(), 3);
+    for side in 0..2 {
+        assert!(!events(&world, side).contains(&Event::Ended), "side {side}: {:?}", events(&world, side));
+    }
+    sound(&world);
+}
+
+#[test]
+fn who_closes_itself_still_does_when_the_peer_is_back_from_the_dead() {
+    let mut world = back_after_bye(true);
+    for _ in 0..200 {
+        world.sync(0);
+        world.step(Micros::from_ms(20));
+    }
+    for side in 0..2 {
+        assert!(events(&world, side).contains(&Event::Ended), "side {side}: {:?}", events(&world, side));
+    }
+    assert_eq!(effects(&world, 0).len(), 1);
+    sound(&world);
 }
 
 #[test]
