@@ -86,8 +86,9 @@ impl Job {
 /// Every job.
 #[derive(Debug, Default)]
 pub(super) struct Jobs {
-    /// Those on record: of a job that left, and of one whose record is broken, nothing is here.
-    all: BTreeMap<JobNo, Box<Job>>,
+    /// Those on record, by number: of a job that left, and of one whose record is broken, nothing is here. Found several
+    /// times in every task's life, and hardly ever changed.
+    all: Vec<(JobNo, Box<Job>)>,
     by_id: BTreeMap<JobId, JobNo>,
     /// Results that no sink has committed, of all jobs.
     pub(super) unsettled: u64,
@@ -115,12 +116,19 @@ impl Jobs {
     }
 
     pub(super) fn get(&self, no: JobNo) -> Option<&Job> {
-        self.all.get(&no).map(AsRef::as_ref)
+        let at = self.place(no).ok()?;
+        Some(&self.all[at].1)
+    }
+
+    /// Where a job is, or would be.
+    fn place(&self, no: JobNo) -> Result<usize, usize> {
+        self.all.binary_search_by_key(&no, |(no, _)| *no)
     }
 
     /// The job that a record names: it may have left.
     pub(super) fn get_mut(&mut self, no: JobNo) -> Option<&mut Job> {
-        self.all.get_mut(&no).map(AsMut::as_mut)
+        let at = self.place(no).ok()?;
+        Some(&mut self.all[at].1)
     }
 
     /// The job of an open task or of a client: it is on record.
@@ -156,7 +164,7 @@ impl Jobs {
 
     /// In order of opening.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Job> {
-        self.all.values().map(AsRef::as_ref)
+        self.all.iter().map(|(_, job)| job.as_ref())
     }
 
     /// Takes up an `Opened` record: a new job, or new options of a known one.
@@ -178,7 +186,8 @@ impl Jobs {
             ready: Ready::default(),
             client: None,
         };
-        self.all.insert(spec.no, Box::new(job));
+        let at = self.place(spec.no).unwrap_or_else(|at| at);
+        self.all.insert(at, (spec.no, Box::new(job)));
     }
 
     /// Takes up a `JobLeft` record. What failed of the job is forgotten bit by bit: it may be much.
@@ -186,7 +195,7 @@ impl Jobs {
         (self.left, self.last) = (lsn, self.last.max(last));
         self.dirty.remove(&no);
         self.cached.remove(&no);
-        let mut job = self.all.remove(&no)?;
+        let (_, mut job) = self.all.remove(self.place(no).ok()?);
         if self.find(job.spec.job) == Some(no) {
             self.by_id.remove(&job.spec.job);
         }
@@ -220,11 +229,11 @@ impl Jobs {
 
     /// Changes the unsettled results of a job, if it is on record.
     pub(super) fn change_numbers(&mut self, no: JobNo, change: impl FnOnce(&mut Numbers)) {
-        if let Some(job) = self.all.get_mut(&no) {
-            let before = job.numbers.len();
-            change(&mut job.numbers);
-            self.unsettled = self.unsettled - before + job.numbers.len();
-        }
+        let Some(job) = self.get_mut(no) else { return };
+        let before = job.numbers.len();
+        change(&mut job.numbers);
+        let after = job.numbers.len();
+        self.unsettled = self.unsettled - before + after;
     }
 
     /// Lists a failed row; the oldest of the job leaves the list when it is full.
