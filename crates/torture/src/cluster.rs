@@ -27,6 +27,10 @@ pub(crate) struct Setup {
     pub data: PathBuf,
     /// The directory of sinks.
     pub out: PathBuf,
+    /// Where each worker has its data directory.
+    pub spools: PathBuf,
+    /// Words before `sheaf up`: a program that starts it and becomes its parent in nothing.
+    pub wrap: Vec<String>,
     /// Workers.
     pub workers: usize,
     /// Executions at once in each.
@@ -90,6 +94,11 @@ impl Cluster {
 
     pub(crate) fn setup(&self) -> &Setup {
         &self.setup
+    }
+
+    /// From the next start on, the router is started by these words.
+    pub(crate) fn wrap_router(&mut self, wrap: Vec<String>) {
+        self.setup.wrap = wrap;
     }
 
     /// Where the router listens, with its port.
@@ -170,11 +179,16 @@ impl Cluster {
 
     /// What `sheaf … --json` prints, asked of this router: Sheaf's own word, so a *claim*, and never a proof.
     pub(crate) fn ask(&self, words: &[&str]) -> anyhow::Result<serde_json::Value> {
-        let mut command = Command::new(&self.setup.sheaf);
-        command.args(words).args(["--json", "--join", &self.addr]).current_dir(&self.setup.dir);
-        let output = command.output().context("sheaf does not start")?;
+        let output = self.question(words).output().context("sheaf does not start")?;
         ensure!(output.status.success(), "sheaf {words:?}: {}", String::from_utf8_lossy(&output.stderr));
         serde_json::from_slice(&output.stdout).with_context(|| format!("sheaf {words:?}"))
+    }
+
+    /// The command that asks it.
+    pub(crate) fn question(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(&self.setup.sheaf);
+        command.args(words).args(["--json", "--join", &self.addr]).current_dir(&self.setup.dir);
+        command
     }
 
     /// Kills everything.
@@ -197,12 +211,17 @@ impl Cluster {
         let mut command = Command::new(&setup.sheaf);
         match role {
             Role::Router => {
+                if let Some((wrapper, words)) = setup.wrap.split_first() {
+                    command = Command::new(wrapper);
+                    command.args(words).arg(&setup.sheaf);
+                }
                 command.args(["up", "--listen", &self.addr, "--grace", &seconds(setup.grace), "--data"]);
                 command.arg(&setup.data).args(&setup.up);
             }
             Role::Worker(worker) => {
                 command.args(["worker", "--join", &self.addr_for(role), "--service", SERVICE]);
-                command.args(["--name", &format!("w{worker}"), "--data", &format!("worker-{worker}")]);
+                command.args(["--name", &format!("w{worker}"), "--data"]);
+                command.arg(setup.spools.join(format!("worker-{worker}")));
                 self.add_program(&mut command);
             }
             Role::Client => {

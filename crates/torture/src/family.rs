@@ -8,9 +8,12 @@ use crate::report::Tally;
 use crate::seed::Rng;
 
 mod all;
+mod fsync;
+mod full;
 mod kill;
 pub(crate) mod net;
 mod poison;
+mod power;
 mod stop;
 
 /// One family of faults.
@@ -28,7 +31,8 @@ pub(crate) struct Family {
 }
 
 /// Every family, in the order in which they run.
-pub(crate) const FAMILIES: &[Family] = &[kill::FAMILY, stop::FAMILY, poison::FAMILY, net::FAMILY, all::FAMILY];
+pub(crate) const FAMILIES: &[Family] =
+    &[kill::FAMILY, stop::FAMILY, poison::FAMILY, net::FAMILY, all::FAMILY, power::FAMILY, fsync::FAMILY, full::FAMILY];
 
 /// For families that need nothing.
 pub(crate) fn lacks_nothing() -> Option<String> {
@@ -62,6 +66,8 @@ impl Round {
             dir: self.dir.clone(),
             data: self.dir.join("router"),
             out: self.dir.clone(),
+            spools: self.dir.clone(),
+            wrap: Vec::new(),
             workers: 2,
             batch: 4,
             depth: 4,

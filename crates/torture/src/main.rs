@@ -9,12 +9,14 @@ mod cluster;
 mod family;
 mod job;
 mod ledger;
+mod loopfs;
 mod process;
 mod program;
 mod report;
 mod rows;
 mod seed;
 mod sink;
+mod strace;
 
 use std::fs;
 use std::path::PathBuf;

@@ -29,10 +29,10 @@ const KILLS: u64 = 60;
 const ROWS: u64 = 1_200;
 
 /// A task that saw so many deaths of its worker fails, with them as evidence.
-const DEATHS: u64 = 3;
+pub(super) const DEATHS: u64 = 3;
 
 /// A journal that is always being sealed and compacted: kills meet rotation, compaction, and recovery from many files.
-const SMALL: &[&str] = &["--segment-size", "64KiB", "--retention", "1s"];
+pub(super) const SMALL: &[&str] = &["--segment-size", "64KiB", "--retention", "1s"];
 
 fn round(round: &mut Round) -> anyhow::Result<()> {
     match round.rng.between(0, 10) {
@@ -93,7 +93,7 @@ fn end_job(round: &mut Round, cluster: &mut Cluster, job: &mut Job, reaper: &mut
 }
 
 /// Half of the moments lie within the first moments of a life: start-up, recovery, reconnecting.
-fn pause(rng: &mut Rng) -> Duration {
+pub(super) fn pause(rng: &mut Rng) -> Duration {
     let ms = if rng.chance(40) { rng.between(0, 40) } else { rng.between(50, 300) };
     Duration::from_millis(ms)
 }
@@ -183,7 +183,7 @@ fn claim(round: &mut Round) -> anyhow::Result<()> {
 }
 
 /// Rows that the router says are acknowledged, as soon as it says so of any.
-fn first_claim(cluster: &Cluster) -> anyhow::Result<u64> {
+pub(super) fn first_claim(cluster: &Cluster) -> anyhow::Result<u64> {
     let mut claimed = 0;
     crate::process::wait_until(PATIENCE, || {
         if let Ok(info) = cluster.ask(&["job", "info", "last"]) {
