@@ -45,10 +45,13 @@ fn check(args: &[String]) -> anyhow::Result<()> {
     while let Some(option) = left.next() {
         let known = match option {
             "--trace" | "--as-scenario" => true,
-            "--seeds" | "--seed" | "--mutate" | "--scenario" => left.next().is_some(),
+            "--seeds" | "--first" | "--seed" | "--mutate" | "--scenario" => left.next().is_some(),
             _ => false,
         };
-        ensure!(known, "`{option}`: say --seeds N, --seed S, --scenario NAME|PATH, --as-scenario, --mutate NAME|list or --trace");
+        ensure!(
+            known,
+            "`{option}`: say --seeds N, --first S, --seed S, --scenario NAME|PATH, --as-scenario, --mutate NAME|list or --trace"
+        );
     }
     Ok(())
 }
@@ -73,6 +76,8 @@ mod tests {
     fn unknown_and_half_options_are_refused() {
         assert!(arguments(&words("--sedes 10")).is_err());
         assert!(arguments(&words("--seeds")).is_err());
+        assert!(arguments(&words("--first")).is_err());
+        assert!(arguments(&words("--first 1000 --seeds 10")).is_ok());
         assert!(arguments(&words("--seed 7 --trace")).is_ok());
         assert!(arguments(&words("--seed 7 --as-scenario")).is_ok());
         assert!(arguments(&words("--scenario")).is_err());

@@ -1,4 +1,4 @@
-//! Runs seeds: `sim --seeds 2000`, `sim --seed 17 --trace`, `sim --mutate NAME --seeds 10000`; and scenarios:
+//! Runs seeds: `sim --first 0 --seeds 2000`, `sim --seed 17 --trace`, `sim --mutate NAME --seeds 10000`; and scenarios:
 //! `sim --scenario NAME`, `sim --seed 17 --as-scenario` (a seed that fails is made as small as it can be).
 //!
 //! Exit code 0: nothing that must not happen did (with `--mutate`: something did, as it must). 1: the other way round.
@@ -28,8 +28,7 @@ enum What {
     AsScenario,
 }
 
-const USAGE: &str =
-    "usage: sim [--seeds N | --seed S [--as-scenario] | --scenario NAME|PATH] [--trace] [--mutate NAME|list]";
+const USAGE: &str = "usage: sim [[--first S] --seeds N | --seed S [--as-scenario] | --scenario NAME|PATH] [--trace] [--mutate NAME|list]";
 
 fn main() -> ExitCode {
     match parse(std::env::args().skip(1)) {
