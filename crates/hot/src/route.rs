@@ -113,7 +113,9 @@ impl World {
             }
             Output::Send { peer, tag, message, .. } => self.on_message(peer, tag, message),
             Output::Commit { .. } | Output::Signal { .. } => {}
-            Output::Relook { .. } | Output::Stopped => unreachable!("nothing is sealed, nobody stops"),
+            Output::Relook { .. } | Output::Lost(_) | Output::Stopped => {
+                unreachable!("nothing is sealed, nothing leaves, nobody stops")
+            }
         }
     }
 

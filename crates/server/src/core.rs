@@ -183,6 +183,10 @@ impl Core {
     fn on_output(&mut self, output: Output) {
         let peer = match &output {
             Output::Append { lsn, record } => return self.pending.push(*lsn, record),
+            Output::Lost(lsn) => {
+                tracing::error!(lsn = lsn.0, "a result or body cannot be read from the journal and was left out");
+                return;
+            }
             Output::Stopped => {
                 self.has_stopped = true;
                 return;

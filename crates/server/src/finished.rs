@@ -83,7 +83,7 @@ impl Finished {
             return Vec::new();
         }
         let mut found = Vec::with_capacity(lsns.len());
-        for (lsn, fetched) in lsns.iter().zip(store.fetch_if_there(&lsns)) {
+        for (lsn, fetched) in lsns.iter().zip(store.fetch(&lsns)) {
             let Some(fetched) = fetched else { continue };
             match Record::decode(fetched.kind, fetched.payload) {
                 Ok(record) => found.push((*lsn, record)),

@@ -70,10 +70,6 @@ impl Peer {
                 self.port.command(now, RouterCommand::Fetched { msg, records });
                 None
             }
-            RouterReport::Unreadable(lsn) => {
-                tracing::error!(lsn = lsn.0, "a result or body cannot be read from the journal and was left out");
-                Some(Event::Unreadable(lsn))
-            }
             RouterReport::Over(why) => {
                 tracing::debug!(peer = self.id.0, ?why, "session over");
                 None
@@ -121,7 +117,9 @@ impl Endpoint for Peer {
                 self.look_up(&mut inbound);
                 return self.relooked.push(Event::Message { peer, place, receipt, inbound });
             }
-            Output::Append { .. } | Output::Stopped => unreachable!("not a peer's: the core keeps it"),
+            Output::Append { .. } | Output::Lost(_) | Output::Stopped => {
+                unreachable!("not a peer's: the core keeps it")
+            }
         };
         self.port.command(now, command);
     }

@@ -36,31 +36,16 @@ impl Store {
         write(&self.recent).push(batch);
     }
 
-    /// The records at `lsns`, in that order; `None` for one that is missing or damaged, which is also logged.
+    /// The records at `lsns`, in that order; `None` for one that is damaged, which is logged, and for one that is not
+    /// there: whether it should be, the machine knows.
     pub(crate) fn fetch(&self, lsns: &[Lsn]) -> Vec<Option<Fetched>> {
-        let unreadable = |error: &ReadError| tracing::error!(%error, "a record cannot be read");
-        self.fetch_or(lsns, &unreadable)
-    }
-
-    /// As [`Store::fetch`], for records that may have left the journal.
-    pub(crate) fn fetch_if_there(&self, lsns: &[Lsn]) -> Vec<Option<Fetched>> {
-        let unreadable = |error: &ReadError| match error {
-            ReadError::Missing { .. } => {}
-            ReadError::Corrupt { .. } | ReadError::Disk(_) => {
-                tracing::warn!(%error, "a record of the index cannot be read")
-            }
-        };
-        self.fetch_or(lsns, &unreadable)
-    }
-
-    fn fetch_or(&self, lsns: &[Lsn], unreadable: &dyn Fn(&ReadError)) -> Vec<Option<Fetched>> {
         let mut fetched = self.recent(lsns);
         let mut missing: Vec<(sheaf_journal::Lsn, usize)> = Vec::new();
         for (at, lsn) in lsns.iter().enumerate().filter(|(at, _)| fetched[*at].is_none()) {
             missing.push((sheaf_journal::Lsn(lsn.0), at));
         }
         if !missing.is_empty() {
-            self.read_into(missing, &mut fetched, unreadable);
+            self.read_into(missing, &mut fetched);
         }
         fetched
     }
@@ -71,12 +56,7 @@ impl Store {
         lsns.iter().map(|lsn| recent.record(lsn.0).map(fetched)).collect()
     }
 
-    fn read_into(
-        &self,
-        mut missing: Vec<(sheaf_journal::Lsn, usize)>,
-        fetched: &mut [Option<Fetched>],
-        unreadable: &dyn Fn(&ReadError),
-    ) {
+    fn read_into(&self, mut missing: Vec<(sheaf_journal::Lsn, usize)>, fetched: &mut [Option<Fetched>]) {
         missing.sort_unstable();
         let mut lsns: Vec<_> = missing.iter().map(|(lsn, _)| *lsn).collect();
         lsns.dedup();
@@ -94,7 +74,10 @@ impl Store {
         // The segment may have been dropped, and its record moved, between the look at the map and at the disk.
         self.read(&again, &mut |lsn, outcome| match outcome {
             Ok(record) => put(lsn, record),
-            Err(error) => unreadable(&error),
+            Err(ReadError::Missing { .. }) => {}
+            Err(error @ (ReadError::Corrupt { .. } | ReadError::Disk(_))) => {
+                tracing::error!(%error, "a record cannot be read");
+            }
         });
     }
 

@@ -32,10 +32,6 @@ pub(crate) struct Ledger {
     floor: Lsn,
     /// Rows that each answer was for.
     answers_for: BTreeMap<Key, BTreeSet<RowId>>,
-    /// Keys whose body a record has.
-    bodies: BTreeMap<Lsn, Key>,
-    /// Rows that each record is about.
-    rows_at: BTreeMap<Lsn, BTreeSet<RowId>>,
     /// Rows in sinks: what the router had of them may go.
     sunk: BTreeSet<RowId>,
     /// Attempts given out for them nevertheless: none may begin.
@@ -81,21 +77,16 @@ impl Ledger {
 
     /// A record that a sync confirmed, or that a restart found.
     pub(crate) fn on_durable_record(&mut self, lsn: Lsn, record: &Record) {
-        self.rows_at.entry(lsn).or_default().extend(row_of(record));
         self.durable_rows.extend(row_of(record));
         if let Record::Ended(Ended { key, class: Some(_), attempt: (epoch, attempt), .. }) = record
             && !self.ended.contains(&(*key, *epoch, *attempt))
         {
             self.violate(format!("attempt {attempt} at {key:?} is on record as ended, and nobody said so"));
         }
-        if let Record::Submitted(submitted) = record {
-            self.bodies.insert(lsn, submitted.key);
-        }
         if let Record::Finished(finished) = record {
             let ok = finished.outcome.is_ok();
             let rows = finished.deliveries.iter().map(|delivery| delivery.row);
             self.durable_rows.extend(rows.clone());
-            self.rows_at.entry(lsn).or_default().extend(rows.clone());
             self.answers_for.entry(finished.key).or_default().extend(rows);
             *self.finished.entry(finished.key).or_default() |= ok;
             if ok && lsn >= self.floor {
@@ -124,15 +115,6 @@ impl Ledger {
         if let Some(key) = self.acked_results.iter().find(|key| !is_there(key) && !is_sunk(key)) {
             let key = *key;
             self.violate(format!("the acknowledged answer to {key:?} is not on disk after a restart"));
-        }
-    }
-
-    /// A message that is sent again wants a record that is not there: what it tells must be in its sinks, or the
-    /// body of what has ended by another attempt.
-    pub(crate) fn on_unreadable(&mut self, lsn: Lsn) {
-        let has_ended = self.bodies.get(&lsn).is_some_and(|key| self.finished.contains_key(key));
-        if !has_ended && !self.rows_at.get(&lsn).is_some_and(|rows| rows.is_subset(&self.sunk)) {
-            self.violate(format!("record {} cannot be read", lsn.0));
         }
     }
 

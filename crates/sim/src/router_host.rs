@@ -382,7 +382,6 @@ impl RouterHost {
                     sheaf_session::Endpoint::command(&mut peer.port, now, RouterCommand::Fetched { msg, records });
                 }
             }
-            RouterReport::Unreadable(lsn) => env.ledger.on_unreadable(lsn),
             RouterReport::Over(over) => {
                 env.trace.note(env.agenda.now(), &[id.0], || format!("router: session of {id:?} over: {over:?}"));
             }
@@ -503,6 +502,10 @@ fn on_output(run: &mut Running, env: &mut Env, output: Output) -> Option<PeerId>
     let (id, command) = match output {
         Output::Append { lsn, record } => {
             run.pending.push((lsn, record));
+            return None;
+        }
+        Output::Lost(lsn) => {
+            env.ledger.violate(format!("record {} is still needed and cannot be read", lsn.0));
             return None;
         }
         Output::Stopped => return None,

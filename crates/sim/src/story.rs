@@ -116,7 +116,7 @@ impl Story {
             Event::PeerDown { peer } => Some(format!("{} is away", peer_name(*peer))),
             Event::PeerGone { peer } => Some(format!("{} is gone", peer_name(*peer))),
             Event::Message { peer, inbound, .. } => Some(format!("<- {}: {}", peer_name(*peer), self.inbound(inbound))),
-            Event::Unreadable(lsn) => Some(format!("record {} cannot be read", lsn.0)),
+            Event::Unreadable { lsn, .. } => Some(format!("record {} cannot be read", lsn.0)),
             Event::Disk(disk) => Some(format!("disk: {disk:?}")),
             Event::Stop => Some("stops".to_owned()),
             Event::Heard { .. }

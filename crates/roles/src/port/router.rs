@@ -66,8 +66,6 @@ pub enum RouterReport {
         /// Which.
         lsns: Vec<Lsn>,
     },
-    /// A record that the machine referred to is missing or damaged: what it stood for was left out of a message.
-    Unreadable(Lsn),
     /// The session is over for good. [`Event::PeerGone`] has been reported.
     Over(Over),
 }
@@ -368,7 +366,7 @@ impl RouterPort {
             Next::Fetch(lsns) => self.pump.reports.push_back(RouterReport::Fetch { msg, lsns }),
         }
         self.flush(now);
-        self.pump.reports.extend(unreadable.into_iter().map(RouterReport::Unreadable));
+        unreadable.into_iter().for_each(|(lsn, wanted)| self.report(Event::Unreadable { lsn, wanted }));
     }
 }
 

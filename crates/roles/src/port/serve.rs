@@ -14,7 +14,7 @@ use sheaf_task::{
 
 use super::Fetched;
 use crate::router::record::{Delivered, Delivery, Finished, body_of_submitted, delivered, delivered_from};
-use crate::router::{AssignItem, DeliverItem, FailureItem, JobNo, Lsn, Outbound, Record};
+use crate::router::{AssignItem, DeliverItem, FailureItem, JobNo, Lsn, Outbound, Record, Wanted};
 
 /// A message with references, kept until it is acknowledged.
 #[derive(Debug)]
@@ -93,7 +93,7 @@ impl Serving {
     }
 
     /// The records are there. Those that could not be read are added to `unreadable`.
-    pub(super) fn on_fetched(&mut self, records: Vec<Option<Fetched>>, unreadable: &mut Vec<Lsn>) -> Next {
+    pub(super) fn on_fetched(&mut self, records: Vec<Option<Fetched>>, unreadable: &mut Vec<(Lsn, Wanted)>) -> Next {
         match (std::mem::replace(&mut self.stage, Stage::Idle), &self.message) {
             (Stage::First, Outbound::Deliver { items, job_no, .. }) => {
                 let slots = slots(items, *job_no, records, unreadable);
@@ -110,8 +110,8 @@ impl Serving {
                 let rows = failures(items, records, unreadable);
                 Next::Provide(ToClient::Answer { id: *id, answer: Answer::Failures(rows) }.encode())
             }
-            (_, Outbound::Task { id, info, finished }) => {
-                let info = task(info.clone(), *finished, records, unreadable);
+            (_, Outbound::Task { id, info, finished: _ }) => {
+                let info = task(info.clone(), records);
                 Next::Provide(ToClient::Answer { id: *id, answer: Answer::Task(info) }.encode())
             }
             (_, Outbound::Client(message) | Outbound::Opened { message, .. }) => Next::Provide(message.encode()),
@@ -120,14 +120,14 @@ impl Serving {
         }
     }
 
-    fn deliver(&self, slots: Vec<Slot>, records: Vec<Option<Fetched>>, unreadable: &mut Vec<Lsn>) -> Bytes {
+    fn deliver(&self, slots: Vec<Slot>, records: Vec<Option<Fetched>>, unreadable: &mut Vec<(Lsn, Wanted)>) -> Bytes {
         let mut records = records.into_iter();
         let rows = slots.into_iter().map(|slot| match slot {
             Slot::Row(row) => row,
             Slot::See { delivery, finished } => match finished_in(records.next().flatten()) {
                 Some(found) => delivered_from(found, delivery),
                 None => {
-                    unreadable.push(finished);
+                    unreadable.push((finished, Wanted::Result { job: delivery.job, number: delivery.number }));
                     damaged(delivery.row, delivery.number)
                 }
             },
@@ -165,14 +165,19 @@ fn finished_in(fetched: Option<Fetched>) -> Option<Finished> {
     }
 }
 
-fn slots(items: &[DeliverItem], job: JobNo, records: Vec<Option<Fetched>>, unreadable: &mut Vec<Lsn>) -> Vec<Slot> {
+fn slots(
+    items: &[DeliverItem],
+    job: JobNo,
+    records: Vec<Option<Fetched>>,
+    unreadable: &mut Vec<(Lsn, Wanted)>,
+) -> Vec<Slot> {
     let mut records = records.into_iter();
     let slot =
         |item: &DeliverItem| match decode(records.next().flatten()).map(|record| delivered(record, job, item.number)) {
             Some(Delivered::Row(row)) => Slot::Row(row),
             Some(Delivered::See { finished, delivery }) => Slot::See { delivery, finished },
             Some(Delivered::Other) | None => {
-                unreadable.push(item.record);
+                unreadable.push((item.record, Wanted::Result { job, number: item.number }));
                 Slot::Row(damaged(RowId::default(), item.number))
             }
         };
@@ -195,7 +200,12 @@ fn damaged(row: RowId, number: u64) -> DeliveredRow {
     }
 }
 
-fn assign(service: &str, items: &[AssignItem], records: Vec<Option<Fetched>>, unreadable: &mut Vec<Lsn>) -> Bytes {
+fn assign(
+    service: &str,
+    items: &[AssignItem],
+    records: Vec<Option<Fetched>>,
+    unreadable: &mut Vec<(Lsn, Wanted)>,
+) -> Bytes {
     let mut assignments = Vec::with_capacity(items.len());
     let mut records = records.into_iter();
     for item in items {
@@ -207,24 +217,28 @@ fn assign(service: &str, items: &[AssignItem], records: Vec<Option<Fetched>>, un
                 alone: item.alone,
                 body,
             }),
-            None => unreadable.push(item.body),
+            None => unreadable.push((item.body, Wanted::Body)),
         }
     }
     ToWorker::Assign(assignments).encode()
 }
 
-fn failures(items: &[FailureItem], records: Vec<Option<Fetched>>, unreadable: &mut Vec<Lsn>) -> Vec<FailureRow> {
+fn failures(
+    items: &[FailureItem],
+    records: Vec<Option<Fetched>>,
+    unreadable: &mut Vec<(Lsn, Wanted)>,
+) -> Vec<FailureRow> {
     let mut rows = Vec::with_capacity(items.len());
     let mut records = records.into_iter();
     for item in items {
         let finished = finished_in(records.next().flatten());
         let body = records.next().flatten().and_then(|record| body_of_submitted(record.payload).ok());
         let Some(Finished { attempts, outcome: Outcome::Failed(failure), .. }) = finished else {
-            unreadable.push(item.finished);
+            unreadable.push((item.finished, Wanted::Failure { body: item.body }));
             continue;
         };
         if body.is_none() {
-            unreadable.push(item.body);
+            unreadable.push((item.body, Wanted::Failure { body: item.body }));
         }
         let body = body.unwrap_or_default();
         rows.push(FailureRow { number: item.number, row: item.row, key: item.key, attempts, failure, body });
@@ -232,11 +246,9 @@ fn failures(items: &[FailureItem], records: Vec<Option<Fetched>>, unreadable: &m
     rows
 }
 
-fn task(info: TaskInfo, at: Lsn, records: Vec<Option<Fetched>>, unreadable: &mut Vec<Lsn>) -> Option<TaskInfo> {
-    let Some(finished) = finished_in(records.into_iter().next().flatten()) else {
-        unreadable.push(at);
-        return None;
-    };
+/// What was found a moment ago and has left the journal since is as unknown as what was never there.
+fn task(info: TaskInfo, records: Vec<Option<Fetched>>) -> Option<TaskInfo> {
+    let finished = finished_in(records.into_iter().next().flatten())?;
     let state = match finished.outcome {
         Outcome::Ok(_) => TaskState::Ok,
         Outcome::Failed(failure) => TaskState::Failed(failure),

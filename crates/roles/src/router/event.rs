@@ -191,8 +191,14 @@ pub enum Event {
         /// The index that has them.
         generation: Generation,
     },
-    /// This record cannot be read back: a held task whose body it has fails with that as its evidence.
-    Unreadable(Lsn),
+    /// This record cannot be read back. What is sent again may want one that has rightly left the journal; whatever is
+    /// still owed is lost, and said so: a held task fails with that as its evidence, and [`Output::Lost`] follows.
+    Unreadable {
+        /// Which.
+        lsn: Lsn,
+        /// What for.
+        wanted: Wanted,
+    },
     /// The disk fills or has room again.
     Disk(Disk),
     /// The time has come ([`super::Router::deadline`]). The last event of a batch, so that silence is judged only after
@@ -200,6 +206,25 @@ pub enum Event {
     Tick,
     /// Stop gracefully.
     Stop,
+}
+
+/// What a message wanted a record for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// It is the body of a task.
+    Body,
+    /// The result of this number.
+    Result {
+        /// Of this job.
+        job: JobNo,
+        /// Delivery number.
+        number: u64,
+    },
+    /// A failure on a job's list.
+    Failure {
+        /// The `Submitted` record that holds its body.
+        body: Lsn,
+    },
 }
 
 /// One effect that the machine wants.
@@ -248,6 +273,8 @@ pub enum Output {
         /// Where its job stands.
         counts: JobCounts,
     },
+    /// This record is still needed and cannot be read: tell the operator.
+    Lost(Lsn),
     /// Everything is durable and nothing more will come: end.
     Stopped,
 }

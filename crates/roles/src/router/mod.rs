@@ -48,7 +48,7 @@ use sheaf_task::RouterId;
 pub use codec::kind;
 pub use event::{
     AssignItem, DeliverItem, Disk, Event, FailureItem, Generation, Inbound, KeyedRow, Lsn, Outbound, Output, PeerId,
-    Prior, PriorFinished, Tag,
+    Prior, PriorFinished, Tag, Wanted,
 };
 pub use limits::Limits;
 pub use record::{JobNo, Record, RecordError};
@@ -253,7 +253,7 @@ impl Router {
             Event::Acked { peer, upto } => self.on_acked(peer, upto),
             Event::Durable(lsn) => self.out.release(lsn),
             Event::Sealed { upto, generation } => self.on_sealed(upto, generation),
-            Event::Unreadable(lsn) => self.on_unreadable(lsn),
+            Event::Unreadable { lsn, wanted } => self.on_unreadable(lsn, wanted),
             Event::Disk(disk) => self.mode.1 = disk,
             Event::Tick => self.on_tick(),
             Event::Stop => self.on_stop(),

@@ -6,7 +6,7 @@
 use sheaf_task::{Class, Failure, Fence, Outcome, ResultItem, ToWorker};
 
 use super::Router;
-use super::event::{Lsn, Outbound, PeerId};
+use super::event::{Lsn, Outbound, Output, PeerId, Wanted};
 use super::record::{Delivery, Finished, Record};
 use super::slab::{Ix, Spot};
 use super::workers::{Recall, WorkerNo};
@@ -66,16 +66,30 @@ impl Router {
         }
     }
 
-    /// A body is gone from the journal: whoever was to get it never will. Looks through what workers hold; rare.
-    pub(super) fn on_unreadable(&mut self, body: Lsn) {
+    /// A record is not in the journal. What nobody is owed any more may have left it.
+    pub(super) fn on_unreadable(&mut self, lsn: Lsn, wanted: Wanted) {
+        let is_lost = match wanted {
+            Wanted::Body => self.fail_bodiless(lsn),
+            Wanted::Result { job, number } => self.jobs.get(job).is_some_and(|job| number > job.counts.settled),
+            Wanted::Failure { body } => self.jobs.failed_bodies.contains_key(&body),
+        };
+        if is_lost {
+            self.out.put(Lsn::NONE, Output::Lost(lsn));
+        }
+    }
+
+    /// Whoever was to get this body never will. False: nobody was. Looks through what workers hold; rare.
+    fn fail_bodiless(&mut self, body: Lsn) -> bool {
         let held = (0..self.workers.count()).map(WorkerNo).flat_map(|no| self.held_by(no));
         let of_it = held.filter(|ix| self.tasks.row(*ix).body == body).collect::<Vec<_>>();
+        let is_wanted = !of_it.is_empty();
         for ix in of_it {
             let message =
                 "the record of this row's body is damaged in the router's journal: submit it again in another job";
             let failure = Failure::new(Class::Error, message);
             self.finish(ix, WorkerNo::NONE, self.fence(ix), 0, Outcome::Failed(failure));
         }
+        is_wanted
     }
 
     /// What a worker holds, in order of assignment.

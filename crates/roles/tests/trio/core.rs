@@ -134,7 +134,9 @@ impl Core {
             Output::Commit { peer, place } => (peer, RouterCommand::Commit(place)),
             Output::Send { peer, lane, tag, message } => (peer, RouterCommand::Send { lane, tag, message }),
             Output::Signal { peer, counts } => (peer, RouterCommand::Signal(counts)),
-            Output::Relook { .. } | Output::Stopped => unreachable!("nothing is sealed or stopped here"),
+            Output::Relook { .. } | Output::Lost(_) | Output::Stopped => {
+                unreachable!("nothing is sealed, lost or stopped here")
+            }
         };
         if let Some(port) = self.ports.values_mut().find(|port| port.peer == peer) {
             port.port.command(now, command);
@@ -162,7 +164,6 @@ fn poll(port: &mut Port, now: Micros, pipes: &mut [Pipe], machine: &mut Router, 
                 let records = lsns.iter().map(read).collect();
                 port.port.command(now, RouterCommand::Fetched { msg, records });
             }
-            Step::Report(RouterReport::Unreadable(lsn)) => panic!("{lsn:?} is unreadable"),
             Step::Report(RouterReport::Over(_)) => {}
             Step::Close(_) => {
                 if let Some(pipe) = port.pipe {

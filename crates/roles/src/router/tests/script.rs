@@ -123,7 +123,7 @@ impl Script {
                 let disk = if args[0] == "full" { Disk::Full } else { Disk::Room };
                 self.world.handle(Event::Disk(disk))
             }
-            "unreadable" => self.world.handle(Event::Unreadable(Lsn(args[0].parse().unwrap()))),
+            "unreadable" => self.unreadable(args),
             "restart" => self.world.restart(),
             "compact" => {
                 self.world.compact(self.world.durable);
@@ -132,6 +132,18 @@ impl Script {
             "stop" => self.world.handle(Event::Stop),
             unknown => panic!("no such command: {unknown}"),
         }
+    }
+
+    /// `LSN`: as a body; `LSN result JOB_NO NUMBER`; `LSN failure BODY`.
+    fn unreadable(&mut self, args: &[&str]) -> Vec<Output> {
+        let number = |at: usize| args[at].parse::<u64>().unwrap();
+        let wanted = match args.get(1).copied() {
+            None => Wanted::Body,
+            Some("result") => Wanted::Result { job: JobNo(number(2) as u32), number: number(3) },
+            Some("failure") => Wanted::Failure { body: Lsn(number(2)) },
+            Some(unknown) => panic!("no such want: {unknown}"),
+        };
+        self.world.handle(Event::Unreadable { lsn: Lsn(number(0)), wanted })
     }
 
     fn seal(&mut self) -> Vec<Output> {
@@ -284,6 +296,7 @@ impl Script {
             }
             Output::Relook { peer, .. } => format!("relook {}", self.world.peer_name(*peer)),
             Output::Signal { peer, counts } => format!("signal {}: {counts:?}", self.world.peer_name(*peer)),
+            Output::Lost(lsn) => format!("lost {}", lsn.0),
             Output::Stopped => "stopped".to_owned(),
         }
     }
