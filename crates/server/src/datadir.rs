@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! DIR/lock        held (flock) while a router runs: one process per directory
-//! DIR/identity    16 bytes router id, 32 bytes key secret; made once, readable by the owner only
+//! DIR/identity    16 bytes router id, 32 bytes key secret, 4 bytes CRC32C of both, little-endian; made once, readable by
+//!                 the owner only. With one wrong bit no key would be found again, and no client would know its router
 //! DIR/addr        where the running router listens; stale once the lock is free
 //! DIR/journal/    segments and index files
 //! ```
@@ -26,7 +27,7 @@ pub enum DataDirError {
     },
     /// `identity` is not what this program writes.
     #[error(
-        "{path} is {len} bytes long instead of 48: it is damaged; restore it, without it no earlier result can be found"
+        "{path} is damaged ({len} bytes, which do not check); restore it, without it no earlier result can be found"
     )]
     Identity {
         /// The file.
@@ -151,18 +152,23 @@ fn identity(dir: &Path) -> Result<(RouterId, KeySecret), DataDirError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => make_identity(dir, &path)?,
         Err(error) => return Err(DataDirError::Io { act: "read", path, error }),
     };
-    let Ok(bytes) = <[u8; 48]>::try_from(bytes.as_slice()) else {
-        return Err(DataDirError::Identity { path, len: bytes.len() });
-    };
-    let (mut router, mut secret) = ([0; 16], [0; 32]);
-    router.copy_from_slice(&bytes[..16]);
-    secret.copy_from_slice(&bytes[16..]);
-    Ok((RouterId(router), KeySecret(secret)))
+    parse_identity(&bytes).ok_or(DataDirError::Identity { path, len: bytes.len() })
 }
 
+fn parse_identity(bytes: &[u8]) -> Option<(RouterId, KeySecret)> {
+    let (router, rest) = bytes.split_first_chunk()?;
+    let (secret, crc) = rest.split_first_chunk()?;
+    let is_intact = crc == crc32c::crc32c(&bytes[..IDENTITY]).to_le_bytes();
+    is_intact.then_some((RouterId(*router), KeySecret(*secret)))
+}
+
+/// Bytes of an identity that its checksum covers.
+const IDENTITY: usize = 48;
+
 fn make_identity(dir: &Path, path: &Path) -> Result<Vec<u8>, DataDirError> {
-    let mut bytes = vec![0; 48];
+    let mut bytes = vec![0; IDENTITY];
     random(&mut bytes).map_err(io_error("read", Path::new("/dev/urandom")))?;
+    bytes.extend(crc32c::crc32c(&bytes).to_le_bytes());
     let aside = dir.join("identity.new");
     let write = || -> io::Result<()> {
         let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&aside)?;
@@ -217,5 +223,19 @@ mod tests {
         drop(DataDir::open(dir.path()).unwrap());
         fs::write(dir.path().join("identity"), b"short").unwrap();
         assert!(matches!(DataDir::open(dir.path()), Err(DataDirError::Identity { len: 5, .. })));
+    }
+
+    #[test]
+    fn every_bit_of_an_identity_is_checked() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(DataDir::open(dir.path()).unwrap());
+        let bytes = fs::read(dir.path().join("identity")).unwrap();
+        assert!(parse_identity(&bytes).is_some());
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(parse_identity(&flipped).is_none(), "bit {bit}");
+        }
+        assert!(parse_identity(&bytes[..IDENTITY]).is_none());
     }
 }
