@@ -12,9 +12,12 @@ mod fsync;
 mod full;
 mod kill;
 pub(crate) mod net;
+mod patient;
 mod poison;
 mod power;
+mod rot;
 mod stop;
+mod tail;
 
 /// One family of faults.
 pub(crate) struct Family {
@@ -31,8 +34,18 @@ pub(crate) struct Family {
 }
 
 /// Every family, in the order in which they run.
-pub(crate) const FAMILIES: &[Family] =
-    &[kill::FAMILY, stop::FAMILY, poison::FAMILY, net::FAMILY, all::FAMILY, power::FAMILY, fsync::FAMILY, full::FAMILY];
+pub(crate) const FAMILIES: &[Family] = &[
+    kill::FAMILY,
+    stop::FAMILY,
+    poison::FAMILY,
+    net::FAMILY,
+    all::FAMILY,
+    power::FAMILY,
+    fsync::FAMILY,
+    full::FAMILY,
+    tail::FAMILY,
+    rot::FAMILY,
+];
 
 /// For families that need nothing.
 pub(crate) fn lacks_nothing() -> Option<String> {

@@ -16,6 +16,7 @@ mod report;
 mod rows;
 mod seed;
 mod sink;
+mod specimen;
 mod strace;
 
 use std::fs;

@@ -32,7 +32,7 @@ pub(super) const FAMILY: Family = Family {
 const K_MAX: u64 = 200;
 /// Rows of a job, and more of them for each sync that must be reached.
 const ROWS: u64 = 60;
-const ROWS_PER_SYNC: u64 = 4;
+const ROWS_PER_SYNC: u64 = 8;
 /// Size of the disk.
 const DISK_MIB: u64 = 64;
 /// From the error to the end of the process.

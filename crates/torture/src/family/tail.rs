@@ -1,0 +1,139 @@
+//! The end of the journal is not what was written: cut off, zeros, garbage or a hole, at every byte of the last 64 KiB.
+//!
+//! The journal is one that a real router wrote. It must open, show every record that lies before the place, and of the
+//! rest only what was written. Most places are tried in process, through the real recovery and the real files; after some
+//! the real router goes on with what is left, and the sink must be right.
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use sheaf_journal::{Class, Entry};
+
+use super::patient::Patient;
+use super::{Family, Round, lacks_nothing};
+use crate::seed::Rng;
+use crate::specimen::{Bench, Files, Frame, Records, Specimen};
+
+pub(super) const FAMILY: Family = Family {
+    name: "tail",
+    about: "the journal's last 64 KiB cut, zeroed, overwritten or with a hole, at every byte",
+    lacks: lacks_nothing,
+    short: Duration::from_secs(15),
+    round,
+};
+
+/// How much of the end is tried.
+const TAIL: usize = 64 << 10;
+/// A lost sector.
+const HOLE: usize = 512;
+/// Real restarts of a round.
+const RESTARTS: u64 = 2;
+/// Once in so many places, recovery's own work is tried: it writes, and opens again.
+const GO_ON_EVERY: usize = 64;
+
+#[derive(Clone, Copy, Debug)]
+enum Harm {
+    Cut,
+    Zeros,
+    Garbage,
+    Hole,
+}
+
+const HARMS: [Harm; 4] = [Harm::Cut, Harm::Zeros, Harm::Garbage, Harm::Hole];
+
+fn round(round: &mut Round) -> anyhow::Result<()> {
+    // Recovery copies the whole of a short last segment, and only the unconfirmed end of a long one.
+    let row_bytes = *round.rng.pick(&[150, 600]);
+    let mut patient = Patient::make(round, row_bytes, &[])?;
+    let bench = Bench::new(&round.dir)?;
+    let specimen = Specimen::read(patient.data(), &bench)?;
+    for _ in 0..RESTARTS {
+        let (at, harm) = (place(&specimen, &mut round.rng)?, *round.rng.pick(&HARMS));
+        let files = harmed(&specimen, at, harm, &mut round.rng);
+        patient.go_on(round, &files).with_context(|| format!("{harm:?} at byte {at}, real router"))?;
+        round.tally.faults += 1;
+    }
+    // All places if there is time for it; spread over the whole tail if not.
+    let length = specimen.files[&specimen.last].len().min(written(&specimen));
+    let tail = length.saturating_sub(TAIL)..length;
+    let stride = *round.rng.pick(&[4_099, 8_209, 16_411]);
+    for step in 0..tail.len() {
+        let at = tail.start + (step * stride) % tail.len();
+        for harm in HARMS {
+            if !round.wants_more() {
+                return Ok(());
+            }
+            let files = harmed(&specimen, at, harm, &mut round.rng);
+            bench.lay(&files)?;
+            let judged = judge(&specimen, &bench, at, harm, step % GO_ON_EVERY == 0);
+            judged.with_context(|| format!("{harm:?} at byte {at} of {}", specimen.last))?;
+            round.tally.faults += 1;
+        }
+    }
+    println!("torture tail: every byte of the last {} KiB, each with {} harms", tail.len() >> 10, HARMS.len());
+    Ok(())
+}
+
+/// Bytes of frames: what was reserved behind them is no tail.
+fn written(specimen: &Specimen) -> usize {
+    specimen.frames.last().map_or(0, |frame| frame.end)
+}
+
+fn place(specimen: &Specimen, rng: &mut Rng) -> anyhow::Result<usize> {
+    let length = written(specimen) as u64;
+    Ok(usize::try_from(rng.between(length.saturating_sub(TAIL as u64), length))?)
+}
+
+fn harmed(specimen: &Specimen, at: usize, harm: Harm, rng: &mut Rng) -> Files {
+    let mut files = specimen.files.clone();
+    if let Some(bytes) = files.get_mut(&specimen.last) {
+        let end = bytes.len();
+        match harm {
+            Harm::Cut => bytes.truncate(at),
+            Harm::Zeros => bytes[at..].fill(0),
+            Harm::Garbage => bytes[at..].iter_mut().for_each(|byte| *byte = rng.next().to_le_bytes()[0]),
+            Harm::Hole => bytes[at..end.min(at + HOLE)].fill(0),
+        }
+    }
+    files
+}
+
+fn judge(specimen: &Specimen, bench: &Bench, at: usize, harm: Harm, goes_on: bool) -> anyhow::Result<()> {
+    let (found, _) = bench.open()?;
+    specimen.insist_right(&found)?;
+    insist_kept(specimen, &found, at, harm)?;
+    if goes_on {
+        go_on(bench, &found)?;
+    }
+    Ok(())
+}
+
+/// What lies before the place is there; behind a hole, so is what a whole frame further on says was durable.
+fn insist_kept(specimen: &Specimen, found: &Records, at: usize, harm: Harm) -> anyhow::Result<()> {
+    let beyond = if matches!(harm, Harm::Hole) { at + HOLE } else { usize::MAX };
+    let is_whole = |frame: &&Frame| frame.end <= at || frame.start >= beyond;
+    let durable = specimen.frames.iter().filter(is_whole).map(|frame| frame.durable).max().unwrap_or(0);
+    let is_kept = |frame: &&Frame| frame.end <= at || (frame.start >= beyond && frame.seq <= durable);
+    let in_tail = |lsn: &u64| specimen.frames.iter().any(|frame| frame.lsn == Some(*lsn));
+    let first = specimen.frames.iter().find_map(|frame| frame.lsn);
+    for lsn in specimen.frames.iter().filter(is_kept).filter_map(|frame| frame.lsn) {
+        ensure!(found.contains_key(&lsn) || !specimen.records.contains_key(&lsn), "LOST: record {lsn}");
+    }
+    let before =
+        specimen.missing(found).into_iter().find(|lsn| first.is_some_and(|first| *lsn < first && !in_tail(lsn)));
+    ensure!(before.is_none(), "LOST: record {before:?} of an earlier segment");
+    Ok(())
+}
+
+/// The journal takes a record, and it and everything that was found are there when it is opened again.
+fn go_on(bench: &Bench, found: &Records) -> anyhow::Result<()> {
+    let (mut journal, _) = bench.journal()?;
+    let appended = journal.append(Class::Intake, &[Entry { kind: 1, payload: b"goes on".as_slice() }])?;
+    journal.commit()?;
+    drop(journal);
+    let (mut again, _) = bench.open()?;
+    let last = again.remove(&appended.0);
+    ensure!(last == Some((1, b"goes on".to_vec())), "LOST: what was appended after recovery");
+    ensure!(again == *found, "another opening shows other records");
+    Ok(())
+}
