@@ -87,12 +87,20 @@ impl DataDir {
         fs::read_to_string(path.join("addr")).map(|addr| addr.trim().to_owned()).ok().filter(|addr| !addr.is_empty())
     }
 
-    /// Says where this router listens, for commands that are given the directory.
+    /// Says where this router listens, for commands that are given the directory. A full disk is no reason not to start:
+    /// the router delivers and makes room. Such commands must then be told the address.
     pub fn publish_addr(&self, addr: &str) -> Result<(), DataDirError> {
         let path = self.path.join("addr");
         let aside = self.path.join("addr.new");
-        fs::write(&aside, addr).map_err(io_error("write", &aside))?;
-        fs::rename(&aside, &path).map_err(io_error("rename to", &path))
+        match fs::write(&aside, addr) {
+            Ok(()) => fs::rename(&aside, &path).map_err(io_error("rename to", &path)),
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                tracing::error!(%error, "the router's address cannot be noted: commands need --join {addr}");
+                // An address of before would lead them astray.
+                [&aside, &path].into_iter().try_for_each(|stale| remove(stale))
+            }
+            Err(error) => Err(io_error("write", &aside)(error)),
+        }
     }
 
     /// The directory of segments and indexes.
@@ -103,6 +111,13 @@ impl DataDir {
     /// The directory itself.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+}
+
+fn remove(path: &Path) -> Result<(), DataDirError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("remove", path)(error)),
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 
@@ -223,6 +238,19 @@ mod tests {
         drop(DataDir::open(dir.path()).unwrap());
         fs::write(dir.path().join("identity"), b"short").unwrap();
         assert!(matches!(DataDir::open(dir.path()), Err(DataDirError::Identity { len: 5, .. })));
+    }
+
+    #[test]
+    fn a_full_disk_hides_the_address_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::open(dir.path()).unwrap();
+        data.publish_addr("127.0.0.1:1").unwrap();
+        assert_eq!(DataDir::running_addr(dir.path()).as_deref(), Some("127.0.0.1:1"));
+        std::os::unix::fs::symlink("/dev/full", dir.path().join("addr.new")).unwrap();
+        data.publish_addr("127.0.0.1:2").unwrap();
+        assert_eq!(DataDir::running_addr(dir.path()), None, "not the one of before");
+        data.publish_addr("127.0.0.1:3").unwrap();
+        assert_eq!(DataDir::running_addr(dir.path()).as_deref(), Some("127.0.0.1:3"));
     }
 
     #[test]

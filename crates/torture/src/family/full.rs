@@ -80,6 +80,7 @@ fn one_fill(round: &mut Round, cluster: &mut Cluster, disk: &LoopFs, job: &mut J
     disk.fill()?;
     round.tally.faults += 1;
     sleep(Duration::from_millis(300));
+    cluster.insist_alive(Role::Router)?;
     // The client may not have come to its first row yet: then there is no job to ask for.
     if let Ok(early) = see(cluster, job) {
         sleep(Duration::from_millis(round.rng.between(200, 800)));
