@@ -30,9 +30,10 @@ pub(super) const FAMILY: Family = Family {
 
 /// The last k.
 const K_MAX: u64 = 200;
-/// Rows of a job, and more of them for each sync that must be reached.
+/// Rows of a job, and more of them for each sync that must be reached. Workers take few at a time, so that not many
+/// results share a sync.
 const ROWS: u64 = 60;
-const ROWS_PER_SYNC: u64 = 8;
+const ROWS_PER_SYNC: u64 = 5;
 /// Size of the disk.
 const DISK_MIB: u64 = 64;
 /// From the error to the end of the process.
@@ -71,7 +72,7 @@ fn fail_at(round: &mut Round, point: u64) -> anyhow::Result<()> {
     let wrap = strace::failing_sync(point, &log);
     let data = disk.path().join("router");
     let dir_setup = Setup { dir: ground.clone(), out: ground.clone(), spools: ground.clone(), ..round.setup() };
-    let setup = Setup { data, wrap, pause_ms: 1, grace: Duration::from_secs(60), ..dir_setup };
+    let setup = Setup { data, wrap, pause_ms: 1, batch: 1, depth: 1, grace: Duration::from_secs(60), ..dir_setup };
     let mut cluster = Cluster::new(setup, &mut round.rng)?;
     let rows = Rows::make(&mut round.rng, "fsync", ROWS + ROWS_PER_SYNC * point, 40);
     let mut job = Job::begin(&mut cluster, "fsync", rows, Kind::Jsonl)?;

@@ -28,9 +28,6 @@ pub(super) const FAMILY: Family = Family {
 const CUTS: u64 = 20;
 /// Rows of a job.
 const ROWS: u64 = 600;
-/// Executions again that a cut of the router's disk alone excuses. None should be needed: one task in some hundred cuts is
-/// run again, by another worker than the one that had ended it, and why is not known yet. None is lost or doubled by it.
-const AGAIN_PER_CUT: u64 = 1;
 /// Size of the disk.
 const DISK_MIB: u64 = 128;
 
@@ -50,20 +47,29 @@ fn setup(round: &mut Round, disk: &LoopFs) -> Setup {
     Setup { data: disk.path().join("router"), grace: Duration::from_secs(60), pause_ms, up, ..round.setup() }
 }
 
-/// The disk fails first; the process sees that for a moment, or not at all.
+/// Kills, then cuts. Not the other way round where anybody outside lives on: a sync that is under way while the ioctl
+/// comes may be told success and be lost (a program of ten lines without Sheaf sees that in 20 of 150 cuts), which no
+/// power cut does, since nobody hears of it then.
 fn cut(round: &mut Round, cluster: &mut Cluster, disk: &mut LoopFs, roles: &[Role]) -> anyhow::Result<()> {
-    disk.cut()?;
-    if round.rng.chance(30) {
-        sleep(Duration::from_millis(round.rng.between(0, 30)));
-    }
     roles.iter().try_for_each(|role| cluster.kill9(*role))?;
+    disk.cut()?;
+    disk.power_on()?;
+    round.tally.faults += 1;
+    Ok(())
+}
+
+/// Cuts, then kills: everything that is kept is on this disk, so what was falsely said to be durable is heard by nobody
+/// who remembers it. Writes and syncs are cut in their middle, and the processes see that for a moment.
+fn cut_alive(round: &mut Round, cluster: &mut Cluster, disk: &mut LoopFs) -> anyhow::Result<()> {
+    disk.cut()?;
+    sleep(Duration::from_millis(round.rng.between(0, 30)));
+    EVERYBODY.iter().try_for_each(|role| cluster.kill9(*role))?;
     disk.power_on()?;
     round.tally.faults += 1;
     Ok(())
 }
 
 fn router(round: &mut Round, disk: &mut LoopFs) -> anyhow::Result<()> {
-    let before = round.tally.faults;
     let mut cluster = Cluster::new(setup(round, disk), &mut round.rng)?;
     cluster.start_all()?;
     let rows = Rows::make(&mut round.rng, "router", ROWS, 40);
@@ -81,8 +87,7 @@ fn router(round: &mut Round, disk: &mut LoopFs) -> anyhow::Result<()> {
         job.look(&cluster)?;
     }
     job.finish(&mut cluster, Role::Client, PATIENCE)?;
-    let again = (round.tally.faults - before) * AGAIN_PER_CUT;
-    job.judge(&cluster, Allowed { again, deaths: 0 }, &mut round.tally)
+    job.judge(&cluster, Allowed::default(), &mut round.tally)
 }
 
 const EVERYBODY: &[Role] = &[Role::Client, Role::Worker(0), Role::Worker(1), Role::Router];
@@ -101,7 +106,11 @@ fn all(round: &mut Round, disk: &mut LoopFs) -> anyhow::Result<()> {
     let (mut cuts, mut excused, mut begun_before) = (0, 0, 0);
     while cuts < CUTS && round.wants_more() && cluster.is_up(Role::Client)? {
         sleep(pause(&mut round.rng));
-        cut(round, &mut cluster, disk, EVERYBODY)?;
+        if round.rng.chance(50) {
+            cut_alive(round, &mut cluster, disk)?;
+        } else {
+            cut(round, &mut cluster, disk, EVERYBODY)?;
+        }
         cuts += 1;
         let begun = job.ledger(&cluster)?.values().map(|of| of.begun.len() as u64).sum();
         excused += begun - begun_before;
@@ -115,7 +124,6 @@ fn all(round: &mut Round, disk: &mut LoopFs) -> anyhow::Result<()> {
 }
 
 fn claim(round: &mut Round, disk: &mut LoopFs) -> anyhow::Result<()> {
-    let before = round.tally.faults;
     let mut cluster = Cluster::new(setup(round, disk), &mut round.rng)?;
     let rows = Rows::make(&mut round.rng, "claim", ROWS, 4_000);
     let mut job = Job::begin(&mut cluster, "claim", rows, Kind::Jsonl)?;
@@ -136,6 +144,5 @@ fn claim(round: &mut Round, disk: &mut LoopFs) -> anyhow::Result<()> {
     job.restore_rows(&cluster)?;
     cluster.start(Role::Client)?;
     job.finish(&mut cluster, Role::Client, PATIENCE)?;
-    let again = (round.tally.faults - before) * AGAIN_PER_CUT;
-    job.judge(&cluster, Allowed { again, deaths: 0 }, &mut round.tally)
+    job.judge(&cluster, Allowed::default(), &mut round.tally)
 }
