@@ -72,6 +72,8 @@ fn intake_goes_on_soon_after_there_is_room_however_busy_the_writer_is() {
         if Instant::now() > busy {
             stage.faults.room.store(u64::MAX, Ordering::SeqCst);
         }
+        // Slowly enough that the reserve outlasts the test, often enough that the writer is never idle.
+        thread::sleep(IDLE / 40);
         stage.append(Class::Upkeep);
         match stage.told() {
             Written::Durable(_) => {}
