@@ -61,6 +61,8 @@ pub(super) struct Client {
     pub(super) unacked: u32,
     /// When progress was last signalled, and what.
     pub(super) signalled: (Micros, JobCounts),
+    /// A `Submit` on its way may rest on this cursor: of rows with results after it, it asks again.
+    pub(super) cursor: u64,
 }
 
 impl Job {
@@ -71,6 +73,12 @@ impl Job {
     /// Nothing is open or unsettled, and its rows are all known or it is cancelled.
     fn is_over(&self) -> bool {
         self.is_settled() && self.state() != JobState::Open
+    }
+
+    /// Results after this number are in use: the sink lacks them, or a `Submit` of their rows may be on its way, sent before
+    /// they came. Were they forgotten, such a row would run again.
+    pub(super) fn used_after(&self) -> u64 {
+        self.client.map_or(self.counts.settled, |client| client.cursor.min(self.counts.settled))
     }
 
     pub(super) fn state(&self) -> JobState {

@@ -38,8 +38,14 @@ impl Router {
         self.hear(peer);
         if self.must_relook(&inbound) {
             self.stats.relooked += 1;
+            if let Some(peer) = self.peers.get_mut(&peer) {
+                peer.relooked.insert(place);
+            }
             self.out.put(Lsn::NONE, Output::Relook { peer, place, receipt, inbound });
             return;
+        }
+        if let Some(peer) = self.peers.get_mut(&peer) {
+            peer.relooked.remove(&place);
         }
         let mut gate = match inbound {
             Inbound::OpenJob(spec) => self.on_open_job(peer, spec),
@@ -175,10 +181,11 @@ impl Router {
 
     /// The newest session that opens a job gets its results. One that opens it again goes on where it is.
     fn take_client(&mut self, no: JobNo, id: PeerId) {
-        if self.jobs.job(no).client.is_some_and(|client| client.peer == id) {
+        let counts = self.jobs.job(no).counts;
+        if let Some(client) = self.jobs.job_mut(no).client.as_mut().filter(|client| client.peer == id) {
+            client.cursor = client.cursor.min(counts.settled);
             return;
         }
-        let counts = self.jobs.job(no).counts;
         if let Some(before) = self.jobs.job(no).client.map(|client| client.peer)
             && let Some(peer) = self.peers.get_mut(&before)
         {
@@ -187,13 +194,28 @@ impl Router {
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.jobs.push(no);
         }
-        self.jobs.job_mut(no).client =
-            Some(Client { peer: id, sent: counts.settled, unacked: 0, signalled: (Micros::ZERO, counts) });
+        self.jobs.job_mut(no).client = Some(Client {
+            peer: id,
+            sent: counts.settled,
+            unacked: 0,
+            signalled: (Micros::ZERO, counts),
+            cursor: counts.settled,
+        });
         self.jobs.dirty.insert(no);
+    }
+
+    /// Every `Submit` that is still to come from this client rests on this cursor or a later one; messages come in order,
+    /// but for those that are being looked up again.
+    fn raise_cursor(&mut self, peer: PeerId, no: JobNo, cursor: u64) {
+        let in_order = self.peers.get(&peer).is_some_and(|peer| peer.relooked.is_empty());
+        if let Some(client) = self.jobs.job_mut(no).client.as_mut().filter(|_| in_order) {
+            client.cursor = client.cursor.max(cursor);
+        }
     }
 
     fn on_scanned(&mut self, peer: PeerId, job: JobId) -> Lsn {
         let Some(no) = self.job_of(peer, job) else { return Lsn::NONE };
+        self.raise_cursor(peer, no, u64::MAX);
         match self.jobs.job(no).records.scanned {
             Some(lsn) => lsn,
             None => self.write(Record::Scanned { job: no }),
@@ -218,6 +240,9 @@ impl Router {
             Some(no) => Ok(no),
             None => Err((JobNo(0), Refusal::UnknownJob)),
         };
+        if let Ok(no) = no {
+            self.raise_cursor(peer, no, cursor);
+        }
         for row in rows {
             let id = row.row;
             let taken = match &no {

@@ -88,11 +88,11 @@ impl Router {
         self.body_of(key) == Some(submitted) || self.jobs.failed_bodies.contains_key(&submitted)
     }
 
-    /// A result that is not settled, or a failure that can be tried again.
+    /// A result that is in use, or a failure that can be tried again.
     fn is_live(&self, lsn: Lsn, delivery: &Delivery) -> bool {
         let Some(job) = self.jobs.get(delivery.job) else { return false };
         let listed = job.failed.get(&delivery.number).is_some_and(|failed| failed.finished == lsn);
-        listed || delivery.number > job.counts.settled || self.is_uncounted(lsn, delivery.job)
+        listed || delivery.number > job.used_after() || self.is_uncounted(lsn, delivery.job)
     }
 
     /// The index has everything up to `upto`: recent keys can go, slice by slice, and so can older records once the

@@ -3,9 +3,9 @@
 //! Invariants: a worker stands in the room list of each of its services if and only if [`Worker::has_room`];
 //! `outstanding` is the length of `held`.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use sheaf_session::Micros;
+use sheaf_session::{Micros, Place};
 use sheaf_task::{Capacity, Fence, WorkerId};
 
 use super::event::{Lsn, PeerId};
@@ -288,6 +288,8 @@ pub(super) struct Peer {
     pub(super) unacked: VecDeque<(super::event::Tag, Sent)>,
     pub(super) worker: Option<WorkerNo>,
     pub(super) jobs: Vec<super::record::JobNo>,
+    /// Messages that are being looked up again: later ones come before them.
+    pub(super) relooked: BTreeSet<Place>,
 }
 
 /// What a bulk message carried.
