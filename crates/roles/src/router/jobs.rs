@@ -161,6 +161,12 @@ impl Jobs {
         self.last
     }
 
+    /// A record names this job, though its `Opened` may be lost: were its number given again, the next job would take its
+    /// results for its own.
+    pub(super) fn note_given(&mut self, no: JobNo) {
+        self.last = self.last.max(no);
+    }
+
     pub(super) fn next_no(&self) -> JobNo {
         JobNo(self.last.0 + 1)
     }

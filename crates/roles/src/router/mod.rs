@@ -226,7 +226,9 @@ impl Router {
     /// Takes in a record of the journal. In order of original LSN, moved records included. False: it names a job that is
     /// not on record, which left, or whose own record is damaged; for the others that it names it counts all the same.
     pub fn replay(&mut self, lsn: Lsn, record: &Record) -> bool {
-        let known = record::jobs_of(record).iter().all(|job| self.jobs.get(*job).is_some());
+        let jobs = record::jobs_of(record);
+        let known = jobs.iter().all(|job| self.jobs.get(*job).is_some());
+        jobs.iter().for_each(|job| self.jobs.note_given(*job));
         self.apply(lsn, record);
         known
     }

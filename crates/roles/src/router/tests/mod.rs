@@ -61,6 +61,7 @@ stories! {
     compaction
     shutdown
     settled_row_asked_again
+    opened_is_lost
     late_submit_after_compaction
     unreadable_body
     two_sessions_of_one_job

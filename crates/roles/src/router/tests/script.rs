@@ -125,6 +125,11 @@ impl Script {
             }
             "unreadable" => self.unreadable(args),
             "restart" => self.world.restart(),
+            "lose" => {
+                let lost = args[0].parse().unwrap();
+                self.world.journal.retain(|(lsn, _)| lsn.0 != lost);
+                self.world.restart()
+            }
             "compact" => {
                 self.world.compact(self.world.durable);
                 Vec::new()
