@@ -75,6 +75,22 @@ impl Head {
         Some(Self { len, kind, seq: Seq(seq), lsn: Lsn(lsn), epoch: Epoch(epoch), durable })
     }
 
+    /// True if these bytes bear the number that the next frame or the next record must have: the sign of a frame that was
+    /// torn. One of the two is enough, or a single flipped bit would hide it.
+    pub(crate) fn is_begun(bytes: &[u8], seq: Seq, lsn: Lsn) -> bool {
+        let Some(b) = bytes.first_chunk::<HEADER>() else { return false };
+        b[8..16] == seq.0.to_le_bytes() || b[16..24] == lsn.0.to_le_bytes()
+    }
+
+    /// The number of the next record behind this frame; `before` was that of the next before it.
+    pub(crate) fn next_lsn(&self, before: Lsn) -> Lsn {
+        match self.kind {
+            Kind::Record(_) => self.lsn.next(),
+            Kind::Mark => self.lsn,
+            Kind::Moved(_) => before,
+        }
+    }
+
     /// Bytes of the whole frame, padding included.
     pub(crate) fn size(&self) -> usize {
         size(self.len)

@@ -163,7 +163,7 @@ impl Tail {
                 Step::Frame { head, .. } => {
                     durable = durable.max(head.durable);
                     epoch = epoch.max(head.epoch);
-                    end = (head.seq.next(), lsn_after(&head, end.1));
+                    end = (head.seq.next(), head.next_lsn(end.1));
                 }
                 Step::Damage(damage) => {
                     holes.push((end, damage.offset));
@@ -174,9 +174,9 @@ impl Tail {
                 Step::End { offset } => break offset,
             }
         };
-        let has_torn_head = scanner.torn_head()?.is_some();
+        let is_torn = scanner.is_torn()?;
         let cut = holes.iter().find(|((seq, _), _)| *seq > durable);
-        let torn_at = cut.map(|(_, offset)| *offset).or(has_torn_head.then_some(at_end));
+        let torn_at = cut.map(|(_, offset)| *offset).or(is_torn.then_some(at_end));
         let end = cut.map_or(end, |(end, _)| *end);
         let is_whole = holes.first().is_none_or(|((hole, _), _)| *hole >= end.0);
         let copy_from = if !config.copies_tail() {
@@ -188,15 +188,6 @@ impl Tail {
         };
         let torn = torn_at.map(|offset| Torn { file: name.file(), offset });
         Ok(Self { end, copy_from, epoch, torn })
-    }
-}
-
-/// The number of the next record, once this frame is read.
-fn lsn_after(head: &Head, before: Lsn) -> Lsn {
-    match head.kind {
-        Kind::Record(_) => head.lsn.next(),
-        Kind::Mark => head.lsn,
-        Kind::Moved(_) => before,
     }
 }
 

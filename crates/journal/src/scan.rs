@@ -5,7 +5,7 @@
 use crate::disk::{Disk, DiskError};
 use crate::frame::{self, Head};
 use crate::name::SegmentName;
-use crate::number::{Epoch, Seq};
+use crate::number::{Epoch, Lsn, Seq};
 
 /// One step of a walk.
 #[derive(Clone, Debug)]
@@ -42,6 +42,8 @@ pub(crate) struct Scanner<'a, D> {
     /// The segment's frames end before this one.
     end: Seq,
     epoch: Epoch,
+    /// The number of the next record, as far as the frames told it.
+    lsn: Lsn,
     trusts_length: bool,
     current: Option<Head>,
 }
@@ -72,6 +74,7 @@ impl<'a, D: Disk> Scanner<'a, D> {
             expect: Expect::Exactly(name.base_seq),
             end: end.unwrap_or(Seq(u64::MAX)),
             epoch: Epoch(0),
+            lsn: name.base,
             trusts_length,
             current: None,
         }
@@ -122,16 +125,18 @@ impl<'a, D: Disk> Scanner<'a, D> {
         &self.buf[from..from + head.len]
     }
 
-    /// The header at the walk's position, if it looks like that of the expected frame: the sign of a torn write.
-    pub(crate) fn torn_head(&mut self) -> Result<Option<Head>, DiskError> {
-        let head = self.head_at(self.at)?;
-        Ok(head.filter(|head| head.seq == self.expect.seq()))
+    /// At the end: whether one more frame was begun there.
+    pub(crate) fn is_torn(&mut self) -> Result<bool, DiskError> {
+        let (at, seq, lsn) = (self.at, self.expect.seq(), self.lsn);
+        Ok(self.load(at, frame::HEADER)?
+            && Head::is_begun(&self.buf[(at - self.start) as usize..self.filled], seq, lsn))
     }
 
     fn accept(&mut self, offset: u64, head: Head) -> Step {
         self.at = offset + head.size() as u64;
         self.expect = Expect::Exactly(head.seq.next());
         self.epoch = head.epoch;
+        self.lsn = head.next_lsn(self.lsn);
         self.current = Some(head);
         Step::Frame { offset, head }
     }

@@ -64,6 +64,7 @@ fn garbage_in_the_tail_is_cut_and_never_shown() {
         let hit = (bit - tail.start) / (128 * 8);
         assert_eq!(contents(&journal).len() as u64, 1 + hit, "all before the damage, nothing behind it");
         assert!(report.quarantined.is_empty());
+        assert!(report.torn.is_some(), "bit {} of frame {hit}: the cut is said", (bit - tail.start) % (128 * 8));
     }
 }
 
