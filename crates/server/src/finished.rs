@@ -95,29 +95,34 @@ impl Finished {
 
     fn candidates(&self, key: Key) -> Vec<Lsn> {
         self.wait_mended();
-        let mut found = self.tiers().lookup(&self.disk, &key.0);
-        if let Ok(candidates) = &found
-            && !candidates.damaged.is_empty()
-        {
-            self.note_damaged(&candidates.damaged);
+        let (mut lsns, damaged) = self.look(key);
+        if !damaged.is_empty() {
+            self.note_damaged(&damaged);
             self.wait_mended();
-            found = self.tiers().lookup(&self.disk, &key.0);
+            let again = self.look(key);
+            lsns = again.0;
+            self.note_damaged(&again.1);
         }
-        let mut lsns = match found {
-            Ok(candidates) => {
-                self.note_damaged(&candidates.damaged);
-                candidates.lsns
-            }
-            Err(error) => {
-                tracing::error!(%error, "the index cannot be read: rows that it would answer run again");
-                Vec::new()
-            }
-        };
-        let own = (key.0, sheaf_journal::Lsn(0))..=(key.0, sheaf_journal::Lsn(u64::MAX));
-        lsns.extend(read(&self.moved).range(own).map(|((_, lsn), _)| *lsn));
         lsns.sort_unstable();
         lsns.dedup();
         lsns.into_iter().map(|lsn| Lsn(lsn.0)).collect()
+    }
+
+    /// What the files and the moved records name for `key`, and files that could not say.
+    fn look(&self, key: Key) -> (Vec<sheaf_journal::Lsn>, Vec<Damaged>) {
+        let own = (key.0, sheaf_journal::Lsn(0))..=(key.0, sheaf_journal::Lsn(u64::MAX));
+        // Held throughout: a record that went from here into a file, or from a file to here, between the two looks would
+        // be in neither.
+        let moved = read(&self.moved);
+        let (mut lsns, damaged) = match self.tiers().lookup(&self.disk, &key.0) {
+            Ok(candidates) => (candidates.lsns, candidates.damaged),
+            Err(error) => {
+                tracing::error!(%error, "the index cannot be read: rows that it would answer run again");
+                (Vec::new(), Vec::new())
+            }
+        };
+        lsns.extend(moved.range(own).map(|((_, lsn), _)| *lsn));
+        (lsns, damaged)
     }
 
     /// Until no file is known to be damaged: what one cannot say would run again, and cost more than a wait.
