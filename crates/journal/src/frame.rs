@@ -28,6 +28,8 @@ pub(crate) const HEADER: usize = 32;
 pub(crate) const MOVED_PREFIX: usize = 8;
 /// The highest kind that a caller may use.
 pub const KIND_MAX: u8 = 0x7e;
+/// The most bytes that a record takes on disk beyond its payload: header and padding.
+pub const FRAME_EXTRA_MAX: usize = HEADER + 7;
 /// The longest payload of a record, in bytes.
 pub const RECORD_MAX: usize = 4 << 20;
 

@@ -42,7 +42,7 @@ pub use config::Config;
 #[cfg(any(test, feature = "mutations"))]
 pub use config::Mutation;
 pub use disk::{Disk, DiskError, DiskErrorKind, FileInfo};
-pub use frame::{KIND_MAX, RECORD_MAX};
+pub use frame::{FRAME_EXTRA_MAX, KIND_MAX, RECORD_MAX};
 pub use journal::{AppendError, Class, CommitError, Entry, Journal, SegmentInfo};
 pub use log::{Log, LogError, Owner};
 pub use map::{Committed, Map, Mark};

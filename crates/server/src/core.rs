@@ -2,8 +2,14 @@
 //!
 //! It decides nothing and waits for nobody: a batch is stepped while the one before is being synced, and orders that a
 //! link does not take yet stay in that link's own list.
+//!
+//! Invariant: what is on its way to the writer, and what waits for it, is each less than [`APPEND_BYTES_MAX`] and one event
+//! ([`EVENT_BYTES_MAX`]), so that both fit into the reserve of a disk that is full.
+//!
+//! [`EVENT_BYTES_MAX`]: crate::limits::EVENT_BYTES_MAX
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::{pending, ready};
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
@@ -14,8 +20,9 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{Receiver, Sender};
 
 use crate::compaction::{Question, Verdict};
+use crate::inbox::Inbox;
 use crate::indexer::Indexed;
-use crate::limits::Limits;
+use crate::limits::{APPEND_BYTES_MAX, Limits};
 use crate::pending::Pending;
 use crate::pulse::Pulse;
 use crate::stages::{DURABLES, EVENTS, INDEXED, QUESTIONS};
@@ -29,8 +36,6 @@ pub(crate) enum Input {
     Attach(PeerId, Sender<Vec<Output>>),
     /// Something of a session.
     Event(Event),
-    /// Stop gracefully.
-    Stop,
 }
 
 /// The core and everything it reaches.
@@ -45,8 +50,7 @@ pub(crate) struct Core {
     /// Peers with orders to flush.
     pub dirty: BTreeSet<PeerId>,
     pub pending: Pending,
-    /// The machine has stopped.
-    pub has_stopped: bool,
+    pub ending: Ending,
     pub pulse: Arc<Pulse>,
     /// The state of the index that the machine was last told of.
     pub generation: Generation,
@@ -54,10 +58,23 @@ pub(crate) struct Core {
 
 /// Everything that comes to the core.
 pub(crate) struct Inlets {
-    pub inputs: Receiver<Vec<Input>>,
+    pub inbox: Inbox,
     pub written: Receiver<Written>,
     pub questions: Receiver<Question>,
     pub indexed: Receiver<Indexed>,
+}
+
+/// How far the end is.
+#[derive(Debug, Default)]
+pub(crate) struct Ending {
+    /// The machine was told.
+    is_told: bool,
+    /// The machine has stopped.
+    has_stopped: bool,
+    /// The disk and the reserve are full: the writer gets nowhere.
+    is_stuck: bool,
+    /// The end was asked for and the writer gets nowhere: until then it may find room.
+    give_up_at: Option<Micros>,
 }
 
 /// A session, from the core's side.
@@ -71,6 +88,10 @@ pub(crate) struct Peer {
 /// How long a link that did not take its orders is left before it is asked again.
 const ORDERS_RETRY: Micros = Micros(2_000);
 
+/// How long a router that is to end waits for room on its disk: less than the shortest grace, so that what it leaves
+/// undone is taken up by the next one. Longer: it ends all the same, and says so.
+const ROOM_PATIENCE: Micros = Micros::from_secs(2);
+
 impl Core {
     /// Runs until the machine has stopped or the disk has failed.
     pub(crate) async fn run(mut self) -> Result<(), WriterError> {
@@ -80,44 +101,69 @@ impl Core {
     }
 
     async fn serve(&mut self) -> Result<(), WriterError> {
-        let mut batch = Vec::with_capacity(self.limits.step_batches_max);
         loop {
-            let wake = self.wake_at();
-            let has_room = self.pending.bytes() < self.limits.append_bytes_max;
-            tokio::select! {
-                biased;
-                Some(written) = self.inlets.written.recv() => {
-                    self.pulse.begin(&DURABLES);
-                    self.on_written(written)?;
-                }
-                Some(question) = self.inlets.questions.recv() => {
-                    self.pulse.begin(&QUESTIONS);
-                    self.on_question(&question);
-                }
-                Some(indexed) = self.inlets.indexed.recv() => {
-                    self.pulse.begin(&INDEXED);
-                    match indexed {
-                        Indexed::Upto { upto, generation } => self.on_sealed(upto, generation),
-                        Indexed::Failed(error) => return Err(WriterError::Index(error)),
-                    }
-                }
-                taken = self.inlets.inputs.recv_many(&mut batch, self.limits.step_batches_max), if has_room => {
-                    self.pulse.begin(&EVENTS);
-                    if taken == 0 {
-                        return Ok(());
-                    }
-                }
-                () = self.clock.sleep_until(wake) => self.pulse.begin(&EVENTS),
-            }
-            batch.drain(..).flatten().for_each(|input| self.on_input(input));
-            let has_stopped = self.tick();
+            self.wait().await?;
+            self.take_in();
+            self.write();
+            self.tick();
             self.write();
             // The answer to whoever asked for the end comes in the same step as the end.
             self.flush();
-            if has_stopped {
+            if self.ending.has_stopped {
                 return Ok(());
             }
             self.pulse.end();
+        }
+    }
+
+    /// Waits for something to do, and steps it unless it is of a link: those wait in the inbox.
+    async fn wait(&mut self) -> Result<(), WriterError> {
+        let (wake, give_up_at, clock) = (self.wake_at(), self.give_up_at(), self.clock);
+        let Inlets { inbox, written, questions, indexed } = &mut self.inlets;
+        let has_room = self.pending.bytes() < APPEND_BYTES_MAX;
+        let may_step = has_room && !inbox.is_empty();
+        // Somebody who asks for the end is to be heard while nothing else can be done for anybody.
+        let may_fill = inbox.is_empty() && has_room || self.ending.is_stuck && inbox.has_room();
+        let is_told = self.ending.is_told;
+        tokio::select! {
+            biased;
+            Some(written) = written.recv() => {
+                self.pulse.begin(&DURABLES);
+                self.on_written(written)?;
+            }
+            Some(question) = questions.recv() => {
+                self.pulse.begin(&QUESTIONS);
+                self.on_question(&question);
+            }
+            Some(indexed) = indexed.recv() => {
+                self.pulse.begin(&INDEXED);
+                match indexed {
+                    Indexed::Upto { upto, generation } => self.on_sealed(upto, generation),
+                    Indexed::Failed(error) => return Err(WriterError::Index(error)),
+                }
+            }
+            () = sleep_until(clock, give_up_at) => return Err(WriterError::Full),
+            () = inbox.stopped(), if !is_told => {
+                self.ending.is_told = true;
+                self.step(Event::Stop);
+            }
+            () = ready(()), if may_step => self.pulse.begin(&EVENTS),
+            is_open = inbox.fill(self.limits.step_batches_max), if may_fill => {
+                self.pulse.begin(&EVENTS);
+                // Nobody can ask for anything any more.
+                self.ending.has_stopped |= !is_open;
+            }
+            () = sleep_until(clock, wake) => self.pulse.begin(&EVENTS),
+        }
+        Ok(())
+    }
+
+    /// Steps what has come, as far as there is room for what it may write.
+    fn take_in(&mut self) {
+        while self.pending.bytes() < APPEND_BYTES_MAX
+            && let Some(input) = self.inlets.inbox.next()
+        {
+            self.on_input(input);
         }
     }
 
@@ -131,20 +177,29 @@ impl Core {
                 self.step(event);
                 gone.map(|peer| self.peers.remove(&peer));
             }
-            Input::Stop => self.step(Event::Stop),
         }
     }
 
     fn on_written(&mut self, written: Written) -> Result<(), WriterError> {
         match written {
             Written::Durable(lsn) => {
+                (self.ending.is_stuck, self.ending.give_up_at) = (false, None);
                 self.pending.written();
                 self.step(Event::Durable(Lsn(lsn.0)));
             }
             Written::Full(is_full) => self.step(Event::Disk(if is_full { Disk::Full } else { Disk::Room })),
+            Written::Stuck => self.ending.is_stuck = true,
             Written::Failed(error) => return Err(error),
         }
         Ok(())
+    }
+
+    fn give_up_at(&mut self) -> Option<Micros> {
+        if self.ending.is_stuck && self.inlets.inbox.is_stop_asked() {
+            let at = self.clock.now() + ROOM_PATIENCE;
+            self.ending.give_up_at.get_or_insert(at);
+        }
+        self.ending.give_up_at
     }
 
     /// Which old records the machine still needs, once it no longer rests on look-ups that found them.
@@ -165,12 +220,16 @@ impl Core {
         self.step(Event::Sealed { upto, generation });
     }
 
-    /// The last event of a step, when it is due: silence is judged after what was pending has been read.
-    fn tick(&mut self) -> bool {
-        if self.router.deadline() <= self.clock.now() {
+    /// The last event of a step, when it is due: silence is judged after what was pending has been read. Not while there
+    /// is no room for what it may write.
+    fn tick(&mut self) {
+        if self.may_tick() && self.router.deadline() <= self.clock.now() {
             self.step(Event::Tick);
         }
-        self.has_stopped
+    }
+
+    fn may_tick(&self) -> bool {
+        self.inlets.inbox.is_empty() && self.pending.bytes() < APPEND_BYTES_MAX
     }
 
     fn step(&mut self, event: Event) {
@@ -188,7 +247,7 @@ impl Core {
                 return;
             }
             Output::Stopped => {
-                self.has_stopped = true;
+                self.ending.has_stopped = true;
                 return;
             }
             Output::Commit { peer, .. }
@@ -228,8 +287,17 @@ impl Core {
         });
     }
 
-    fn wake_at(&self) -> Micros {
-        let deadline = self.router.deadline();
-        if self.dirty.is_empty() { deadline } else { deadline.min(self.clock.now() + ORDERS_RETRY) }
+    /// When there is something to do at the latest; `None`: when something comes.
+    fn wake_at(&self) -> Option<Micros> {
+        let tick = self.may_tick().then(|| self.router.deadline());
+        let retry = (!self.dirty.is_empty()).then(|| self.clock.now() + ORDERS_RETRY);
+        [tick, retry].into_iter().flatten().min()
+    }
+}
+
+async fn sleep_until(clock: Clock, at: Option<Micros>) {
+    match at {
+        Some(at) => clock.sleep_until(at).await,
+        None => pending().await,
     }
 }

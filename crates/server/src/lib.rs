@@ -10,6 +10,7 @@ mod core;
 mod datadir;
 mod disk;
 mod finished;
+mod inbox;
 mod indexer;
 mod limits;
 mod peer;

@@ -7,8 +7,6 @@ pub struct Limits {
     pub sessions_max: usize,
     /// Bytes of recent records kept in memory. Full: older bodies are read back from disk.
     pub recent_bytes: usize,
-    /// Bytes of records that wait for the writer. Full: the core takes no more events until the disk has caught up.
-    pub append_bytes_max: usize,
     /// Batches of events taken in one step. More: the next step goes on.
     pub step_batches_max: usize,
     /// A session without a connection is forgotten after this, milliseconds. Its peer starts afresh or resumes by name.
@@ -28,7 +26,6 @@ impl Default for Limits {
         Self {
             sessions_max: 10_000,
             recent_bytes: 64 << 20,
-            append_bytes_max: 8 << 20,
             step_batches_max: 32,
             session_warm_ms: 120_000,
             segment_bytes: 64 << 20,
@@ -38,6 +35,25 @@ impl Default for Limits {
         }
     }
 }
+
+/// Bytes of frames that wait for the writer. Full: the core takes no more events until the disk has caught up.
+pub(crate) const APPEND_BYTES_MAX: usize = 1 << 20;
+
+/// The most bytes of frames that one event adds: a message of the largest size, full of the shortest rows.
+pub(crate) const EVENT_BYTES_MAX: usize = sheaf_roles::port::MESSAGE_BYTES_MAX + sheaf_task::BATCH_ROWS_MAX * ROW_EXTRA;
+
+/// What stands around a row in the journal and not in the message that brought it: its frame, its key.
+const ROW_EXTRA: usize = 128;
+
+/// The journal's reserve: where records go when the disk is full. Full too: nothing is acknowledged until there is room.
+pub(crate) const RESERVE_BYTES: u32 = 8 << 20;
+
+/// What the reserve has at least for settling, cancelling and finishing what was taken in before the disk was full.
+const UPKEEP_BYTES_MIN: usize = 1 << 20;
+
+// A full disk is noticed when a batch does not fit. The machine has taken that one in already, and the next one too, which
+// it gathered meanwhile; of those that follow none has new rows.
+const _: () = assert!(RESERVE_BYTES as usize >= 2 * (APPEND_BYTES_MAX + EVENT_BYTES_MAX) + UPKEEP_BYTES_MIN);
 
 /// One limit, for `sheaf doctor --limits`.
 #[derive(Clone, Copy, Debug)]
@@ -77,7 +93,8 @@ pub fn limits() -> Vec<Limit> {
         limit("sessions_max", own.sessions_max as u64, "a new session is refused as busy, and tries again later"),
         limit("session_warm_ms", own.session_warm_ms, "a session without a connection is forgotten"),
         limit("recent_bytes", own.recent_bytes as u64, "older bodies are read back from disk"),
-        limit("append_bytes_max", own.append_bytes_max as u64, "no more events are taken until the disk has caught up"),
+        limit("append_bytes_max", APPEND_BYTES_MAX as u64, "no more events are taken until the disk has caught up"),
+        limit("reserve_bytes", RESERVE_BYTES.into(), "on a full disk nothing more is acknowledged until there is room"),
         limit("segment_bytes", own.segment_bytes.into(), "the journal goes on in a new file; keys leave memory"),
         limit("retention_ms", own.retention_ms, "what is settled leaves the journal and answers no later job"),
         limit("journal_bytes_max", own.journal_bytes_max, "what is settled leaves before its retention is over"),

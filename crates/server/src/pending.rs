@@ -1,7 +1,7 @@
 //! Records that the machine has emitted and the writer has not taken: the next batch of the group commit.
 
 use bytes::Bytes;
-use sheaf_journal::Class;
+use sheaf_journal::{Class, FRAME_EXTRA_MAX};
 use sheaf_roles::router::{Lsn, Record};
 
 use crate::recent::Batch;
@@ -29,9 +29,9 @@ impl Pending {
         Self { first: next, buffer: Vec::new(), marks: Vec::new(), has_intake: false, is_writing: false }
     }
 
-    /// Bytes that wait.
+    /// Bytes that wait, as the journal will write them.
     pub(crate) fn bytes(&self) -> usize {
-        self.buffer.len()
+        self.buffer.len() + self.marks.len() * FRAME_EXTRA_MAX
     }
 
     /// Adds the record after the last one.

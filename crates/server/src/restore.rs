@@ -13,6 +13,7 @@ use sheaf_task::RouterId;
 use crate::disk::FileDisk;
 use crate::finished::Finished;
 use crate::indexer;
+use crate::limits::RESERVE_BYTES;
 
 /// Why a journal cannot be taken up.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +55,8 @@ pub(crate) fn restore(
     seed: u64,
     segment_bytes: u32,
 ) -> Result<Restored, RestoreError> {
-    let (journal, report) = Journal::open(disk, sheaf_journal::Config { segment_bytes, ..Default::default() })?;
+    let config = sheaf_journal::Config { segment_bytes, reserve_bytes: RESERVE_BYTES, ..Default::default() };
+    let (journal, report) = Journal::open(disk, config)?;
     say(&report);
     let (finished, indexed) = indexer::open(&journal)?;
     let epoch = u64::from(journal.epoch().0);

@@ -15,7 +15,7 @@ use sheaf_net::{Clock, Listener, NetError, Target};
 use sheaf_roles::router::Router;
 use sheaf_session::{Faults, Micros, Receipt, SessionId};
 use sheaf_task::{KeySecret, RouterId};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::core::Input;
@@ -80,7 +80,9 @@ pub struct Server {
     target: Target,
     addr: Option<SocketAddr>,
     router: RouterId,
-    inputs: mpsc::Sender<Vec<Input>>,
+    /// While it is there the core goes on.
+    _inputs: mpsc::Sender<Vec<Input>>,
+    stop: watch::Sender<bool>,
     ended: oneshot::Receiver<Result<(), ServerError>>,
     listener: JoinHandle<()>,
     sessions: JoinHandle<()>,
@@ -106,7 +108,8 @@ impl Server {
         let finished = Arc::new(finished);
         let shared =
             Shared { clock, limits: config.limits, store: Arc::clone(&store), finished: Arc::clone(&finished) };
-        let (inputs, ended) = spawn(router, journal, (next, indexed), &shared)?;
+        let (stop, stopped) = watch::channel(false);
+        let (inputs, ended) = spawn(router, journal, (next, indexed), stopped, &shared)?;
         let sessions = Sessions {
             clock,
             limits: config.limits,
@@ -123,7 +126,7 @@ impl Server {
         let (to_sessions, arrivals) = mpsc::channel(1);
         let listener = tokio::spawn(listener.serve(to_sessions));
         let sessions = tokio::spawn(sessions.serve(arrivals));
-        Ok(Self { target, addr, router: dir.router, inputs, ended, listener, sessions, _dir: dir })
+        Ok(Self { target, addr, router: dir.router, _inputs: inputs, stop, ended, listener, sessions, _dir: dir })
     }
 
     /// Who it is.
@@ -143,7 +146,7 @@ impl Server {
 
     /// Asks it to stop: it accepts nothing more, makes everything durable and ends.
     pub fn stopper(&self) -> Stopper {
-        Stopper { inputs: self.inputs.clone() }
+        Stopper { stop: self.stop.clone() }
     }
 
     /// Waits until it has stopped: asked to, or because the disk failed.
@@ -173,15 +176,13 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Stops a router from elsewhere.
 #[derive(Clone, Debug)]
 pub struct Stopper {
-    inputs: mpsc::Sender<Vec<Input>>,
+    stop: watch::Sender<bool>,
 }
 
 impl Stopper {
     /// Asks the router to stop.
-    pub async fn stop(&self) {
-        if self.inputs.send(vec![Input::Stop]).await.is_err() {
-            tracing::debug!("the router has stopped already");
-        }
+    pub fn stop(&self) {
+        self.stop.send_replace(true);
     }
 }
 

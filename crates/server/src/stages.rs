@@ -69,7 +69,7 @@ pub const APPENDS: Queue = Queue {
     from: Stage::Core,
     to: Stage::Writer,
     capacity: 2,
-    when_full: WhenFull::Keep("gathers records for the next batch, and takes no more events past append_bytes_max"),
+    when_full: WhenFull::Keep("gathers records for the next batch, and steps no more events past append_bytes_max"),
 };
 
 /// What has become durable. At most one batch is under way, so this never fills.

@@ -139,7 +139,7 @@ impl Worker {
 }
 
 async fn stop(server: Server) {
-    server.stopper().stop().await;
+    server.stopper().stop();
     server.ended().await.unwrap();
 }
 

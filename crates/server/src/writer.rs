@@ -27,6 +27,12 @@ pub enum WriterError {
     /// An index file could not be made durable.
     #[error("cannot make an index of the journal durable: {0}; stopping, for this disk is no longer to be trusted")]
     Index(DiskError),
+    /// The router was to end while there was room neither on the disk nor in the reserve.
+    #[error(
+        "the disk and the reserve of the journal are full, so what came last could not be written: nothing of it was \
+         acknowledged, and whoever sent it will send it again; make room on the disk and start the router again"
+    )]
+    Full,
     /// Nothing could be made durable.
     #[error(
         "cannot make the journal durable: {0}; stopping, for what the system says of this file is no longer to be trusted"
@@ -57,6 +63,8 @@ pub(crate) enum Written {
     Durable(sheaf_journal::Lsn),
     /// The disk is full (true) or has room again.
     Full(bool),
+    /// The disk and the reserve are full: nothing is written until there is room, or the core has ended.
+    Stuck,
     /// The thread has ended.
     Failed(WriterError),
 }
@@ -189,13 +197,21 @@ impl Writer {
     /// nothing is acknowledged until there is room.
     fn append(&mut self, class: Class, entries: &[Entry<&[u8]>]) -> Result<(), WriterError> {
         let mut outcome = self.journal.append(class, entries);
-        if outcome == Err(AppendError::Full) {
-            // At once: what comes meanwhile would be taken in too.
+        if self.journal.is_full() {
+            // Before anything is confirmed: what the machine gathers until it hears of it goes into the reserve too.
             self.say_room(true);
+        }
+        if outcome == Err(AppendError::Full) {
             outcome = self.journal.append(Class::Upkeep, entries);
         }
-        while outcome == Err(AppendError::Full) {
+        if outcome == Err(AppendError::Full) {
             tracing::error!("the disk and the reserve are full: nothing is accepted until there is room");
+            self.tell(Written::Stuck);
+        }
+        while outcome == Err(AppendError::Full) {
+            if self.written.is_closed() {
+                return Err(WriterError::Full);
+            }
             std::thread::park_timeout(FULL_RETRY);
             self.journal.retry_full()?;
             outcome = self.journal.append(Class::Upkeep, entries);

@@ -108,7 +108,7 @@ impl Asker {
             tracing::debug!("the router did not say goodbye");
         }
         if let Some(server) = own {
-            server.stopper().stop().await;
+            server.stopper().stop();
             server.ended().await?;
         }
         Ok(())

@@ -41,7 +41,7 @@ pub(crate) async fn up(args: UpArgs) -> Result<u8> {
             }
             () = signals.next() => {
                 eprintln!("sheaf: stopping");
-                stopper.stop().await;
+                stopper.stop();
             }
         }
     }

@@ -72,7 +72,7 @@ impl Embedded {
                 }
             }
         };
-        self.server.stopper().stop().await;
+        self.server.stopper().stop();
         self.server.ended().await?;
         worker.context("the worker panicked")??;
         Ok(())

@@ -125,11 +125,7 @@ impl Script {
             }
             "unreadable" => self.unreadable(args),
             "restart" => self.world.restart(),
-            "lose" => {
-                let lost = args[0].parse().unwrap();
-                self.world.journal.retain(|(lsn, _)| lsn.0 != lost);
-                self.world.restart()
-            }
+            "lose" => self.lose(args[0].parse().unwrap()),
             "compact" => {
                 self.world.compact(self.world.durable);
                 Vec::new()
@@ -137,6 +133,12 @@ impl Script {
             "stop" => self.world.handle(Event::Stop),
             unknown => panic!("no such command: {unknown}"),
         }
+    }
+
+    /// The next life of the router finds this record damaged.
+    fn lose(&mut self, lost: u64) -> Vec<Output> {
+        self.world.journal.retain(|(lsn, _)| lsn.0 != lost);
+        self.world.restart()
     }
 
     /// `LSN`: as a body; `LSN result JOB_NO NUMBER`; `LSN failure BODY`.
