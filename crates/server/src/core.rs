@@ -18,6 +18,7 @@ use sheaf_roles::router::{Disk, Event, Generation, Lsn, Output, PeerId, Router};
 use sheaf_session::Micros;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{Receiver, Sender};
+use tokio::sync::watch;
 
 use crate::compaction::{Question, Verdict};
 use crate::inbox::Inbox;
@@ -59,6 +60,8 @@ pub(crate) struct Core {
 /// Everything that comes to the core.
 pub(crate) struct Inlets {
     pub inbox: Inbox,
+    /// True once the process is to end.
+    pub stop: watch::Receiver<bool>,
     pub written: Receiver<Written>,
     pub questions: Receiver<Question>,
     pub indexed: Receiver<Indexed>,
@@ -119,7 +122,7 @@ impl Core {
     /// Waits for something to do, and steps it unless it is of a link: those wait in the inbox.
     async fn wait(&mut self) -> Result<(), WriterError> {
         let (wake, give_up_at, clock) = (self.wake_at(), self.give_up_at(), self.clock);
-        let Inlets { inbox, written, questions, indexed } = &mut self.inlets;
+        let Inlets { inbox, stop, written, questions, indexed } = &mut self.inlets;
         let has_room = self.pending.bytes() < APPEND_BYTES_MAX;
         let may_step = has_room && !inbox.is_empty();
         // Somebody who asks for the end is to be heard while nothing else can be done for anybody.
@@ -143,7 +146,7 @@ impl Core {
                 }
             }
             () = sleep_until(clock, give_up_at) => return Err(WriterError::Full),
-            () = inbox.stopped(), if !is_told => {
+            () = asked(stop), if !is_told => {
                 self.ending.is_told = true;
                 self.step(Event::Stop);
             }
@@ -195,7 +198,7 @@ impl Core {
     }
 
     fn give_up_at(&mut self) -> Option<Micros> {
-        if self.ending.is_stuck && self.inlets.inbox.is_stop_asked() {
+        if self.ending.is_stuck && (*self.inlets.stop.borrow() || self.inlets.inbox.asks_stop()) {
             let at = self.clock.now() + ROOM_PATIENCE;
             self.ending.give_up_at.get_or_insert(at);
         }
@@ -299,5 +302,12 @@ async fn sleep_until(clock: Clock, at: Option<Micros>) {
     match at {
         Some(at) => clock.sleep_until(at).await,
         None => pending().await,
+    }
+}
+
+async fn asked(stop: &mut watch::Receiver<bool>) {
+    // Where the server's value is gone nobody can ask any more.
+    if stop.wait_for(|is_asked| *is_asked).await.is_err() {
+        pending().await
     }
 }

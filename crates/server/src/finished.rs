@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use sheaf_journal::index::{Damaged, Posting, Span, Tiers};
 use sheaf_journal::{Disk, DiskError, DiskErrorKind, SegmentId};
+use sheaf_roles::port::Fetched;
 use sheaf_roles::router::{Generation, Lsn, Record};
 use sheaf_task::Key;
 
@@ -76,21 +77,20 @@ impl Finished {
         self.next_generation()
     }
 
-    /// The records that the index names for `key`, in LSN order. Whoever uses them checks that they are of that key.
-    pub(crate) fn records(&self, store: &Store, key: Key) -> Vec<(Lsn, Record)> {
-        let lsns = self.candidates(key);
-        if lsns.is_empty() {
-            return Vec::new();
-        }
-        let mut found = Vec::with_capacity(lsns.len());
-        for (lsn, fetched) in lsns.iter().zip(store.fetch(&lsns)) {
-            let Some(fetched) = fetched else { continue };
-            match Record::decode(fetched.kind, fetched.payload) {
-                Ok(record) => found.push((*lsn, record)),
-                Err(error) => tracing::error!(%error, lsn = lsn.0, "a record that the index names does not decode"),
-            }
-        }
-        found
+    /// The records that the index names for each key, in LSN order. Whoever uses them checks that they are of that key.
+    pub(crate) fn records(&self, store: &Store, keys: &[Key]) -> Vec<Vec<(Lsn, Record)>> {
+        let mut lsns = Vec::new();
+        let counts: Vec<usize> = keys
+            .iter()
+            .map(|key| {
+                let before = lsns.len();
+                lsns.extend(self.candidates(*key));
+                lsns.len() - before
+            })
+            .collect();
+        // At once, for all: what was answered together lies together.
+        let mut fetched = lsns.iter().zip(store.fetch(&lsns));
+        counts.iter().map(|count| fetched.by_ref().take(*count).filter_map(decoded).collect()).collect()
     }
 
     fn candidates(&self, key: Key) -> Vec<Lsn> {
@@ -200,6 +200,18 @@ impl Finished {
 
     fn damaged(&self) -> MutexGuard<'_, BTreeSet<Span>> {
         self.damaged.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A record that the index named, unless it is damaged or gone.
+fn decoded((lsn, fetched): (&Lsn, Option<Fetched>)) -> Option<(Lsn, Record)> {
+    let fetched = fetched?;
+    match Record::decode(fetched.kind, fetched.payload) {
+        Ok(record) => Some((*lsn, record)),
+        Err(error) => {
+            tracing::error!(%error, lsn = lsn.0, "a record that the index names does not decode");
+            None
+        }
     }
 }
 

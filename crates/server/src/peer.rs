@@ -46,7 +46,7 @@ impl Peer {
 
     fn look_up(&self, inbound: &mut Inbound) {
         let finished = &self.finished;
-        self.port.look_up(inbound, finished.generation(), |key| finished.records(&self.store, key));
+        self.port.look_up(inbound, finished.generation(), |keys| finished.records(&self.store, keys));
         if let Inbound::Submit { rows, .. } = inbound {
             let floor = finished.floor();
             for prior in rows.iter_mut().filter_map(|row| row.prior.as_mut()) {

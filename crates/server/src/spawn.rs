@@ -13,12 +13,13 @@ use sheaf_journal::Journal;
 use sheaf_net::Clock;
 use sheaf_roles::router::{Lsn, Router};
 use sheaf_session::Micros;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::compaction::Compaction;
-use crate::core::{Core, Inlets, Input};
+use crate::core::{Core, Ending, Inlets, Input};
 use crate::disk::FileDisk;
 use crate::finished::Finished;
+use crate::inbox::Inbox;
 use crate::indexer::Indexer;
 use crate::limits::Limits;
 use crate::pending::Pending;
@@ -40,10 +41,12 @@ pub(crate) struct Shared {
 pub(crate) type Spawned = (mpsc::Sender<Vec<Input>>, oneshot::Receiver<Result<(), ServerError>>);
 
 /// Starts the core, the writer, the indexer and the watchdog. The next record is `next`; the index has all up to `indexed`.
+/// The core ends soon after `stop` is true.
 pub(crate) fn spawn(
     router: Router,
     journal: Journal<FileDisk>,
     (next, indexed): (Lsn, Lsn),
+    stop: watch::Receiver<bool>,
     shared: &Shared,
 ) -> Result<Spawned, std::io::Error> {
     let pulses = [Stage::Core, Stage::Writer, Stage::Indexer].map(Pulse::new);
@@ -72,7 +75,7 @@ pub(crate) fn spawn(
         clock: shared.clock,
         limits: shared.limits,
         store: Arc::clone(&shared.store),
-        inlets: Inlets { inbox: Inbox::new(from_links, stop), written, questions, indexed: from_indexer },
+        inlets: Inlets { inbox: Inbox::new(from_links), stop, written, questions, indexed: from_indexer },
         orders,
         peers: BTreeMap::new(),
         dirty: BTreeSet::new(),

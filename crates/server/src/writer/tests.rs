@@ -82,6 +82,7 @@ fn intake_goes_on_soon_after_there_is_room_however_busy_the_writer_is() {
                 assert!(!is_full && Instant::now() > busy);
                 break;
             }
+            Written::Stuck => panic!("the reserve outlasts this test"),
             Written::Failed(error) => panic!("{error}"),
         }
     }
