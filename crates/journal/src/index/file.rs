@@ -45,6 +45,8 @@ pub struct Span {
 #[derive(Clone, Debug)]
 pub struct Index {
     span: Span,
+    /// Its name.
+    file: String,
     keys: u64,
     fences: Vec<u64>,
     filter: Filter,
@@ -116,7 +118,7 @@ impl Index {
         }
         let filter = Filter::from_bytes(tail.split_off(blocks * 8)).ok_or(damaged)?;
         let fences = tail.as_chunks().0.iter().map(|fence| u64::from_le_bytes(*fence)).collect();
-        Ok(Self { span, keys: number(24), fences, filter })
+        Ok(Self { span, file, keys: number(24), fences, filter })
     }
 
     /// Which segments it is of.
@@ -140,16 +142,18 @@ impl Index {
             return Ok(());
         }
         for block in self.blocks_of(key) {
-            let entries = self.block(disk, block)?;
-            let from = entries.partition_point(|(other, _)| other < key);
-            found.extend(entries[from..].iter().take_while(|(other, _)| other == key).map(|(_, lsn)| *lsn));
+            let bytes = self.checked(disk, block)?;
+            let entries = entries(&bytes);
+            let from = entries.partition_point(|entry| entry[..16] < key[..]);
+            let own = entries[from..].iter().take_while(|entry| entry[..16] == key[..]);
+            found.extend(own.filter_map(posting).map(|(_, lsn)| lsn));
         }
         Ok(())
     }
 
     /// Reads and checks every block: what a look-up would find damaged only later.
     pub fn verify<D: Disk>(&self, disk: &D) -> Result<(), LookupError> {
-        (0..self.blocks()).try_for_each(|block| self.block(disk, block).map(drop))
+        (0..self.blocks()).try_for_each(|block| self.checked(disk, block).map(drop))
     }
 
     /// Blocks that may hold the key: usually one.
@@ -161,16 +165,19 @@ impl Index {
         first..=last.max(first)
     }
 
-    /// Reads and checks a block.
+    /// What a block holds.
     pub(super) fn block<D: Disk>(&self, disk: &D, block: usize) -> Result<Vec<Posting>, LookupError> {
+        Ok(entries(&self.checked(disk, block)?).iter().filter_map(posting).collect())
+    }
+
+    /// Reads and checks a block.
+    fn checked<D: Disk>(&self, disk: &D, block: usize) -> Result<Vec<u8>, LookupError> {
         let damaged = Damaged { span: self.span };
-        let bytes = read_exact(disk, &self.span.file(), (HEADER + block * BLOCK) as u64, BLOCK, damaged)?;
-        let count = usize::from(u16::from_le_bytes([bytes[4], bytes[5]]));
-        if bytes[..4] != block_crc(block, &bytes).to_le_bytes() || count > BLOCK_ENTRIES {
+        let bytes = read_exact(disk, &self.file, (HEADER + block * BLOCK) as u64, BLOCK, damaged)?;
+        if bytes[..4] != block_crc(block, &bytes).to_le_bytes() || count_of(&bytes) > BLOCK_ENTRIES {
             return Err(damaged.into());
         }
-        let entries = bytes[BLOCK_HEAD..].as_chunks::<ENTRY>().0;
-        Ok(entries.iter().take(count).filter_map(posting).collect())
+        Ok(bytes)
     }
 
     pub(super) fn blocks(&self) -> usize {
@@ -181,6 +188,15 @@ impl Index {
 /// The checksum of a block: of its number and all behind the checksum itself.
 pub(super) fn block_crc(number: usize, block: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&(number as u64).to_le_bytes()), &block[4..])
+}
+
+fn count_of(block: &[u8]) -> usize {
+    usize::from(u16::from_le_bytes([block[4], block[5]]))
+}
+
+/// The entries of a block that was checked.
+fn entries(block: &[u8]) -> &[[u8; ENTRY]] {
+    &block[BLOCK_HEAD..].as_chunks().0[..count_of(block)]
 }
 
 fn posting(entry: &[u8; ENTRY]) -> Option<Posting> {

@@ -138,23 +138,24 @@ impl RouterPort {
 
     /// Notes in a message what the index knows of its keys, before it goes to the machine: of a `Submit` under
     /// `generation` of the index, of a question about a task. Other messages stay as they are. `find` gives the records
-    /// that the index names for a key, in LSN order; damaged ones are left out.
+    /// that the index names for each key, in LSN order; damaged ones are left out.
     pub fn look_up(
         &self,
         inbound: &mut Inbound,
         generation: Generation,
-        mut find: impl FnMut(Key) -> Vec<(Lsn, Record)>,
+        find: impl FnOnce(&[Key]) -> Vec<Vec<(Lsn, Record)>>,
     ) {
         match inbound {
             Inbound::Submit { job, cursor: _, rows, generation: seen } => {
                 *seen = generation;
                 let no = self.jobs.get(job).and_then(|job| job.no);
-                for row in rows {
-                    row.prior = prior_of(row.key, no, row.row, &find(row.key));
+                let keys: Vec<Key> = rows.iter().map(|row| row.key).collect();
+                for (row, found) in rows.iter_mut().zip(find(&keys)) {
+                    row.prior = prior_of(row.key, no, row.row, &found);
                 }
             }
             Inbound::Ask { question: Question::Task(key), prior, .. } => {
-                *prior = prior_of(*key, None, RowId::default(), &find(*key));
+                *prior = find(&[*key]).first().and_then(|found| prior_of(*key, None, RowId::default(), found));
             }
             Inbound::Ask { .. }
             | Inbound::OpenJob(_)

@@ -155,7 +155,7 @@ fn poll(port: &mut Port, now: Micros, pipes: &mut [Pipe], machine: &mut Router, 
             }
             Step::Report(RouterReport::Event(mut event)) => {
                 if let Event::Message { inbound, .. } = &mut event {
-                    port.port.look_up(inbound, Generation(0), |_| Vec::new());
+                    port.port.look_up(inbound, Generation(0), |keys| vec![Vec::new(); keys.len()]);
                 }
                 machine.handle(now, event);
             }

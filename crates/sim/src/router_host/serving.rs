@@ -281,7 +281,9 @@ fn peer_name(run: &Running, id: PeerId) -> String {
 fn look_up(run: &Running, id: PeerId, inbound: &mut Inbound) {
     let Some(peer) = run.peers.get(&id) else { return };
     let archive = &run.archive;
-    peer.port.look_up(inbound, archive.generation(), |key| archive.records(&run.journal, key));
+    peer.port.look_up(inbound, archive.generation(), |keys| {
+        keys.iter().map(|key| archive.records(&run.journal, *key)).collect()
+    });
     if let Inbound::Submit { rows, .. } = inbound {
         for prior in rows.iter_mut().filter_map(|row| row.prior.as_mut()) {
             prior.finished = prior.finished.filter(|finished| finished.lsn >= archive.floor());
