@@ -1,7 +1,8 @@
-//! The project's own chores, each a command: `cargo xtask ci | tidy | sim | torture | fuzz | hot`.
+//! The project's own chores, each a command: `cargo xtask ci | tidy | sim | torture | fuzz | hot | bench`.
 //!
 //! It knows how to judge and start things; it does not know what Sheaf does.
 
+mod bench;
 mod ci;
 mod fuzz;
 mod hot;
@@ -27,7 +28,9 @@ cargo xtask torture [--family F] [--seed S] [--minutes M | --cycles N | --rounds
                                hurt real processes: every family for a short time, or one, or longer
 cargo xtask fuzz [--target T] [--inputs N | --minutes M] [--seed S] [--input FILE]
                                arbitrary bytes for everything that reads bytes: the corpus, then inputs made from it
-cargo xtask hot [--record]     count the instructions that the hottest functions cost a task, against those on record";
+cargo xtask hot [--record]     count the instructions that the hottest functions cost a task, against those on record
+cargo xtask bench peers [--tasks N] [--runs N] [--only NAME,..] [--measure NAME,..] [--dir DIR] [--install]
+                               Sheaf and other queues, the same work, one table; a peer that is missing is said to be";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -48,6 +51,7 @@ fn command(args: &[String]) -> anyhow::Result<()> {
         Some((name, rest)) if name == "torture" => torture::run(rest),
         Some((name, rest)) if name == "fuzz" => fuzz::run(rest),
         Some((name, rest)) if name == "hot" => hot::run(rest),
+        Some((name, rest)) if name == "bench" => bench::run(rest),
         Some((name, _)) if name == "help" || name == "--help" => {
             println!("{HELP}");
             Ok(())
