@@ -34,7 +34,7 @@ pub(crate) struct RustFile {
 
 /// What tidy reads, beside the directories of `DIRECTORIES`.
 const EXTENSIONS: [&str; 7] = ["rs", "md", "toml", "yml", "txt", "sh", "lock"];
-const DIRECTORIES: [&str; 5] = ["crates", "docs", "examples", ".github", ".ci"];
+const DIRECTORIES: [&str; 6] = ["bench", "crates", "docs", "examples", ".github", ".ci"];
 
 impl Tree {
     /// Reads the checkout.
