@@ -226,9 +226,11 @@ impl Router {
     /// Takes in a record of the journal. In order of original LSN, moved records included. False: it names a job that is
     /// not on record, which left, or whose own record is damaged; for the others that it names it counts all the same.
     pub fn replay(&mut self, lsn: Lsn, record: &Record) -> bool {
-        let jobs = record::jobs_of(record);
-        let known = jobs.iter().all(|job| self.jobs.get(*job).is_some());
-        jobs.iter().for_each(|job| self.jobs.note_given(*job));
+        let mut known = true;
+        record::each_job(record, |job| {
+            known &= self.jobs.get(job).is_some();
+            self.jobs.note_given(job);
+        });
         self.apply(lsn, record);
         known
     }

@@ -280,26 +280,26 @@ pub fn index_key(record: &Record) -> Option<Key> {
 }
 
 /// The jobs that a record is about; a job's own `Opened` is not.
-pub(super) fn jobs_of(record: &Record) -> Vec<JobNo> {
+pub(super) fn each_job(record: &Record, mut tell: impl FnMut(JobNo)) {
     match record {
-        Record::Submitted(submitted) => vec![submitted.job],
-        Record::Joined(joined) => vec![joined.job],
-        Record::Ended(ended) => vec![ended.job],
-        Record::Finished(finished) => finished.deliveries.iter().map(|delivery| delivery.job).collect(),
+        Record::Submitted(submitted) => tell(submitted.job),
+        Record::Joined(joined) => tell(joined.job),
+        Record::Ended(ended) => tell(ended.job),
+        Record::Finished(finished) => finished.deliveries.iter().for_each(|delivery| tell(delivery.job)),
         Record::Cached(Cached { delivery, .. })
         | Record::Withdrawn(Withdrawn { delivery, .. })
-        | Record::Retried(Retried { delivery, .. }) => vec![delivery.job],
+        | Record::Retried(Retried { delivery, .. }) => tell(delivery.job),
         Record::Settled { job, .. }
         | Record::Unlisted { job, .. }
         | Record::Scanned { job }
         | Record::Cancelled { job }
         | Record::Resumed { job }
-        | Record::JobLeft { job, .. } => vec![*job],
+        | Record::JobLeft { job, .. } => tell(*job),
         Record::Opened(_)
         | Record::Registered(_)
         | Record::Left { .. }
         | Record::Heard { .. }
-        | Record::Forgotten { .. } => Vec::new(),
+        | Record::Forgotten { .. } => {}
     }
 }
 
