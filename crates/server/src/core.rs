@@ -311,3 +311,6 @@ async fn asked(stop: &mut watch::Receiver<bool>) {
         pending().await
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -33,7 +33,7 @@ pub struct FileDisk {
 pub(crate) struct Faults {
     /// So many bytes more may files grow; then the disk is full.
     pub(crate) room: AtomicU64,
-    /// How many writes found it full.
+    /// How many writes to a segment found it full.
     pub(crate) refused: AtomicU64,
     /// So many syncs work; all later ones fail.
     pub(crate) syncs: AtomicU64,
@@ -55,9 +55,9 @@ impl Faults {
         spent.map(drop).map_err(|_| io::ErrorKind::StorageFull.into())
     }
 
-    fn on_write(&self, file: &File, end: u64) -> io::Result<()> {
+    fn on_write(&self, name: &str, file: &File, end: u64) -> io::Result<()> {
         Self::spend(&self.room, end.saturating_sub(file.metadata()?.len())).inspect_err(|_| {
-            self.refused.fetch_add(1, Ordering::SeqCst);
+            self.refused.fetch_add(u64::from(name.ends_with(".seg1")), Ordering::SeqCst);
         })
     }
 }
@@ -241,7 +241,7 @@ impl Disk for FileDisk {
             self.check()?;
             let file = self.write_file(name)?;
             #[cfg(test)]
-            self.faults.on_write(&file, offset + bytes.len() as u64)?;
+            self.faults.on_write(name, &file, offset + bytes.len() as u64)?;
             file.write_all_at(bytes, offset)
         };
         write().map_err(|error| disk_error(name, &error))

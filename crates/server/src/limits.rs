@@ -43,13 +43,13 @@ pub(crate) const APPEND_BYTES_MAX: usize = 1 << 20;
 pub(crate) const EVENT_BYTES_MAX: usize = sheaf_roles::port::MESSAGE_BYTES_MAX + sheaf_task::BATCH_ROWS_MAX * ROW_EXTRA;
 
 /// What stands around a row in the journal and not in the message that brought it: its frame, its key.
-const ROW_EXTRA: usize = 128;
+pub(crate) const ROW_EXTRA: usize = 128;
 
 /// The journal's reserve: where records go when the disk is full. Full too: nothing is acknowledged until there is room.
 pub(crate) const RESERVE_BYTES: u32 = 8 << 20;
 
 /// What the reserve has at least for settling, cancelling and finishing what was taken in before the disk was full.
-const UPKEEP_BYTES_MIN: usize = 1 << 20;
+pub(crate) const UPKEEP_BYTES_MIN: usize = 1 << 20;
 
 // A full disk is noticed when a batch does not fit. The machine has taken that one in already, and the next one too, which
 // it gathered meanwhile; of those that follow none has new rows.

@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use sheaf_client::sink::SinkSpec;
@@ -19,9 +20,12 @@ use crate::disk::Faults;
 use crate::restore::{Restored, restore};
 use crate::{DataDir, FileDisk, Limits, Server, ServerConfig};
 
+mod full;
+
 struct World {
     dir: tempfile::TempDir,
     limits: Limits,
+    grace: Duration,
     faults: Arc<Faults>,
 }
 
@@ -32,7 +36,7 @@ struct Worker {
 
 impl World {
     fn new(limits: Limits) -> Self {
-        Self { dir: tempfile::tempdir().unwrap(), limits, faults: Arc::default() }
+        Self { dir: tempfile::tempdir().unwrap(), limits, grace: Duration::from_secs(30), faults: Arc::default() }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -43,7 +47,7 @@ impl World {
         let config = ServerConfig {
             data: self.path("data"),
             listen: None,
-            grace: Duration::from_secs(30),
+            grace: self.grace,
             faults: None,
             limits: self.limits,
             disk_faults: Arc::clone(&self.faults),

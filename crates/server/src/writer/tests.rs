@@ -89,6 +89,18 @@ fn intake_goes_on_soon_after_there_is_room_however_busy_the_writer_is() {
 }
 
 #[test]
+fn a_full_disk_is_said_before_anything_is_confirmed() {
+    // What the machine takes in until it hears of it goes into the reserve.
+    for class in [Class::Intake, Class::Upkeep] {
+        let mut stage = World::new();
+        stage.faults.room.store(0, Ordering::SeqCst);
+        stage.append(class);
+        assert!(matches!(stage.told(), Written::Full(true)));
+        assert!(matches!(stage.told(), Written::Durable(sheaf_journal::Lsn(1))));
+    }
+}
+
+#[test]
 fn nothing_is_confirmed_after_a_sync_that_failed() {
     for works in 0..20 {
         let mut stage = World::new();
