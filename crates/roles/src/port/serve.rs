@@ -13,7 +13,7 @@ use sheaf_task::{
 };
 
 use super::Fetched;
-use crate::router::record::{Delivered, Delivery, Finished, body_of_submitted, delivered, delivered_from};
+use crate::router::record::{Delivered, Delivery, Finished, body_of_submitted, cancelled, delivered, delivered_from};
 use crate::router::{AssignItem, DeliverItem, FailureItem, JobNo, Lsn, Outbound, Record, Wanted};
 
 /// A message with references, kept until it is acknowledged.
@@ -165,6 +165,17 @@ fn finished_in(fetched: Option<Fetched>) -> Option<Finished> {
     }
 }
 
+/// Why a row failed, and after how many attempts: by its last one, or because its job was cancelled.
+fn failed_in(fetched: Option<Fetched>) -> Option<(u32, Failure)> {
+    match decode(fetched) {
+        Some(Record::Finished(Finished { attempts, outcome: Outcome::Failed(failure), .. })) => {
+            Some((attempts, failure))
+        }
+        Some(Record::Withdrawn(_)) => Some((0, cancelled())),
+        Some(_) | None => None,
+    }
+}
+
 fn slots(
     items: &[DeliverItem],
     job: JobNo,
@@ -231,9 +242,9 @@ fn failures(
     let mut rows = Vec::with_capacity(items.len());
     let mut records = records.into_iter();
     for item in items {
-        let finished = finished_in(records.next().flatten());
+        let failed = failed_in(records.next().flatten());
         let body = records.next().flatten().and_then(|record| body_of_submitted(record.payload).ok());
-        let Some(Finished { attempts, outcome: Outcome::Failed(failure), .. }) = finished else {
+        let Some((attempts, failure)) = failed else {
             unreadable.push((item.finished, Wanted::Failure { body: item.body }));
             continue;
         };
@@ -254,4 +265,32 @@ fn task(info: TaskInfo, records: Vec<Option<Fetched>>) -> Option<TaskInfo> {
         Outcome::Failed(failure) => TaskState::Failed(failure),
     };
     Some(TaskInfo { state, attempts: finished.attempts, body_len: u64::from(finished.body_len), ..info })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::router::record::{Submitted, Withdrawn};
+
+    fn fetched(record: &Record) -> Option<Fetched> {
+        let mut payload = Vec::new();
+        record.encode_into(&mut payload);
+        Some(Fetched { kind: record.kind(), payload: payload.into() })
+    }
+
+    #[test]
+    fn a_cancelled_row_is_among_the_failures() {
+        let (key, job, row) = (Key([1; 16]), JobNo(1), RowId([2; 16]));
+        let submitted = Record::Submitted(Submitted { key, job, row, body: Bytes::from_static(b"a row") });
+        let delivery = Delivery { job, row, number: 7 };
+        let withdrawn = Record::Withdrawn(Withdrawn { key, submitted: Lsn(3), body_len: 5, delivery });
+        let items = [FailureItem { number: 7, row, key, finished: Lsn(4), body: Lsn(3) }];
+
+        let mut unreadable = Vec::new();
+        let rows = failures(&items, vec![fetched(&withdrawn), fetched(&submitted)], &mut unreadable);
+
+        let body = Bytes::from_static(b"a row");
+        assert_eq!(rows, [FailureRow { number: 7, row, key, attempts: 0, failure: cancelled(), body }]);
+        assert_eq!(unreadable, []);
+    }
 }

@@ -369,7 +369,7 @@ pub struct FailureItem {
     pub row: RowId,
     /// The task.
     pub key: Key,
-    /// The `Finished` record that holds the failure.
+    /// The `Finished` record that holds the failure, or the `Withdrawn` one of a cancelled row.
     pub finished: Lsn,
     /// The `Submitted` record that holds the body.
     pub body: Lsn,
