@@ -163,8 +163,8 @@ fn find(claim: &Claim, given: &Fingerprint, fresh: bool) -> Result<JobRecord, Jo
         };
         let differences = stored.fingerprint.differences(given);
         if !differences.is_empty() {
-            let (path, state) = (claim.path().to_owned(), claim.state_dir().to_owned());
-            return Err(JobError::OtherJob { path, state, differences });
+            let (path, advice) = (claim.path().to_owned(), claim.way_out());
+            return Err(JobError::OtherJob { path, differences, advice });
         }
         if !fresh || (stored.is_fresh() && !stored.done) {
             return Ok(stored);
@@ -187,16 +187,16 @@ fn random() -> Result<[u8; 16], JobError> {
 pub enum JobError {
     /// Another command writes to this sink.
     #[error(
-        "{path} belongs to another job: {}. Choose another --out, or give up its results by removing {path} and {state}",
+        "{path} belongs to another job: {}. {advice}",
         differences.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
     )]
     OtherJob {
         /// The sink.
         path: PathBuf,
-        /// Where the job's state is.
-        state: PathBuf,
         /// In what it is another.
         differences: Vec<Difference>,
+        /// What can be done.
+        advice: String,
     },
     /// The sink cannot be used.
     #[error(transparent)]

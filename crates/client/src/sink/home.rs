@@ -115,6 +115,18 @@ impl Claim {
         &self.path
     }
 
+    /// What one who wants another job here can do. A database holds more than a table of ours, often the rows themselves:
+    /// nobody is told to remove it.
+    pub(crate) fn way_out(&self) -> String {
+        let (path, state) = (self.path.display(), self.state_dir().display());
+        match &self.kind {
+            Kind::Table { table, .. } => format!("The job writes to table {table:?}: choose another --table"),
+            Kind::File { .. } => {
+                format!("Choose another --out, or give up its results by removing {path} and {state}")
+            }
+        }
+    }
+
     /// The record of the job that writes here, if there is one. A file with content that no job wrote is refused.
     pub fn load(&self) -> Result<Option<String>, SinkError> {
         if let Kind::Table { db, table } = &self.kind {
