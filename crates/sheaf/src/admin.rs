@@ -142,7 +142,13 @@ pub(crate) async fn retry(args: RetryArgs, json: bool) -> Result<u8> {
     if json {
         println!("{}", serde_json::json!({ "retried": tasks }));
     } else {
-        eprintln!("sheaf: {tasks} rows are open again; repeat the job's `sheaf run` to have their answers");
+        match tasks {
+            0 => eprintln!(
+                "sheaf: no row of it failed at a program; a row that could not be read is mended at its source"
+            ),
+            1 => eprintln!("sheaf: 1 row is open again; repeat the job's `sheaf run` to have its answer"),
+            _ => eprintln!("sheaf: {tasks} rows are open again; repeat the job's `sheaf run` to have their answers"),
+        }
     }
     asker.close().await?;
     Ok(0)
@@ -152,7 +158,11 @@ pub(crate) async fn retry(args: RetryArgs, json: bool) -> Result<u8> {
 pub(crate) async fn shutdown(target: Target) -> Result<u8> {
     let mut asker = Asker::find(&target).await?;
     asker.ask(Question::Shutdown).await?;
-    eprintln!("sheaf: the router is stopping");
+    if asker.is_own() {
+        eprintln!("sheaf: no router runs on {}; there is nothing to stop", target.data.display());
+    } else {
+        eprintln!("sheaf: the router is stopping");
+    }
     asker.close().await?;
     Ok(0)
 }

@@ -1,6 +1,7 @@
 //! Asking a router: the running one at an address, or, where none runs on a data directory, one that is started on it
 //! for the question.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -12,7 +13,7 @@ use sheaf_task::{Answer, Question, ToRouter};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use crate::args::{LISTEN_DEFAULT, Target};
+use crate::args::{DATA_DEFAULT, LISTEN_DEFAULT, Target};
 
 /// How long a router may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -31,13 +32,17 @@ pub(crate) struct Asker {
 
 impl Asker {
     /// Finds the router that is meant: at `--join`, the one that runs on the data directory, the data directory itself,
-    /// or where routers listen by default.
+    /// or, where no directory was named, where routers listen by default.
     pub(crate) async fn find(target: &Target) -> Result<Self> {
         let running = DataDir::running_addr(&target.data);
         if let Some(addr) = target.join.clone().or(running) {
             return Self::open(NetTarget::tcp(&addr).await?, addr, None);
         }
         if !target.data.join("identity").exists() {
+            // A directory that was named is meant: the router of another, at the usual address, is not asked instead.
+            if target.data != Path::new(DATA_DEFAULT) {
+                bail!("{} is no data directory of a router (--data DIR)", target.data.display());
+            }
             return Self::open(NetTarget::tcp(LISTEN_DEFAULT).await?, LISTEN_DEFAULT.to_owned(), None);
         }
         let server = Server::start(ServerConfig {

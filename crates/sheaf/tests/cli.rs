@@ -211,3 +211,12 @@ fn explain_of_an_open_task_says_that_no_router_runs() {
     let said = stdout(&s.sheaf_exits(0, &["task", "explain", &key]));
     assert!(said.contains(".sheaf") && !said.contains(" s more"), "{said}");
 }
+
+#[test]
+fn a_directory_that_was_named_is_asked_and_no_other_router() {
+    let s = Sandbox::new();
+    for command in [&["job", "ls"][..], &["failures"], &["shutdown"]] {
+        let said = text(&s.sheaf_exits(2, &[command, &["--data", "nowhere"]].concat()));
+        assert!(said.contains("nowhere"), "{command:?} asked elsewhere: {said}");
+    }
+}
