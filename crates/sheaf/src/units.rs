@@ -85,17 +85,18 @@ pub(crate) fn chaos(text: &str) -> Result<Faults, String> {
             faults.seed = value.parse().map_err(|_| format!("seed `{value}` is no whole number"))?;
             continue;
         }
+        let fault = match name {
+            "drop" => &mut faults.drop,
+            "dup" => &mut faults.dup,
+            "reorder" => &mut faults.reorder,
+            "delay" => &mut faults.delay,
+            _ => return Err(format!("`{name}` is no fault: there are drop, dup, reorder, delay and seed")),
+        };
         let chance = value.parse::<f64>().map_err(|_| format!("{name} `{value}` is no number"))?;
         if !(0.0..1.0).contains(&chance) {
             return Err(format!("{name}={value}: a chance is from 0 up to, but not, 1"));
         }
-        match name {
-            "drop" => faults.drop = chance,
-            "dup" => faults.dup = chance,
-            "reorder" => faults.reorder = chance,
-            "delay" => faults.delay = chance,
-            _ => return Err(format!("`{name}` is no fault: there are drop, dup, reorder, delay and seed")),
-        }
+        *fault = chance;
     }
     Ok(faults)
 }

@@ -178,3 +178,12 @@ fn standard_input_is_kept_until_the_job_is_done_and_never_taken_for_empty() {
     feed("two\n", 0, &[]);
     assert_eq!(s.output("out.jsonl").len(), 1);
 }
+
+#[test]
+fn an_exit_code_that_no_program_can_end_with_is_refused() {
+    let s = Sandbox::new();
+    s.rows("rows.txt", 1);
+    for codes in ["0", "256", "75,999"] {
+        s.sheaf_exits(2, &run(&["--retry-exit", codes, "--", "echo", "{}"]));
+    }
+}

@@ -76,7 +76,8 @@ pub(crate) struct ProgramArgs {
     #[arg(long, value_name = "SIZE", value_parser = units::size)]
     pub memory: Option<u64>,
     /// Exit codes that mean "try again".
-    #[arg(long, value_name = "CODES", value_delimiter = ',', default_value = "75")]
+    #[arg(long, value_name = "CODES", value_delimiter = ',', default_value = "75",
+        value_parser = clap::value_parser!(i32).range(1..=255))]
     pub retry_exit: Vec<i32>,
     /// The program and its arguments, {} for the row; or builtin:echo.
     #[arg(last = true, value_name = "PROGRAM")]
