@@ -1,19 +1,21 @@
 //! A client's process: the machine, its port, a source that is read again after each crash, and a sink that commits rows
 //! and cursor in one act.
 
+mod order;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use sheaf_roles::client::{Client, Config, Cursor, Event, Kept, Output, Reason, ScannedRow, Tag, WriteId, WriteRow};
 use sheaf_roles::port::{ClientCommand, ClientPort, ClientReport, fit_config};
 use sheaf_session::{Config as SessionConfig, Depth, Endpoint, Faults, How, Input, Micros, Session, SessionId, Side};
-use sheaf_task::{JobId, JobOptions, JobSpec, Outcome, Refusal, RowId, ToRouter};
+use sheaf_task::{JobOptions, JobSpec, Outcome, Refusal, RowId, ToRouter};
 
 use crate::env::{Driven, Env, Happening, Line};
 use crate::mutation::Planted;
 use crate::network::{ConnId, End};
 use crate::oddities::Oddities;
-use crate::plan::{ClientPlan, Plan, Who};
+use crate::plan::{ClientPlan, Order, Plan, Who};
 use crate::trace::digest;
 
 /// The process, running or not, with its source and its sink.
@@ -32,6 +34,14 @@ pub(crate) struct ClientHost {
     pub is_done: bool,
     /// It ended with a refusal: the router does not know what it had acknowledged.
     gave_up: bool,
+    /// What somebody asked about its job, by number, and not answered.
+    orders: VecDeque<(u64, Order)>,
+    /// The number of the last question.
+    asked: u64,
+    /// Failures run again.
+    has_retried: bool,
+    /// They did once: the sink's failures may be replaced.
+    may_replace: bool,
 }
 
 struct SourceRow {
@@ -79,6 +89,10 @@ impl ClientHost {
             life: 0,
             is_done: false,
             gave_up: false,
+            orders: VecDeque::new(),
+            asked: 0,
+            has_retried: false,
+            may_replace: false,
         }
     }
 
@@ -97,7 +111,7 @@ impl ClientHost {
     pub(crate) fn start(&mut self, env: &mut Env) {
         self.life += 1;
         let spec = JobSpec {
-            job: JobId([self.number as u8 + 1; 16]),
+            job: self.job(),
             name: format!("c{}", self.number),
             service: "work".into(),
             revision: "1".into(),
@@ -125,6 +139,7 @@ impl ClientHost {
             wake: None,
         });
         env.agenda.enter_in(Micros(1), Happening::Dial(self.who(), self.life));
+        self.ask_again(env);
         self.drive(env);
     }
 
@@ -133,6 +148,7 @@ impl ClientHost {
         if let Some(conn) = run.line.conn {
             env.cut(conn);
         }
+        self.is_done &= !self.has_more();
         env.tell(self.who(), |_| Some("dies".to_owned()));
         env.trace.note(env.agenda.now(), &[self.number as u64], || format!("client {} dies", self.number));
     }
@@ -206,8 +222,9 @@ impl ClientHost {
             });
             // A router that went back in time fails a row anew, as it would after somebody's retry; an answer stays.
             let before = self.sink.rows.get(&row.row);
-            let is_there = before.is_some_and(|before| before.is_ok() || !self.oddities.has_old_journal);
-            env.ledger.on_committed(self.number, row.row, &body, &row.outcome, is_there);
+            let is_there =
+                before.is_some_and(|before| before.is_ok() || !(self.oddities.has_old_journal || self.may_replace));
+            env.ledger.on_committed(self.number, &row, &body, is_there);
             self.sink.rows.insert(row.row, row.outcome);
         }
         if let Some(cursor) = cursor
@@ -250,6 +267,9 @@ impl ClientHost {
             }
             if done && self.is_done {
                 self.run = None;
+                if self.has_more() {
+                    self.come_back(env);
+                }
                 return;
             }
             let mut is_idle = reports.is_empty();
@@ -286,7 +306,7 @@ impl ClientHost {
                 env.trace.note(now, &[], || format!("client {} <- {event:?}", self.number));
                 run.machine.handle(now, event);
             }
-            ClientReport::Answer { .. } => env.ledger.violate("an answer that nobody asked for".to_owned()),
+            ClientReport::Answer { id, answer } => self.on_answer(env, id, answer),
             ClientReport::Over(over) if self.is_done => {
                 env.trace.note(now, &[], || format!("client {}: session over: {over:?}", self.number));
             }
@@ -296,7 +316,7 @@ impl ClientHost {
 
     fn on_output(&mut self, env: &mut Env, output: Output) {
         let now = env.now();
-        let life = self.life;
+        let (life, job) = (self.life, self.job());
         env.trace.note(now, &[], || format!("client {} -> {output:?}", self.number));
         let Some(run) = &mut self.run else { return };
         match output {
@@ -318,7 +338,9 @@ impl ClientHost {
             Output::Commit(ticket) => run.port.command(now, ClientCommand::Commit(ticket)),
             Output::Done(ended) => {
                 env.tell(Who::Client(self.number), |_| Some(format!("job ends: {:?}", ended.reason)));
-                self.gave_up = self.oddities.has_old_journal && is_refusal_of_old(&ended.reason);
+                let is_cancelled = ended.reason == Reason::Refused(Refusal::Cancelled);
+                self.gave_up = (self.oddities.has_old_journal && is_refusal_of_old(&ended.reason))
+                    || (is_cancelled && env.ledger.orders.is_doomed(job));
                 let is_complete = ended.reason == Reason::Complete && ended.audit.lost == 0;
                 let repeats = ended.audit.repeated > 0 && !self.oddities.has_old_journal;
                 if !(is_complete || self.gave_up) || repeats {

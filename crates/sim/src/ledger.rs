@@ -5,10 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use sheaf_roles::client::WriteRow;
 use sheaf_roles::router::record::Ended;
 use sheaf_roles::router::{Lsn, Record};
 use sheaf_session::Fatal;
-use sheaf_task::{Fence, Key, Outcome, RowId, ToRouter};
+use sheaf_task::{Class, Fence, JobId, Key, Outcome, RowId, ToRouter};
+
+use crate::orders::Orders;
 
 /// Something that must never happen, in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +39,8 @@ pub(crate) struct Ledger {
     sunk: BTreeSet<RowId>,
     /// Attempts given out for them nevertheless: none may begin.
     late: BTreeSet<Fence>,
+    /// How many workers died while they executed a task.
+    deaths: BTreeMap<Key, u32>,
     /// Which life of which worker executed an attempt.
     started: BTreeMap<Fence, (usize, u64)>,
     /// Attempts whose end a worker has reported.
@@ -50,6 +55,8 @@ pub(crate) struct Ledger {
     went_back: bool,
     /// What had been acknowledged when somebody copied the router's disk.
     backup: (BTreeSet<RowId>, BTreeSet<Key>),
+    /// What operators ordered.
+    pub orders: Orders,
     pub executed: u64,
 }
 
@@ -78,10 +85,17 @@ impl Ledger {
     /// A record that a sync confirmed, or that a restart found.
     pub(crate) fn on_durable_record(&mut self, lsn: Lsn, record: &Record) {
         self.durable_rows.extend(row_of(record));
+        if let Some(what) = self.orders.on_record(lsn, record) {
+            self.violate(what);
+        }
         if let Record::Ended(Ended { key, class: Some(_), attempt: (epoch, attempt), .. }) = record
             && !self.ended.contains(&(*key, *epoch, *attempt))
         {
             self.violate(format!("attempt {attempt} at {key:?} is on record as ended, and nobody said so"));
+        }
+        if let Record::Retried(retried) = record {
+            // Whoever orders that a row runs again means it.
+            self.answered.remove(&retried.key);
         }
         if let Record::Finished(finished) = record {
             let ok = finished.outcome.is_ok();
@@ -126,7 +140,7 @@ impl Ledger {
 
     /// The router gives out an attempt.
     pub(crate) fn on_assigned(&mut self, fence: Fence) {
-        if self.answered.contains_key(&fence.key) {
+        if self.answered.contains_key(&fence.key) || self.orders.is_withdrawn(fence.key) {
             self.late.insert(fence);
         }
     }
@@ -135,7 +149,9 @@ impl Ledger {
     pub(crate) fn on_started(&mut self, fence: Fence, worker: usize, life: u64) {
         self.executed += 1;
         if self.late.contains(&fence) {
-            self.violate(format!("{fence:?} was given out and executes although its answer was on disk"));
+            self.violate(format!(
+                "{fence:?} was given out and executes although its answer was on disk, or nobody wanted it"
+            ));
         }
         if let Some((other, earlier)) = self.started.insert(fence, (worker, life))
             && !self.doubled.contains(&worker)
@@ -144,6 +160,11 @@ impl Ledger {
                 "attempt {fence:?} executes twice: worker {other} life {earlier}, worker {worker} life {life}"
             ));
         }
+    }
+
+    /// A worker died while it executed this.
+    pub(crate) fn on_died_with(&mut self, fence: Fence) {
+        *self.deaths.entry(fence.key).or_default() += 1;
     }
 
     /// A worker's machine lost power: it may not know what it had begun, so it may begin it again.
@@ -165,6 +186,7 @@ impl Ledger {
     pub(crate) fn on_journal_restored(&mut self) {
         (self.acked_rows, self.acked_results) = self.backup.clone();
         self.went_back = true;
+        self.orders.on_went_back();
         self.answered.clear();
         self.floor = Lsn::NONE;
         self.late.clear();
@@ -231,8 +253,11 @@ impl Ledger {
     }
 
     /// A sink commits a row.
-    pub(crate) fn on_committed(&mut self, client: usize, row: RowId, body: &[u8], outcome: &Outcome, is_there: bool) {
-        self.sunk.insert(row);
+    pub(crate) fn on_committed(&mut self, client: usize, row: &WriteRow, body: &[u8], is_there: bool) {
+        let WriteRow { row, key, outcome, .. } = row;
+        let deaths = key.and_then(|key| self.deaths.get(&key)).copied().unwrap_or(0);
+        let job = JobId([client as u8 + 1; 16]);
+        self.sunk.insert(*row);
         if is_there {
             self.violate(format!(
                 "client {client}: a row is committed to the sink twice: {}",
@@ -242,6 +267,9 @@ impl Ledger {
         let must_fail = body.starts_with(b"bad") || body.starts_with(b"die");
         let is_right = match outcome {
             Outcome::Ok(answer) => *answer == crate::worker_host::answer(body) && !must_fail,
+            // Whoever is there at three deaths is given up, guilty or not.
+            Outcome::Failed(failure) if failure.class == Class::Crashed && deaths >= DEATHS => true,
+            Outcome::Failed(failure) if failure.class == Class::Cancelled => self.orders.is_doomed(job),
             Outcome::Failed(_) => must_fail || body.starts_with(b"flaky"),
         };
         if !is_right {
@@ -249,6 +277,9 @@ impl Ledger {
         }
     }
 }
+
+/// So many deaths end a task.
+const DEATHS: u32 = 3;
 
 /// The row that a record puts on disk, if it does.
 fn row_of(record: &Record) -> Option<RowId> {
@@ -260,6 +291,12 @@ fn row_of(record: &Record) -> Option<RowId> {
     }
     if let Record::Cached(cached) = record {
         return Some(cached.delivery.row);
+    }
+    if let Record::Withdrawn(withdrawn) = record {
+        return Some(withdrawn.delivery.row);
+    }
+    if let Record::Retried(retried) = record {
+        return Some(retried.delivery.row);
     }
     None
 }

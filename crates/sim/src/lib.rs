@@ -27,6 +27,7 @@ mod ledger;
 mod mutation;
 mod network;
 mod oddities;
+mod orders;
 mod plan;
 mod router_host;
 mod scenario;

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use sheaf_session::{Config, Micros, Rng};
 
-use crate::plan::{Break, ClientPlan, Plan, Who, WorkerPlan};
+use crate::plan::{Break, ClientPlan, Order, Plan, Who, WorkerPlan};
 
 /// What is odd about a run; nothing by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -62,6 +62,9 @@ impl Oddities {
         }
         if rng.chance(0.15) {
             come_and_go(&mut plan, rng);
+        }
+        if rng.chance(0.2) {
+            orders(&mut plan, rng);
         }
         match rng.below(200) {
             0..=1 => crowd(&mut plan, rng),
@@ -131,6 +134,19 @@ fn come_and_go(plan: &mut Plan, rng: &mut Rng) {
             plan.breaks
                 .push((soon(rng), Break::Leave { who: Who::Worker(worker), away: Micros(rng.below(5_000_000)) }));
         }
+    }
+}
+
+/// Somebody stops jobs, runs their failures again, and asks how they stand.
+fn orders(plan: &mut Plan, rng: &mut Rng) {
+    for _ in 0..=rng.below(3) {
+        let who = Who::Client(rng.below(plan.clients.len() as u64) as usize);
+        let order = match rng.below(5) {
+            0 | 1 => Order::Cancel,
+            2 | 3 => Order::Retry,
+            _ => Order::Look,
+        };
+        plan.breaks.push((soon(rng), Break::Order { who, order }));
     }
 }
 

@@ -107,6 +107,13 @@ pub enum Break {
         /// Until the next start.
         away: Micros,
     },
+    /// An operator asks something about a client's job.
+    Order {
+        /// Whose.
+        who: Who,
+        /// What.
+        order: Order,
+    },
     /// Somebody copies a host's disk.
     BackUp(Who),
     /// A host's machine is lost, and starts again from the copy.
@@ -127,9 +134,20 @@ impl Break {
             | Break::Freeze { time, .. }
             | Break::Part { time, .. }
             | Break::Leave { away: time, .. } => *time,
-            Break::Cut(_) | Break::Deafen { .. } | Break::BackUp(_) => Micros(0),
+            Break::Cut(_) | Break::Deafen { .. } | Break::BackUp(_) | Break::Order { .. } => Micros(0),
         }
     }
+}
+
+/// What an operator asks about a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Stop it.
+    Cancel,
+    /// Run its failures again.
+    Retry,
+    /// How it stands, and what failed.
+    Look,
 }
 
 /// What a disk keeps of its unsynced bytes when the power goes.
@@ -170,6 +188,7 @@ impl Break {
             | Break::Part { who, .. }
             | Break::Freeze { who, .. }
             | Break::BackUp(who)
+            | Break::Order { who, .. }
             | Break::Leave { who, .. }
             | Break::Restore { who, .. } => who,
         }

@@ -104,7 +104,7 @@ fn rounded(plan: &Plan, one: usize, unit: u64) -> Option<Plan> {
         | Break::Part { time, .. }
         | Break::Leave { away: time, .. }
         | Break::Freeze { time, .. } => time.0 = time.0.next_multiple_of(unit),
-        Break::Cut(_) | Break::Deafen { .. } | Break::BackUp(_) => {}
+        Break::Cut(_) | Break::Deafen { .. } | Break::BackUp(_) | Break::Order { .. } => {}
     }
     plan.breaks.sort_by_key(|(at, _)| *at);
     Some(plan)

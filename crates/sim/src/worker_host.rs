@@ -188,6 +188,7 @@ impl WorkerHost {
         if let Some(conn) = run.line.conn {
             env.cut(conn);
         }
+        run.executing.values().for_each(|assignment| env.ledger.on_died_with(assignment.fence));
         env.tell(self.who(), |_| Some(crate::router_host::died(power)));
         if let Some(left) = power {
             self.spool.crash(left, &mut env.rng);

@@ -90,7 +90,7 @@ impl World {
     pub fn run(mut self) -> Outcome {
         let mut steps = 0;
         while self.env.ledger.violations().is_empty()
-            && !self.clients.iter().all(|client| client.is_done)
+            && !self.clients.iter().all(ClientHost::rests)
             && self.env.now() < self.horizon
             && steps < self.steps_max
         {
@@ -101,6 +101,9 @@ impl World {
         }
         for client in &self.clients {
             client.check(&mut self.env);
+        }
+        if let Some(what) = self.env.ledger.orders.on_end() {
+            self.env.ledger.violate(what);
         }
         if steps == self.steps_max {
             let next = self.env.agenda.next();
@@ -268,6 +271,8 @@ impl World {
             }
             Break::Leave { who: Who::Worker(number), away } => self.workers[number].leave(&mut self.env, away),
             Break::Leave { who: Who::Router | Who::Client(_), .. } => {}
+            Break::Order { who: Who::Client(number), order } => self.clients[number].order(&mut self.env, order),
+            Break::Order { who: Who::Router | Who::Worker(_), .. } => {}
             Break::BackUp(who) => match who {
                 Who::Router => self.router.back_up(&mut self.env),
                 Who::Worker(number) => self.workers[number].back_up(),
@@ -298,6 +303,7 @@ impl World {
             Break::Part { who, .. } => (who, "nothing passes between it and the router"),
             Break::Freeze { who, .. } => (who, "stands still"),
             Break::Leave { who, .. } => (who, "is told to leave"),
+            Break::Order { .. } => return,
             Break::BackUp(who) => (who, "disk is copied"),
             Break::Restore { who, .. } => (who, "is put back to the copy of its disk"),
         };

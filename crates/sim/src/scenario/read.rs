@@ -8,7 +8,7 @@ use sheaf_session::{Faults, Micros};
 use super::write::LEFT;
 use crate::network::Weather;
 use crate::oddities::Oddities;
-use crate::plan::{Break, ClientPlan, Plan, STEPS_MAX, Who, WorkerPlan};
+use crate::plan::{Break, ClientPlan, Order, Plan, STEPS_MAX, Who, WorkerPlan};
 
 /// A line that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -241,6 +241,9 @@ fn broken(words: &mut Words<'_>) -> Result<Break, Reason> {
         "part" => Break::Part { who: words.who()?, time: words.long()? },
         "leave" => Break::Leave { who: words.who()?, away: words.long()? },
         "stop" => Break::Freeze { who: words.who()?, time: words.long()? },
+        "cancel" => Break::Order { who: words.who()?, order: Order::Cancel },
+        "retry" => Break::Order { who: words.who()?, order: Order::Retry },
+        "look" => Break::Order { who: words.who()?, order: Order::Look },
         "copy-disk" => Break::BackUp(words.who()?),
         "restore" => Break::Restore { who: words.who()?, down: words.long()? },
         other => return Err(Reason::Unknown(other.to_owned())),

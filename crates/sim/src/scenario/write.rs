@@ -4,7 +4,7 @@ use std::fmt;
 
 use sheaf_session::Micros;
 
-use crate::plan::{Break, ClientPlan, Left, Plan, STEPS_MAX, Who, WorkerPlan};
+use crate::plan::{Break, ClientPlan, Left, Order, Plan, STEPS_MAX, Who, WorkerPlan};
 
 /// One line a fact; what is as ever is left out.
 pub(super) fn plan(plan: &Plan) -> String {
@@ -70,6 +70,9 @@ fn broken(one: &Break) -> String {
         Break::Part { who, time: long } => format!("part {who} for {}", time(*long)),
         Break::Freeze { who, time: long } => format!("stop {who} for {}", time(*long)),
         Break::Leave { who, away } => format!("leave {who} for {}", time(*away)),
+        Break::Order { who, order: Order::Cancel } => format!("cancel {who}"),
+        Break::Order { who, order: Order::Retry } => format!("retry {who}"),
+        Break::Order { who, order: Order::Look } => format!("look {who}"),
         Break::BackUp(who) => format!("copy-disk {who}"),
         Break::Restore { who, down } => format!("restore {who} for {}", time(*down)),
     }
