@@ -50,6 +50,11 @@ impl Ground {
         crate::peer::program(name, &self.tools).with_context(|| format!("{name} is not installed"))
     }
 
+    /// The user to run as where we are root and the server refuses to be.
+    pub(crate) fn user(&self, name: &'static str) -> Option<&'static str> {
+        rustix::process::geteuid().is_root().then_some(name)
+    }
+
     /// A command that is killed when this program ends, however it ends; as another user where one is named.
     pub(crate) fn command(&self, name: &str, user: Option<&str>) -> Result<Command> {
         let mut command = Command::new("setpriv");
