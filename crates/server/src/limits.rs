@@ -37,7 +37,7 @@ impl Default for Limits {
 }
 
 /// Bytes of frames that wait for the writer. Full: the core takes no more events until the disk has caught up.
-pub(crate) const APPEND_BYTES_MAX: usize = 1 << 20;
+pub(crate) const APPEND_BYTES_MAX: usize = 2 << 20;
 
 /// The most bytes of frames that one event adds: a message of the largest size, full of the shortest rows.
 pub(crate) const EVENT_BYTES_MAX: usize = sheaf_roles::port::MESSAGE_BYTES_MAX + sheaf_task::BATCH_ROWS_MAX * ROW_EXTRA;
@@ -46,7 +46,7 @@ pub(crate) const EVENT_BYTES_MAX: usize = sheaf_roles::port::MESSAGE_BYTES_MAX +
 pub(crate) const ROW_EXTRA: usize = 128;
 
 /// The journal's reserve: where records go when the disk is full. Full too: nothing is acknowledged until there is room.
-pub(crate) const RESERVE_BYTES: u32 = 8 << 20;
+pub(crate) const RESERVE_BYTES: u32 = 10 << 20;
 
 /// What the reserve has at least for settling, cancelling and finishing what was taken in before the disk was full.
 pub(crate) const UPKEEP_BYTES_MIN: usize = 1 << 20;

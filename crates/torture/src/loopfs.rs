@@ -90,11 +90,19 @@ impl LoopFs {
 
     /// Fills it to the last block.
     pub(crate) fn fill(&self) -> anyhow::Result<()> {
+        self.fill_but(0)
+    }
+
+    /// Fills it, but for so many bytes.
+    pub(crate) fn fill_but(&self, room: u64) -> anyhow::Result<()> {
         let mut ballast = File::create(self.mount.join(BALLAST))?;
         for piece in [1 << 20, 64 << 10, 4 << 10] {
             let bytes = vec![b'x'; piece];
             while let Ok(()) = ballast.write_all(&bytes) {}
         }
+        ballast.set_len(ballast.metadata()?.len().saturating_sub(room))?;
+        // What is not written out yet is counted as it will be, or more: so that the room is there now.
+        ballast.sync_all()?;
         Ok(())
     }
 
