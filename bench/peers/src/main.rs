@@ -3,10 +3,12 @@
 //! Each server is a process of its own on loopback, with its data on the disk that `--dir` names; producer, workers and
 //! reader of results are threads of this one. Runs follow one another, never two at a time.
 
+mod disk;
 mod drive;
 mod install;
 mod peer;
 mod peers;
+mod programs;
 mod server;
 mod sheaf;
 mod table;
@@ -40,6 +42,9 @@ struct Args {
     /// Tasks of `latency`, one at a time.
     #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(100..))]
     latency_tasks: u64,
+    /// Programs that are run, one a task.
+    #[arg(long, default_value_t = 3_000, value_parser = clap::value_parser!(u64).range(100..))]
+    programs: u64,
     /// Bytes of a body, and of its result.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(drive::NUMBER as u64..))]
     body: u64,
@@ -62,9 +67,11 @@ enum Measure {
     Roundtrip,
     Latency,
     Backlog,
+    Programs,
 }
 
-const MEASURES: [Measure; 3] = [Measure::Roundtrip, Measure::Latency, Measure::Backlog];
+/// Those that every peer goes through.
+const QUEUES: [Measure; 3] = [Measure::Roundtrip, Measure::Latency, Measure::Backlog];
 
 impl Args {
     fn wants(&self, name: &str) -> bool {
@@ -72,14 +79,15 @@ impl Args {
         self.only.is_empty() || self.only.iter().any(|only| name.contains(&only.to_lowercase()))
     }
 
-    fn measures(&self) -> impl Iterator<Item = Measure> + '_ {
-        MEASURES.into_iter().filter(|one| self.measure.is_empty() || self.measure.contains(one))
+    fn measures(&self, measure: Measure) -> bool {
+        self.measure.is_empty() || self.measure.contains(&measure)
     }
 
     fn load(&self, measure: Measure) -> Load {
         let tasks = match measure {
             Measure::Roundtrip | Measure::Backlog => self.tasks,
             Measure::Latency => self.latency_tasks,
+            Measure::Programs => self.programs,
         };
         Load { tasks, body: self.body as usize }
     }
@@ -98,9 +106,9 @@ fn main() -> ExitCode {
 
 /// Measures all, shows the table, and says whether nothing failed. A peer that is not installed is no failure.
 fn measure(args: &Args) -> Result<bool> {
+    ensure!(args.sheaf.is_absolute() && args.tools.is_absolute(), "--sheaf and --tools are absolute paths");
     let mut peers = peers::all();
     peers.retain(|peer| args.wants(peer.profile().name));
-    ensure!(!peers.is_empty() || args.wants(SHEAF), "--only leaves nothing");
     let mut rows = vec![Row { name: SHEAF.to_owned(), synced: true, runs: Vec::new(), missing: None }];
     for peer in &peers {
         let profile = peer.profile();
@@ -120,7 +128,13 @@ fn measure(args: &Args) -> Result<bool> {
         }
     }
     rows.retain(|row| row.missing.is_some() || !row.runs.is_empty());
-    println!("{}", table::markdown(&rows));
+    if QUEUES.into_iter().any(|queue| args.measures(queue)) {
+        ensure!(!rows.is_empty(), "--only leaves nothing");
+        println!("{}", table::markdown(&rows));
+    }
+    if args.measures(Measure::Programs) {
+        println!("\n{}", programs::measure(args)?);
+    }
     Ok(failures == 0)
 }
 
@@ -129,9 +143,10 @@ const SHEAF: &str = "Sheaf";
 /// One run of each measure, and how many failed. A failure is told at once and leaves a gap.
 fn run_one(args: &Args, name: &str, peer: Option<&dyn Peer>, run: u32) -> (Run, u32) {
     let (mut measured, mut failed) = (Run::default(), 0);
-    for measure in args.measures() {
+    for measure in QUEUES.into_iter().filter(|queue| args.measures(*queue)) {
         eprintln!("peers: {name}, {measure:?}, run {run} of {}", args.runs);
         let load = args.load(measure);
+        measured.sync_us.extend(disk::sync_us(&args.dir).inspect_err(|error| eprintln!("peers: {error:#}")));
         let result = match peer {
             Some(peer) => of_peer(args, peer, measure, load, &mut measured),
             None => of_sheaf(&args.sheaf, &args.dir, measure, load, &mut measured),
@@ -150,6 +165,7 @@ fn of_peer(args: &Args, peer: &dyn Peer, measure: Measure, load: Load, run: &mut
         Measure::Roundtrip => run.roundtrip = Some(drive::roundtrip(peer, &server, load)?),
         Measure::Latency => run.latency = Some(drive::latency(peer, &server, load)?),
         Measure::Backlog => run.backlog = Some(drive::backlog(peer, &server, load)?),
+        Measure::Programs => {}
     }
     Ok(())
 }
@@ -159,6 +175,7 @@ fn of_sheaf(sheaf: &Path, dir: &Path, measure: Measure, load: Load, run: &mut Ru
         Measure::Roundtrip => run.roundtrip = Some(sheaf::roundtrip(sheaf, dir, load)?),
         Measure::Latency => run.latency = Some(sheaf::latency(sheaf, dir, load)?),
         Measure::Backlog => run.backlog = Some(sheaf::backlog(sheaf, dir, load)?),
+        Measure::Programs => {}
     }
     Ok(())
 }

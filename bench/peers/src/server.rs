@@ -28,7 +28,8 @@ impl Ground {
     /// Below `dir`. A server that drops its rights must be able to get there.
     pub(crate) fn new(dir: &Path, tools: &Path) -> Result<Self> {
         use std::os::unix::fs::PermissionsExt;
-        let made = fs::create_dir_all(dir).and_then(|()| tempfile::tempdir_in(dir));
+        // Servers are started there, so that no path may depend on where we are.
+        let made = fs::create_dir_all(dir).and_then(|()| dir.canonicalize()).and_then(tempfile::tempdir_in);
         let made = made.with_context(|| format!("cannot make a directory in {}", dir.display()))?;
         fs::set_permissions(made.path(), fs::Permissions::from_mode(0o755))?;
         Ok(Self { dir: made, tools: tools.to_owned() })

@@ -47,6 +47,8 @@ pub(crate) struct Run {
     pub(crate) roundtrip: Option<Roundtrip>,
     pub(crate) latency: Option<Latency>,
     pub(crate) backlog: Option<Backlog>,
+    /// What a small append and its sync took just before each measure, microseconds: how fast the disk was at that time.
+    pub(crate) sync_us: Vec<f64>,
 }
 
 /// A line of the table.
@@ -110,6 +112,7 @@ pub(crate) fn markdown(rows: &[Row]) -> String {
             whole(row.backlog(|run| run.rate)),
             fraction(row.backlog(|run| run.memory / 1e6)),
             whole(row.backlog(|run| run.disk)),
+            whole(median(row.runs.iter().flat_map(|run| run.sync_us.iter().copied()).collect())),
         ]));
     }
     for row in rows {
@@ -142,8 +145,15 @@ fn thousands(digits: &str) -> String {
     out
 }
 
+/// Programs a second, by who starts them.
+pub(crate) fn programs(rates: &[(&str, f64)]) -> String {
+    let mut lines = vec![line(["", "programs /s"].map(str::to_owned)), line(["---"; 2].map(str::to_owned))];
+    lines.extend(rates.iter().map(|(name, rate)| line([(*name).to_owned(), whole(Some(*rate))])));
+    lines.join("\n")
+}
+
 /// The value that as many lie above as below; the upper of two.
-fn median(mut values: Vec<f64>) -> Option<f64> {
+pub(crate) fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied()
 }

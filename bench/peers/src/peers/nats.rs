@@ -1,13 +1,15 @@
 //! NATS JetStream: streams in files that forget what was acknowledged, publishes that do not wait for one another, pull
 //! consumers with batches.
 //!
-//! As it comes it syncs every two minutes and confirms before; with `sync_interval: always` it syncs each message.
+//! As it comes it syncs every two minutes and confirms before. With `sync_interval: always` it syncs each message, or each
+//! atomic batch: there, many messages go as one. As it comes, batches only cost.
 
 use std::collections::VecDeque;
 use std::future::IntoFuture;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::{AckPolicy, PullConsumer, pull};
 use async_nats::jetstream::context::PublishAckFuture;
 use async_nats::jetstream::stream::{Config, RetentionPolicy, StorageType};
@@ -20,11 +22,15 @@ use tokio::runtime::{Builder, Runtime};
 use crate::peer::{Link, Package, Peer, Profile};
 use crate::server::{Ground, Process, Server, free_port};
 
-/// Publishes that may wait for their confirmation.
+/// Publishes that may wait for their confirmation; batches that may are fewer.
 const WINDOW: usize = 4_000;
+const WINDOW_OF_BATCHES: usize = 4;
 
 /// Messages that consumers may hold without having acknowledged them.
 const UNACKNOWLEDGED_MAX: i64 = 20_000;
+
+/// A publish that is not confirmed after so long has failed.
+const CONFIRM_MAX: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy)]
 pub(crate) enum Sync {
@@ -73,7 +79,7 @@ impl Peer for Nats {
     fn connect(&self, server: &Server) -> Result<Box<dyn Link>> {
         let runtime = runtime()?;
         let context = runtime.block_on(context(server))?;
-        Ok(Box::new(Stream { runtime, context, open: VecDeque::new(), pulled: None }))
+        Ok(Box::new(Stream { runtime, context, sync: self.sync, open: VecDeque::new(), pulled: None }))
     }
 }
 
@@ -83,7 +89,8 @@ fn runtime() -> Result<Runtime> {
 
 async fn context(server: &Server) -> Result<Context> {
     let client = async_nats::connect(format!("127.0.0.1:{}", server.port)).await?;
-    Ok(ContextBuilder::new().max_ack_inflight(2 * WINDOW).build(client))
+    let builder = ContextBuilder::new().max_ack_inflight(2 * WINDOW).ack_timeout(CONFIRM_MAX);
+    Ok(builder.build(client))
 }
 
 async fn make(context: &Context, queue: &str) -> Result<()> {
@@ -92,6 +99,7 @@ async fn make(context: &Context, queue: &str) -> Result<()> {
         subjects: vec![queue.to_owned()],
         retention: RetentionPolicy::WorkQueue,
         storage: StorageType::File,
+        allow_atomic_publish: true,
         ..Config::default()
     };
     let stream = context.get_or_create_stream(stream).await?;
@@ -105,21 +113,55 @@ async fn make(context: &Context, queue: &str) -> Result<()> {
     Ok(())
 }
 
+/// Publishes that are not confirmed.
+type Open = VecDeque<PublishAckFuture>;
+
 struct Stream {
     runtime: Runtime,
     context: Context,
-    /// Publishes that are not confirmed.
-    open: VecDeque<PublishAckFuture>,
+    sync: Sync,
+    open: Open,
     /// What this connection takes from, once it has.
     pulled: Option<pull::Stream>,
 }
 
 /// Waits until at most so many are open.
-async fn confirm(open: &mut VecDeque<PublishAckFuture>, most: usize) -> Result<()> {
+async fn confirm(open: &mut Open, most: usize) -> Result<()> {
     while open.len() > most
         && let Some(publish) = open.pop_front()
     {
         publish.into_future().await?;
+    }
+    Ok(())
+}
+
+/// Publishes these, and leaves open what has to be confirmed.
+async fn put(context: &Context, sync: Sync, queue: &'static str, bodies: &[Bytes], open: &mut Open) -> Result<()> {
+    match sync {
+        Sync::Always if bodies.len() > 1 => put_batch(context, queue, bodies, open).await,
+        Sync::Always | Sync::Default => {
+            for body in bodies {
+                open.push_back(context.publish(queue, body.clone()).await?);
+            }
+            Ok(())
+        }
+    }
+}
+
+/// The server stores a batch whole or not at all, and confirms its last message.
+async fn put_batch(context: &Context, queue: &'static str, bodies: &[Bytes], open: &mut Open) -> Result<()> {
+    let client = context.client();
+    let id = client.new_inbox();
+    for (number, body) in (1..).zip(bodies) {
+        let mut headers = HeaderMap::new();
+        headers.insert("Nats-Batch-Id", id.as_str());
+        headers.insert("Nats-Batch-Sequence", number.to_string());
+        if number == bodies.len() {
+            headers.insert("Nats-Batch-Commit", "1");
+            open.push_back(context.publish_with_headers(queue, headers, body.clone()).await?);
+        } else {
+            client.publish_with_headers(queue, headers, body.clone()).await?;
+        }
     }
     Ok(())
 }
@@ -154,12 +196,15 @@ async fn acknowledge(context: &Context, messages: &[Message]) -> Result<()> {
 
 impl Link for Stream {
     fn submit(&mut self, bodies: &[Vec<u8>]) -> Result<()> {
-        let Self { runtime, context, open, .. } = self;
+        let Self { runtime, context, sync, open, .. } = self;
+        let bodies: Vec<Bytes> = bodies.iter().map(|body| Bytes::copy_from_slice(body)).collect();
+        let window = match sync {
+            Sync::Default => WINDOW,
+            Sync::Always => WINDOW_OF_BATCHES,
+        };
         runtime.block_on(async {
-            for body in bodies {
-                open.push_back(context.publish("tasks", Bytes::copy_from_slice(body)).await?);
-            }
-            confirm(open, WINDOW).await
+            put(context, *sync, "tasks", &bodies, open).await?;
+            confirm(open, window).await
         })
     }
 
@@ -169,12 +214,11 @@ impl Link for Stream {
     }
 
     fn work(&mut self, most: usize) -> Result<usize> {
-        let Self { runtime, context, open, pulled } = self;
+        let Self { runtime, context, sync, open, pulled } = self;
         runtime.block_on(async {
             let tasks = take(context, pulled, "tasks", most).await?;
-            for task in &tasks {
-                open.push_back(context.publish("results", task.payload.clone()).await?);
-            }
+            let bodies: Vec<Bytes> = tasks.iter().map(|task| task.payload.clone()).collect();
+            put(context, *sync, "results", &bodies, open).await?;
             confirm(open, 0).await?;
             acknowledge(context, &tasks).await?;
             Ok(tasks.len())
