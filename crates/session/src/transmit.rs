@@ -6,7 +6,7 @@
 use crate::lane_tx::{Fill, Opening};
 use crate::link::LinkState;
 use crate::session::Session;
-use crate::wire::{BlockedW, ByeW, FLAG_NOW, KIND_REPLY, OpenW, Packet, SignalW};
+use crate::wire::{BlockedW, ByeW, FLAG_NOW, OpenW, Packet, SignalW};
 use crate::{Lane, Micros, Output, Side};
 
 use bytes::Bytes;
@@ -164,9 +164,10 @@ impl Session {
         }
     }
 
-    /// A reply brings all acknowledgements along on lossy carriers: that of its request may have been lost alone.
+    /// A message brings all acknowledgements along on lossy carriers: it may be the answer to another one, whose own
+    /// acknowledgement was lost alone. Whoever has the answer would send the question again to the peer's next life.
     fn put_acks(&mut self, packet: &mut Packet) {
-        let all = self.wishes.flush || (self.link.lossy && packet.msgs.iter().any(|msg| msg.kind == KIND_REPLY));
+        let all = self.wishes.flush || (self.link.lossy && !packet.msgs.is_empty());
         for lane in Lane::ALL {
             let rx = &mut self.rx[lane.index()];
             if all || rx.ack_is_dirty() {

@@ -174,6 +174,25 @@ fn only_what_was_lost_is_sent_again() {
 }
 
 #[test]
+fn whoever_has_an_answer_knows_that_its_question_was_committed() {
+    let mut peers = greeted(both(&Config { lossy: true, ..Config::default() }));
+    peers[0].say(Micros::ZERO, 10).unwrap();
+    let question = peers[0].take(Micros::ZERO);
+    peers[1].hear(Micros::ZERO, question);
+    peers[1].take(Micros::ZERO);
+    peers[1].commit_all(Micros::ZERO);
+    peers[1].session.feed(LATER, Input::Tick).unwrap();
+    assert!(!peers[1].take(LATER).is_empty(), "it is acknowledged, and the acknowledgement is lost");
+    peers[1].say(LATER, 10).unwrap();
+    let answer = peers[1].take(LATER);
+    peers[0].hear(LATER, answer);
+    peers[0].take(LATER);
+    assert_eq!(peers[0].delivered.len(), 1);
+    let acked = peers[0].events.iter().any(|event| matches!(event, Event::Acked { .. }));
+    assert!(acked, "{:?}", peers[0].events);
+}
+
+#[test]
 fn a_lossy_connection_at_rest_is_not_probed() {
     let mut peers = greeted(both(&Config { lossy: true, ..Config::default() }));
     peers[0].say(Micros::ZERO, 10).unwrap();
