@@ -34,7 +34,7 @@ pub use audit::{Books, Summary};
 pub use config::{Claimed, Interrupt, JobConfig, PrepareError, Prepared, claim, prepare};
 pub use driver::{Line, RunError, run_job};
 pub use identity::{Difference, Fingerprint, JobError, JobRecord, take_up};
-pub use line::SessionLine;
+pub use line::{LineError, SessionLine};
 pub use progress::{Pace, Phase, Progress};
 pub use reconcile::ReconcileError;
 pub use revision::{RevisionError, default_revision};

@@ -53,27 +53,28 @@ pub(crate) async fn loopback(addr: &str) -> Result<SocketAddr, NetError> {
     first.copied().ok_or_else(|| none(io::ErrorKind::NotFound.into()))
 }
 
-/// A dialer's patience.
+/// A dialer's patience; also of whoever begins anew what a connection carries.
 #[derive(Debug)]
-pub(crate) struct Backoff {
+pub struct Backoff {
     rng: Rng,
     bound: Duration,
 }
 
 impl Backoff {
-    pub(crate) fn new(seed: u64) -> Self {
+    /// Its pauses are drawn from `seed`.
+    pub fn new(seed: u64) -> Self {
         Self { rng: Rng::new(seed), bound: Duration::ZERO }
     }
 
     /// The next pause. The first is none: most losses are a restart that is over already.
-    pub(crate) fn pause(&mut self) -> Duration {
+    pub fn pause(&mut self) -> Duration {
         let bound = self.bound.as_micros() as u64;
         self.bound = (self.bound * 2).clamp(RECONNECT_FIRST, RECONNECT_MAX);
         Duration::from_micros(self.rng.below(bound + 1))
     }
 
     /// A connection has proved itself.
-    pub(crate) fn reset(&mut self) {
+    pub fn reset(&mut self) {
         self.bound = RECONNECT_FIRST;
     }
 }

@@ -15,7 +15,7 @@ mod strangers;
 
 pub use carrier::{Carrier, InProcess};
 pub use clock::Clock;
-pub use dial::Target;
+pub use dial::{Backoff, Target};
 pub use error::NetError;
 pub use link::Link;
 pub use listen::{Arrival, Incoming, Listener};

@@ -1,8 +1,9 @@
 //! Asking a router: the running one at an address, or, where none runs on a data directory, one that is started on it
 //! for the question.
 
+use std::io::ErrorKind;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use sheaf_net::{Clock, Link, Source, Target as NetTarget};
@@ -10,13 +11,18 @@ use sheaf_roles::port::{ClientCommand, ClientPort, ClientReport, fit_config};
 use sheaf_server::{DataDir, Server, ServerConfig};
 use sheaf_session::{Config, Depth, How, Session, SessionId, Side};
 use sheaf_task::{Answer, Question, ToRouter};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use crate::args::{DATA_DEFAULT, LISTEN_DEFAULT, Target};
 
 /// How long a router may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// After so long without an answer it is said what is waited for, and looked whether anybody is there at all.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// A conversation with a router.
 pub(crate) struct Asker {
@@ -24,10 +30,23 @@ pub(crate) struct Asker {
     reports: mpsc::Receiver<Vec<ClientReport>>,
     link: JoinHandle<ClientPort>,
     asked: u64,
+    target: NetTarget,
+    /// What was heard of it.
+    heard: Heard,
     /// Where it is, for messages.
     place: String,
     /// Started for the question.
     own: Option<Server>,
+}
+
+/// What was heard of a router, in the order of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Heard {
+    Nothing,
+    /// It took up the conversation.
+    Greeting,
+    /// It answered: where it is silent later, it may be starting again.
+    Answer,
 }
 
 impl Asker {
@@ -66,8 +85,9 @@ impl Asker {
         let port = ClientPort::new(Session::new(config, Side::Dialer, SessionId(id), seed));
         let (commands, for_link) = mpsc::channel(4);
         let (from_link, reports) = mpsc::channel(4);
-        let link = Link::new(port, Clock::start(), Source::Dial { target, seed }, for_link, from_link);
-        Ok(Self { commands, reports, link: tokio::spawn(link.run()), asked: 0, place, own })
+        let source = Source::Dial { target: target.clone(), seed };
+        let link = tokio::spawn(Link::new(port, Clock::start(), source, for_link, from_link).run());
+        Ok(Self { commands, reports, link, asked: 0, target, heard: Heard::Nothing, place, own })
     }
 
     /// Whether no router runs there, and one was started for the question only.
@@ -81,14 +101,43 @@ impl Asker {
         let id = self.asked;
         let ask = ClientCommand::Send { tag: None, message: ToRouter::Ask { id, question } };
         self.commands.send(vec![ask]).await.context("the link has ended")?;
-        match tokio::time::timeout(PATIENCE, self.answer(id)).await {
-            Ok(answer) => answer,
-            Err(_) => {
-                bail!("no router answers at {}: is `sheaf up` running there? (--join ADDR, --data DIR)", self.place)
+        let until = Instant::now() + PATIENCE;
+        let mut is_told = false;
+        loop {
+            if let Ok(answer) = timeout(LOOK, self.answer(id)).await {
+                self.heard = Heard::Answer;
+                return answer;
+            }
+            self.insist_listened().await?;
+            if Instant::now() >= until {
+                bail!("the router at {} does not answer: its own output may say why", self.place);
+            }
+            if !std::mem::replace(&mut is_told, true) {
+                eprintln!("sheaf: waiting for the router at {} ({} s at most)", self.place, PATIENCE.as_secs());
             }
         }
     }
 
+    /// Where nobody listens no answer will come, unless it did before: then the router may be starting again.
+    async fn insist_listened(&self) -> Result<()> {
+        let NetTarget::Tcp(addr) = &self.target else { return Ok(()) };
+        let is_refused = match timeout(LOOK, TcpStream::connect(addr)).await {
+            Ok(Err(error)) => error.kind() == ErrorKind::ConnectionRefused,
+            Ok(Ok(_)) | Err(_) => false,
+        };
+        match self.heard {
+            Heard::Nothing if is_refused => bail!(
+                "no router listens at {0}: start one with `sheaf up --listen {0}`, or say where it is (--join ADDR, --data DIR)",
+                self.place
+            ),
+            Heard::Greeting if is_refused => {
+                bail!("the router at {} has ended without an answer: its own output says why", self.place)
+            }
+            Heard::Nothing | Heard::Greeting | Heard::Answer => Ok(()),
+        }
+    }
+
+    /// Cancel-safe: answers to other questions are of no use.
     async fn answer(&mut self, wanted: u64) -> Result<Answer> {
         loop {
             let reports = self.reports.recv().await.context("the link has ended")?;
@@ -96,7 +145,9 @@ impl Asker {
                 match report {
                     ClientReport::Answer { id, answer } if id == wanted => return Ok(answer),
                     ClientReport::Over(over) => bail!("the router at {} ended the conversation: {over:?}", self.place),
-                    ClientReport::Answer { .. } | ClientReport::Event(_) => {}
+                    ClientReport::Answer { .. } | ClientReport::Event(_) => {
+                        self.heard = self.heard.max(Heard::Greeting);
+                    }
                 }
             }
         }
@@ -109,7 +160,7 @@ impl Asker {
             tracing::debug!("the link has ended before the conversation");
         }
         drop(reports);
-        if tokio::time::timeout(Duration::from_secs(1), link).await.is_err() {
+        if timeout(Duration::from_secs(1), link).await.is_err() {
             tracing::debug!("the router did not say goodbye");
         }
         if let Some(server) = own {

@@ -1,6 +1,6 @@
 //! `sheaf up` and `sheaf worker`: processes that run until they are stopped.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use sheaf_net::Target;
 use sheaf_server::{Server, ServerConfig};
 use sheaf_worker::Stop;
@@ -69,7 +69,7 @@ pub(crate) async fn work(args: WorkerArgs) -> Result<u8> {
     loop {
         tokio::select! {
             ended = &mut running => {
-                let summary = ended?;
+                let summary = ended.with_context(|| format!("with the router at {}", args.join))?;
                 eprintln!("sheaf: {} attempts, {} results not yet acknowledged", summary.attempts, summary.unacknowledged);
                 return Ok(0);
             }

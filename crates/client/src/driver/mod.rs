@@ -23,6 +23,7 @@ use crate::audit::Summary;
 use crate::config::{Interrupt, JobConfig, Prepared};
 use crate::identity::{JobError, JobRecord};
 use crate::ids::Ids;
+use crate::line::LineError;
 use crate::progress::{Pace, Phase, Progress};
 use crate::reconcile::ReconcileError;
 use crate::rows::NamedRow;
@@ -35,8 +36,8 @@ const TELL_EVERY: Duration = Duration::from_millis(100);
 
 /// A line to the router: a session on a link, and the port that knows what its messages mean.
 pub trait Line: Send {
-    /// The next thing that came. Cancel-safe. Never ends: a line that is down is being put up again.
-    fn next(&mut self) -> impl Future<Output = Event> + Send;
+    /// The next thing that came. Cancel-safe. A line that is down is being put up again, unless that is of no use.
+    fn next(&mut self) -> impl Future<Output = Result<Event, LineError>> + Send;
 
     /// Says this to the router, in order; with a tag, `Acknowledged` names it when it is on the router's disk.
     fn send(&mut self, tag: Option<Tag>, message: ToRouter);
@@ -60,6 +61,9 @@ pub enum RunError {
     /// The job's record could not be written.
     #[error(transparent)]
     Job(#[from] JobError),
+    /// The router will not talk to this client, now or later.
+    #[error(transparent)]
+    Line(#[from] LineError),
     /// A thread could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
@@ -152,7 +156,7 @@ impl<L: Line> Run<L> {
             let deadline = self.machine.deadline();
             let (clock, due) = (self.clock, deadline.unwrap_or_default());
             let event = tokio::select! {
-                event = self.line.next() => event,
+                event = self.line.next() => event?,
                 answer = self.scanner.answer() => self.on_scanned(answer.ok_or(RunError::Panicked)?)?,
                 written = self.writer.durable() => match written.as_deref() {
                     // The writer has failed; ending the run says why.

@@ -108,9 +108,9 @@ impl FakeLine {
 }
 
 impl Line for FakeLine {
-    async fn next(&mut self) -> Event {
+    async fn next(&mut self) -> Result<Event, LineError> {
         match self.events.pop_front() {
-            Some(event) => event,
+            Some(event) => Ok(event),
             None => std::future::pending().await,
         }
     }

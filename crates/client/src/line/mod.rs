@@ -1,7 +1,8 @@
 //! The line to a real router: a session on a link that dials, with the client's port on it.
 //!
 //! A session that is over for good is followed by another: the router then knows nothing of what was on its way, and the
-//! machine is told so (`Lost`).
+//! machine is told so (`Lost`). The pauses between them grow ([`Backoff`]) until something comes of one. Where another
+//! would be refused as the last one was, the line ends with the reason.
 
 #[cfg(test)]
 mod tests;
@@ -10,10 +11,10 @@ use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::time::Duration;
 
-use sheaf_net::{Clock, Link, Source, Target};
+use sheaf_net::{Backoff, Clock, Link, Source, Target};
 use sheaf_roles::client::{Event, Tag, Ticket};
-use sheaf_roles::port::{ClientCommand, ClientPort, ClientReport, fit_config};
-use sheaf_session::{Config, Depth, Faults, How, Session, SessionId, Side};
+use sheaf_roles::port::{ClientCommand, ClientPort, ClientReport, Over, fit_config};
+use sheaf_session::{Config, Depth, Faults, How, Refusal, Session, SessionId, Side};
 use sheaf_task::ToRouter;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -24,11 +25,47 @@ use crate::driver::Line;
 /// Batches of commands and of reports between the line and its link. The link always takes commands; reports wait.
 const BATCHES: usize = 8;
 
-/// The pause before a session that is over is followed by another.
-const AGAIN: Duration = Duration::from_secs(1);
-
 /// How long the router is given to hear the last words.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Why no other session is tried: it would end as the last one did.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the router at {place} {}", say(over))]
+pub struct LineError {
+    /// Where the router is.
+    pub place: String,
+    /// How the session ended.
+    pub over: Over,
+}
+
+/// What the router did, and what is to be done.
+fn say(over: &Over) -> &'static str {
+    match over {
+        Over::Refused(Refusal::Version) => {
+            "speaks another version: install the same sheaf on both, and repeat the command"
+        }
+        Over::Refused(Refusal::Auth) => "does not let this client in: use the token that it was started with",
+        Over::Malformed => {
+            "says what means nothing to this version: install the same sheaf on both, and repeat the command"
+        }
+        Over::Refused(Refusal::Clone | Refusal::Busy | Refusal::Fenced)
+        | Over::Ended
+        | Over::Fenced
+        | Over::Overrun => "has ended the session: repeat the command",
+    }
+}
+
+/// Whether another session may fare better than one that ended so.
+fn may_pass(over: &Over) -> bool {
+    match over {
+        Over::Refused(Refusal::Version | Refusal::Auth) | Over::Malformed => false,
+        // Of this very session, which has a name of its own; and what a router does that ends.
+        Over::Refused(Refusal::Clone | Refusal::Busy | Refusal::Fenced)
+        | Over::Ended
+        | Over::Fenced
+        | Over::Overrun => true,
+    }
+}
 
 /// A line to the router at `target`.
 pub struct SessionLine {
@@ -37,6 +74,7 @@ pub struct SessionLine {
     running: Option<Running>,
     /// When the next session may begin, while there is none.
     again_at: Instant,
+    backoff: Backoff,
     /// Not yet given to the link.
     commands: Vec<ClientCommand>,
     /// Not yet taken by the driver.
@@ -62,12 +100,15 @@ impl SessionLine {
     /// The system gave no random bytes.
     pub fn open(target: Target, faults: Option<Faults>) -> io::Result<Self> {
         let running = Some(Running::start(&target, faults.as_ref())?);
+        let mut seed = [0; 8];
+        random(&mut seed)?;
         let (commands, events) = (Vec::new(), VecDeque::new());
         Ok(Self {
             target,
             faults,
             running,
             again_at: Instant::now(),
+            backoff: Backoff::new(u64::from_le_bytes(seed)),
             commands,
             events,
             tickets_before: 0,
@@ -76,27 +117,38 @@ impl SessionLine {
         })
     }
 
-    fn take(&mut self, reports: Vec<ClientReport>) {
+    fn take(&mut self, reports: Vec<ClientReport>) -> Result<(), LineError> {
         for report in reports {
             match report {
                 ClientReport::Event(Event::Delivered { ticket, rows }) => {
+                    self.backoff.reset();
                     self.ticket = self.tickets_before + ticket.0;
                     self.events.push_back(Event::Delivered { ticket: Ticket(self.ticket), rows });
                 }
-                ClientReport::Event(event) => self.events.push_back(event),
+                ClientReport::Event(event) => {
+                    if matches!(event, Event::Acknowledged(_)) {
+                        self.backoff.reset();
+                    }
+                    self.events.push_back(event);
+                }
                 ClientReport::Answer { id, .. } => tracing::debug!(id, "an answer to nobody's question"),
-                ClientReport::Over(over) => {
+                ClientReport::Over(over) if may_pass(&over) => {
                     tracing::warn!(?over, "the session with the router is over; beginning another");
                     self.hang_up();
                 }
+                ClientReport::Over(over) => {
+                    self.running = None;
+                    return Err(LineError { place: place(&self.target), over });
+                }
             }
         }
+        Ok(())
     }
 
     /// The present session is over.
     fn hang_up(&mut self) {
         self.running = None;
-        self.again_at = Instant::now() + AGAIN;
+        self.again_at = Instant::now() + self.backoff.pause();
         self.commands.clear();
         self.tickets_before = self.ticket;
         self.events.push_back(Event::Down);
@@ -108,7 +160,7 @@ impl SessionLine {
     /// Cancel-safe: the time at which it may be is kept.
     async fn begin_again(&mut self) {
         sleep_until(self.again_at).await;
-        self.again_at = Instant::now() + AGAIN;
+        self.again_at = Instant::now() + self.backoff.pause();
         match Running::start(&self.target, self.faults.as_ref()) {
             Ok(running) => self.running = Some(running),
             Err(error) => tracing::warn!(%error, "cannot begin a session"),
@@ -149,20 +201,20 @@ impl Running {
 }
 
 impl Line for SessionLine {
-    async fn next(&mut self) -> Event {
+    async fn next(&mut self) -> Result<Event, LineError> {
         loop {
             match &mut self.running {
                 // What the driver has said goes first: it may be what the router waits for.
                 Some(running) if !self.commands.is_empty() || self.events.is_empty() => {
                     match running.exchange(&mut self.commands).await {
-                        Some(reports) => self.take(reports),
+                        Some(reports) => self.take(reports)?,
                         None => self.hang_up(),
                     }
                 }
                 // What it says while there is no session waits for the next, bounded by the machine: the router will
                 // ask for the job to be opened first.
                 Some(_) | None => match self.events.pop_front() {
-                    Some(event) => return event,
+                    Some(event) => return Ok(event),
                     None => self.begin_again().await,
                 },
             }
@@ -197,6 +249,13 @@ impl Line for SessionLine {
         if let Err(error) = running.link.await {
             tracing::error!(%error, "the link to the router panicked");
         }
+    }
+}
+
+fn place(target: &Target) -> String {
+    match target {
+        Target::Tcp(addr) => addr.to_string(),
+        Target::InProcess(_) => "this process".to_owned(),
     }
 }
 

@@ -2,19 +2,22 @@
 //! answers every row at once.
 
 use std::fs;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use sheaf_net::{Arrival, Incoming, Listener};
 use sheaf_roles::client::Reason;
 use sheaf_session::{
-    Delivery, Endpoint, Fatal, Input, Kind, Lane, Micros, Outgoing, Output, Step, {Body, Event as SessionEvent},
+    Delivery, Endpoint, Fatal, HelloInfo, Input, Kind, Lane, Micros, Outgoing, Output, Refusal as SessionRefusal, Step,
+    {Body, Event as SessionEvent},
 };
 use sheaf_task::{DeliveredRow, JobCounts, JobId, JobOptions, Key, Outcome, Refusal, RouterId, ToClient};
 use tokio::sync::watch;
 
 use super::*;
+use crate::audit::Summary;
 use crate::config::{Interrupt, JobConfig, prepare};
-use crate::driver::run_job;
+use crate::driver::{RunError, run_job};
 use crate::progress::Progress;
 use crate::sink::SinkSpec;
 use crate::source::SourceSpec;
@@ -29,6 +32,8 @@ struct EchoRouter {
     ends_after: Option<u32>,
     ended: bool,
     opened: bool,
+    /// How it refuses whoever dials.
+    refuses: Option<SessionRefusal>,
 }
 
 impl EchoRouter {
@@ -104,6 +109,10 @@ impl Endpoint for EchoRouter {
     type Command = ();
     type Report = ();
 
+    fn admit(&self, _: &HelloInfo) -> Result<(), SessionRefusal> {
+        self.refuses.map_or(Ok(()), Err)
+    }
+
     fn input(&mut self, now: Micros, input: Input) -> Result<(), Fatal> {
         self.session.feed(now, input)
     }
@@ -127,7 +136,7 @@ impl Endpoint for EchoRouter {
 }
 
 /// Serves every session that arrives. The first ends after so many messages of rows, where that is said.
-async fn serve(listener: Listener, mut ends_after: Option<u32>) {
+async fn serve(listener: Listener, mut ends_after: Option<u32>, refuses: Option<SessionRefusal>) {
     let journal = Journal::default();
     let (arrivals_in, mut arrivals) = mpsc::channel(4);
     let serving = tokio::spawn(listener.serve(arrivals_in));
@@ -148,6 +157,7 @@ async fn serve(listener: Listener, mut ends_after: Option<u32>) {
                 ends_after: ends_after.take(),
                 ended: false,
                 opened: false,
+                refuses,
             };
             tokio::spawn(Link::new(endpoint, Clock::start(), Source::Accept(connections), taken, says).run());
             tokio::spawn(async move { while reports.recv().await.is_some() {} });
@@ -159,17 +169,12 @@ async fn serve(listener: Listener, mut ends_after: Option<u32>) {
     serving.abort();
 }
 
-async fn job_over_tcp(faults: Option<Faults>, ends_after: Option<u32>, rows: usize) {
-    let dir = tempfile::tempdir().unwrap();
-    let lines: Vec<String> = (0..rows).map(|n| format!("row {n}")).collect();
-    fs::write(dir.path().join("rows.txt"), lines.join("\n")).unwrap();
-    let listener = Listener::bind(Some("127.0.0.1:0")).await.unwrap();
-    let target = Target::Tcp(listener.addr().unwrap());
-    let router = tokio::spawn(serve(listener, ends_after));
-    let config = JobConfig {
+fn job(dir: &Path, lines: &[String]) -> JobConfig {
+    fs::write(dir.join("rows.txt"), lines.join("\n")).unwrap();
+    JobConfig {
         name: "tcp".into(),
-        source: SourceSpec::new(dir.path().join("rows.txt")),
-        sink: SinkSpec { ordered: true, ..SinkSpec::new(dir.path().join("o.csv")) },
+        source: SourceSpec::new(dir.join("rows.txt")),
+        sink: SinkSpec { ordered: true, ..SinkSpec::new(dir.join("o.csv")) },
         service: "echo".into(),
         revision: "1".into(),
         template: String::new(),
@@ -178,11 +183,23 @@ async fn job_over_tcp(faults: Option<Faults>, ends_after: Option<u32>, rows: usi
         limit: None,
         max_failures: None,
         options: JobOptions::default(),
-    };
+    }
+}
+
+async fn run(config: JobConfig, target: Target, faults: Option<Faults>) -> Result<Summary, RunError> {
     let prepared = prepare(config, &Interrupt::default()).unwrap();
     let line = SessionLine::open(target, faults).unwrap();
     let run = run_job(prepared, line, Interrupt::default(), watch::Sender::new(Progress::default()));
-    let summary = timeout(Duration::from_secs(60), run).await.unwrap().unwrap();
+    timeout(Duration::from_secs(60), run).await.unwrap()
+}
+
+async fn job_over_tcp(faults: Option<Faults>, ends_after: Option<u32>, rows: usize) {
+    let dir = tempfile::tempdir().unwrap();
+    let lines: Vec<String> = (0..rows).map(|n| format!("row {n}")).collect();
+    let listener = Listener::bind(Some("127.0.0.1:0")).await.unwrap();
+    let target = Target::Tcp(listener.addr().unwrap());
+    let router = tokio::spawn(serve(listener, ends_after, None));
+    let summary = run(job(dir.path(), &lines), target, faults).await.unwrap();
     assert_eq!(summary.ended.reason, Reason::Complete, "{summary}");
     let mut reader = csv::Reader::from_path(dir.path().join("o.csv")).unwrap();
     let answers: Vec<String> = reader.records().map(|record| record.unwrap()[3].to_owned()).collect();
@@ -204,4 +221,37 @@ async fn a_job_over_a_line_that_loses_and_repeats() {
 #[tokio::test]
 async fn a_session_that_ends_is_followed_by_another() {
     job_over_tcp(None, Some(3), 5_000).await;
+}
+
+#[tokio::test]
+async fn a_refusal_for_good_ends_the_run() {
+    for refusal in [SessionRefusal::Version, SessionRefusal::Auth] {
+        let dir = tempfile::tempdir().unwrap();
+        let listener = Listener::bind(Some("127.0.0.1:0")).await.unwrap();
+        let addr = listener.addr().unwrap();
+        let router = tokio::spawn(serve(listener, None, Some(refusal)));
+        let ended = run(job(dir.path(), &["row".to_owned()]), Target::Tcp(addr), None).await;
+        let Err(RunError::Line(error)) = ended else { panic!("{ended:?}") };
+        assert_eq!(error, LineError { place: addr.to_string(), over: Over::Refused(refusal) });
+        router.abort();
+    }
+}
+
+#[tokio::test]
+async fn sessions_that_end_are_followed_ever_more_slowly_until_something_comes_of_one() {
+    let target = Target::Tcp("127.0.0.1:1".parse().unwrap());
+    let mut line = SessionLine::open(target, None).unwrap();
+    line.backoff = Backoff::new(3);
+    let pause = |line: &mut SessionLine| {
+        let now = Instant::now();
+        line.take(vec![ClientReport::Over(Over::Ended)]).unwrap();
+        line.again_at.duration_since(now)
+    };
+    let pauses: Vec<Duration> = (0..40).map(|_| pause(&mut line)).collect();
+    let (moment, most) = (Duration::from_millis(500), Duration::from_millis(10_500));
+    assert!(pauses[..2].iter().all(|pause| *pause <= moment), "{pauses:?}");
+    assert!(pauses.iter().all(|pause| *pause <= most), "{pauses:?}");
+    assert!(pauses[10..].iter().sum::<Duration>() > Duration::from_secs(60), "{pauses:?}");
+    line.take(vec![ClientReport::Event(Event::Acknowledged(Tag(1)))]).unwrap();
+    assert!(pause(&mut line) <= moment, "something came of it");
 }

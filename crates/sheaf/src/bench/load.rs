@@ -172,7 +172,7 @@ impl Run {
     async fn wait(&mut self) -> Result<Event> {
         let (clock, deadline) = (self.clock, self.machine.deadline());
         tokio::select! {
-            event = self.line.next() => Ok(event),
+            event = self.line.next() => Ok(event?),
             () = clock.sleep_until(deadline.unwrap_or_default()), if deadline.is_some() => Ok(Event::Tick),
             () = tokio::time::sleep(STALLED) => bail!(
                 "no progress for {} s: {} of {} tasks acknowledged, {} answered",

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use sheaf_client::{Interrupt, Prepared, Progress, SessionLine, Summary, run_job};
 use sheaf_net::Target;
 use sheaf_roles::client::Reason;
-use sheaf_task::JobId;
+use sheaf_task::{JobId, Refusal};
 use tokio::sync::watch;
 
 use crate::args::{DATA_DEFAULT, RunArgs};
@@ -18,8 +18,20 @@ use crate::signals::{INTERRUPTED, Signals};
 
 use embedded::Embedded;
 
-/// Runs a job; the exit code says how it went. Whatever may be refused is, before the job's first byte is on disk.
+/// Runs a job; the exit code says how it went, and so does the last line for a machine.
 pub(crate) async fn run(args: RunArgs, json: bool) -> Result<u8> {
+    let ended = run_to_end(args, json).await;
+    if let Err(error) = &ended
+        && json
+    {
+        let (reason, exit) = ("error", crate::REFUSED);
+        println!("{}", serde_json::json!({ "reason": reason, "why": format!("{error:#}"), "exit": exit }));
+    }
+    ended
+}
+
+/// Whatever may be refused is, before the job's first byte is on disk.
+async fn run_to_end(args: RunArgs, json: bool) -> Result<u8> {
     let mut signals = Signals::listen()?;
     let config = job::job_of(&args)?;
     if args.join.is_none() {
@@ -152,7 +164,7 @@ fn say(summary: &Summary, job: JobId, args: &RunArgs) {
                 "sheaf: failures of a program: `sheaf failures {at}` lists them, `sheaf retry {at}` runs them again"
             );
         }
-        _ => eprintln!("sheaf: ended: {:?}", summary.ended.reason),
+        _ => eprintln!("sheaf: ended: {}", why(&summary.ended.reason)),
     }
 }
 
@@ -174,5 +186,48 @@ fn audit_json(summary: &Summary) -> serde_json::Value {
             "lost": audit.lost, "repeated": audit.repeated, "cached": audit.cached, "resumed": audit.resumed,
         },
         "ms": summary.ms, "exit": summary.exit_code(),
+        "reason": reason(&summary.ended.reason), "why": why(&summary.ended.reason),
     })
+}
+
+/// Why the run ended, for machines: a word that stays.
+fn reason(reason: &Reason) -> &'static str {
+    match reason {
+        Reason::Complete => "complete",
+        Reason::Interrupted => "interrupted",
+        Reason::TooManyFailures => "too_many_failures",
+        Reason::Refused(_) => "refused",
+        Reason::Gap { .. } => "gap",
+    }
+}
+
+/// The same for people, with what is to be done.
+fn why(reason: &Reason) -> String {
+    match reason {
+        Reason::Complete => "every row has its outcome".to_owned(),
+        Reason::Interrupted => "interrupted; repeat the command to resume".to_owned(),
+        Reason::TooManyFailures => "too many rows failed; mend what is wrong and repeat the command".to_owned(),
+        Reason::Gap { after, got } => format!(
+            "after result {after} came {got}: the router left some out; repeat the command, it asks for them again"
+        ),
+        Reason::Refused(refusal) => format!("the router will not have this job: {}", refused(refusal)),
+    }
+}
+
+fn refused(refusal: &Refusal) -> String {
+    match refusal {
+        Refusal::Busy { .. } => "it is at one of its limits; repeat the command later".to_owned(),
+        Refusal::TooLong { len, max } => format!("a name of {len} bytes is longer than {max}"),
+        Refusal::UnknownJob => "it does not know the job; repeat the command".to_owned(),
+        Refusal::Cancelled => "the job was cancelled; `--fresh` begins another on these rows".to_owned(),
+        Refusal::OtherJob => {
+            "it has the job with another service or revision; `--fresh` begins another on these rows".to_owned()
+        }
+        Refusal::CursorAhead { last } => format!(
+            "the sink has results after number {last}, the last that this router gave: its directory is an older copy, or \
+             the job belongs to another router; join that one, or begin anew with `--fresh`"
+        ),
+        Refusal::Stopping => "it is shutting down; repeat the command once it runs again".to_owned(),
+        Refusal::Superseded { incarnation } => format!("a later life ({incarnation}) is on record"),
+    }
 }
