@@ -37,13 +37,15 @@ pub(crate) struct Faults {
     pub(crate) refused: AtomicU64,
     /// So many syncs work; all later ones fail.
     pub(crate) syncs: AtomicU64,
+    /// The same of index files alone.
+    pub(crate) index_syncs: AtomicU64,
 }
 
 #[cfg(test)]
 impl Default for Faults {
     fn default() -> Self {
         let never = || AtomicU64::new(u64::MAX);
-        Self { room: never(), refused: AtomicU64::new(0), syncs: never() }
+        Self { room: never(), refused: AtomicU64::new(0), syncs: never(), index_syncs: never() }
     }
 }
 
@@ -53,6 +55,11 @@ impl Faults {
         let left = |left: u64| if left == u64::MAX { Some(left) } else { left.checked_sub(amount) };
         let spent = what.fetch_update(Ordering::SeqCst, Ordering::SeqCst, left);
         spent.map(drop).map_err(|_| io::ErrorKind::StorageFull.into())
+    }
+
+    fn on_sync(&self, name: &str) -> io::Result<()> {
+        let is_index = name.contains(".idx");
+        Self::spend(&self.index_syncs, u64::from(is_index)).and_then(|()| Self::spend(&self.syncs, 1))
     }
 
     fn on_write(&self, name: &str, file: &File, end: u64) -> io::Result<()> {
@@ -252,7 +259,7 @@ impl Disk for FileDisk {
             self.check()?;
             let file = self.read_file(name)?;
             #[cfg(test)]
-            self.synced(Faults::spend(&self.faults.syncs, 1))?;
+            self.synced(self.faults.on_sync(name))?;
             self.synced(file.sync_data())?;
             self.table_mut().set_dirty(name, false);
             if self.table().unnamed.contains(name) { self.sync_dir() } else { Ok(()) }

@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 
 use crate::disk::Faults;
 use crate::restore::{Restored, restore};
-use crate::{DataDir, FileDisk, Limits, Server, ServerConfig};
+use crate::{DataDir, FileDisk, Limits, Server, ServerConfig, ServerError};
 
 mod full;
 
@@ -235,6 +235,31 @@ async fn damage_under_a_running_router_costs_time_and_no_answer() {
     worker.stop().await;
     stop(server).await;
     all_is_cached(&world, "third.jsonl").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_sync_of_an_index_file_stops_the_router() {
+    let world = World::new(small());
+    world.rows("a", ROWS);
+    world.faults.index_syncs.store(2, Ordering::SeqCst);
+    let server = world.start().await;
+    let worker = echo(&server, "a");
+    let job = world.job(&server, "a", "first.jsonl");
+    let ended = tokio::time::timeout(Duration::from_secs(60), server.ended()).await.expect("it stops by itself");
+    assert!(matches!(ended, Err(ServerError::Writer(_))), "{ended:?}");
+    job.abort();
+    worker.task.abort();
+    until("whoever joined is gone", || job.is_finished() && worker.task.is_finished()).await;
+    // On a disk that can be trusted again everything is there.
+    world.faults.index_syncs.store(u64::MAX, Ordering::SeqCst);
+    let world = World { grace: Duration::from_secs(3), ..world };
+    let server = world.start().await;
+    let worker = echo(&server, "a");
+    let audit = world.job(&server, "a", "first.jsonl").await.unwrap().ended.audit;
+    assert_eq!((audit.ok + audit.resumed, audit.lost, audit.repeated), (ROWS as u64, 0, 0));
+    assert_eq!(lines(&world.path("first.jsonl")), ROWS);
+    worker.stop().await;
+    stop(server).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,7 @@ use sheaf_roles::client::Reason;
 use tokio::time::timeout;
 
 use super::*;
-use crate::{ServerError, WriterError};
+use crate::WriterError;
 
 /// Their results are more than the reserve holds.
 const LONG: usize = 100;
