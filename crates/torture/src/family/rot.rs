@@ -5,6 +5,7 @@
 //! process, through the real recovery, reader and index over real files; after some a real router starts on the damaged
 //! copy, and a client asks for everything again: the sink is compared with what was executed.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -28,7 +29,7 @@ pub(super) const FAMILY: Family = Family {
 /// Flips of a round that are judged in process.
 const FLIPS: u64 = 1_000;
 /// Flips of a round on which a real router starts.
-const RESTARTS: u64 = 3;
+const RESTARTS: u64 = 6;
 /// Small files, so that there are many, and indexes of most.
 const SMALL: &[&str] = &["--segment-size", "64KiB"];
 /// The router's name and secret.
@@ -47,7 +48,8 @@ fn round(round: &mut Round) -> anyhow::Result<()> {
     let bench = Bench::new(&round.dir)?;
     let specimen = Specimen::read(patient.data(), &bench)?;
     for _ in 0..RESTARTS {
-        let flip = flip(&specimen.files, &mut round.rng)?;
+        let rng = &mut round.rng;
+        let flip = if rng.chance(60) { flip_of_a_kind(&specimen, rng)? } else { flip(&specimen.files, rng)? };
         on_real_router(round, &mut patient, &specimen, &flip).with_context(|| format!("{flip:?}, real router"))?;
         round.tally.faults += 1;
     }
@@ -68,6 +70,25 @@ fn flip(files: &Files, rng: &mut Rng) -> anyhow::Result<Flip> {
         files.iter().map(|(name, bytes)| (name, bytes.len())).filter(|(_, len)| *len > 0).collect();
     let (file, len) = if rng.chance(50) { *rng.pick(&filled) } else { by_bytes(&filled, rng)? };
     let byte = usize::try_from(rng.between(0, len as u64))?;
+    Ok(Flip { file: file.clone(), byte, bit: u8::try_from(rng.between(0, 8))? })
+}
+
+/// A record of any kind as likely as one of any other: of most there are few, and much rests on each.
+fn flip_of_a_kind(specimen: &Specimen, rng: &mut Rng) -> anyhow::Result<Flip> {
+    let mut kinds = BTreeMap::<u8, Vec<(&String, Frame)>>::new();
+    for (file, bytes) in specimen.files.iter().filter(|(name, _)| is_segment(name)) {
+        for frame in frames(bytes) {
+            let record = frame.lsn.and_then(|lsn| specimen.records.get(&lsn));
+            if let Some((kind, _)) = record {
+                kinds.entry(*kind).or_default().push((file, frame));
+            }
+        }
+    }
+    let kinds: Vec<_> = kinds.into_values().collect();
+    ensure!(!kinds.is_empty(), "there are no records");
+    let of_kind = rng.pick(&kinds);
+    let (file, frame) = *rng.pick(of_kind);
+    let byte = usize::try_from(rng.between(frame.start as u64, frame.end as u64))?;
     Ok(Flip { file: file.clone(), byte, bit: u8::try_from(rng.between(0, 8))? })
 }
 
