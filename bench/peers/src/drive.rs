@@ -3,6 +3,7 @@
 //! Invariant: a run fails where an answer is wrong or comes twice; its figure counts tasks whose answer came back.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,13 @@ pub(crate) struct Load {
 }
 
 /// A producer stops after so long: a slow peer is measured by what it did until then.
-const SUBMIT_MAX: Duration = Duration::from_secs(40);
+const SUBMIT_MAX: Duration = Duration::from_secs(30);
+
+/// Batches that may be submitted and not answered: a server shall not be slowed by a backlog that nobody asked for.
+const AHEAD_BATCHES: u64 = 20;
+
+/// How often a producer that waits for answers looks whether another side failed.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// A run that takes longer has failed.
 const RUN_MAX: Duration = Duration::from_secs(300);
@@ -30,13 +37,37 @@ struct Progress {
     since: Instant,
     wanted: AtomicU64,
     worked: AtomicU64,
+    answered: Mutex<u64>,
+    further: Condvar,
     over: AtomicBool,
 }
 
 impl Progress {
     fn new(tasks: u64) -> Self {
-        let zero = || AtomicU64::new(0);
-        Self { since: Instant::now(), wanted: AtomicU64::new(tasks), worked: zero(), over: AtomicBool::new(false) }
+        Self {
+            since: Instant::now(),
+            wanted: AtomicU64::new(tasks),
+            worked: AtomicU64::new(0),
+            answered: Mutex::new(0),
+            further: Condvar::new(),
+            over: AtomicBool::new(false),
+        }
+    }
+
+    fn on_answered(&self, count: u64) {
+        *self.answered.lock().unwrap_or_else(PoisonError::into_inner) = count;
+        self.further.notify_one();
+    }
+
+    /// Waits until so many are answered.
+    fn wait_answered(&self, count: u64) -> Result<()> {
+        let mut answered = self.answered.lock().unwrap_or_else(PoisonError::into_inner);
+        while *answered < count {
+            self.check()?;
+            let waited = self.further.wait_timeout(answered, LOOK_EVERY);
+            answered = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        Ok(())
     }
 
     fn wanted(&self) -> u64 {
@@ -67,7 +98,10 @@ pub(crate) fn roundtrip(peer: &dyn Peer, server: &Server, load: Load) -> Result<
     let progress = Progress::new(load.tasks);
     let (shared, batch) = (&progress, profile.batch);
     let took = thread::scope(|scope| {
-        let submitting = scope.spawn(|| shared.told(submit(producer.as_mut(), load, batch, shared)));
+        let submitting = scope.spawn(|| {
+            let ahead = AHEAD_BATCHES * batch as u64;
+            shared.told(submit(producer.as_mut(), load, batch, ahead, shared))
+        });
         let mut sides = vec![submitting];
         for worker in &mut workers {
             sides.push(scope.spawn(move || shared.told(work(worker.as_mut(), batch, shared))));
@@ -87,11 +121,12 @@ pub(crate) fn roundtrip(peer: &dyn Peer, server: &Server, load: Load) -> Result<
     })
 }
 
-/// Hands over all tasks, or what the time allows.
-fn submit(link: &mut dyn Link, load: Load, batch: usize, progress: &Progress) -> Result<()> {
-    let mut number = 0;
+/// Hands over all tasks, or what the time allows, and is never further ahead of the answers than `ahead`.
+fn submit(link: &mut dyn Link, load: Load, batch: usize, ahead: u64, progress: &Progress) -> Result<()> {
+    let mut number: u64 = 0;
     while number < load.tasks && progress.since.elapsed() < SUBMIT_MAX {
         progress.check()?;
+        progress.wait_answered(number.saturating_sub(ahead))?;
         let next = (number + batch as u64).min(load.tasks);
         let bodies: Vec<Vec<u8>> = (number..next).map(|number| body(number, load.body)).collect();
         link.submit(&bodies)?;
@@ -117,6 +152,7 @@ fn collect(link: &mut dyn Link, load: Load, batch: usize, progress: &Progress) -
         for result in link.collect(batch)? {
             seen.take(&result)?;
         }
+        progress.on_answered(seen.count);
     }
     Ok(progress.since.elapsed())
 }
@@ -159,7 +195,7 @@ fn ping(producer: &mut dyn Link, collector: &mut dyn Link, load: Load, progress:
 pub(crate) fn backlog(peer: &dyn Peer, server: &Server, load: Load) -> Result<Backlog> {
     let mut producer = peer.connect(server)?;
     let (cpu, progress) = (server.cpu_seconds(), Progress::new(load.tasks));
-    submit(producer.as_mut(), load, peer.profile().batch, &progress)?;
+    submit(producer.as_mut(), load, peer.profile().batch, load.tasks, &progress)?;
     let (took, tasks) = (progress.since.elapsed(), progress.wanted() as f64);
     Ok(Backlog {
         rate: tasks / took.as_secs_f64(),

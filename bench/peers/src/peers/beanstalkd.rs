@@ -24,7 +24,7 @@ impl Peer for Beanstalkd {
         Profile {
             name: "beanstalkd -f0",
             synced: true,
-            batch: 200,
+            batch: 100,
             workers: 1,
             programs: &["beanstalkd"],
             package: Package::Debian("beanstalkd"),
