@@ -1,7 +1,9 @@
 //! The session in its world: property runs over seeds, named stories, and bytes from nowhere.
 
 mod actor;
+mod flow;
 mod garbage;
+mod lives;
 #[cfg(feature = "mutations")]
 mod mutations;
 mod packets;

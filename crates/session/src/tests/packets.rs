@@ -9,22 +9,25 @@ use crate::{
 };
 
 /// One side, with what it wanted to be done.
-struct Peer {
-    session: Session,
+pub(super) struct Peer {
+    pub session: Session,
     sent: Vec<Bytes>,
-    events: Vec<Event>,
-    delivered: Vec<Delivery>,
-    closed: Vec<CloseReason>,
+    pub events: Vec<Event>,
+    pub delivered: Vec<Delivery>,
+    pub closed: Vec<CloseReason>,
 }
 
 impl Peer {
-    fn new(side: Side, config: Config) -> Peer {
-        let session = Session::new(config, side, SessionId([7; 16]), 1);
+    pub(super) fn new(side: Side, config: Config) -> Peer {
+        Peer::of(Session::new(config, side, SessionId([7; 16]), 1))
+    }
+
+    pub(super) fn of(session: Session) -> Peer {
         Peer { session, sent: Vec::new(), events: Vec::new(), delivered: Vec::new(), closed: Vec::new() }
     }
 
     /// Takes all, and gives what is to be sent. Commits nothing.
-    fn take(&mut self, now: Micros) -> Vec<Bytes> {
+    pub(super) fn take(&mut self, now: Micros) -> Vec<Bytes> {
         loop {
             match self.session.take(now) {
                 Output::Transmit(bytes) => self.sent.push(bytes),
@@ -38,35 +41,35 @@ impl Peer {
         }
     }
 
-    fn hear(&mut self, now: Micros, packets: Vec<Bytes>) {
+    pub(super) fn hear(&mut self, now: Micros, packets: Vec<Bytes>) {
         packets.into_iter().for_each(|packet| self.session.feed(now, Input::Bytes(packet)).unwrap());
     }
 
-    fn say(&mut self, now: Micros, len: usize) -> Result<MsgId, Full> {
+    pub(super) fn say(&mut self, now: Micros, len: usize) -> Result<MsgId, Full> {
         let body = Body::Inline(Bytes::from(vec![1; len]));
         self.session.send(now, Outgoing { lane: Lane::Bulk, kind: Kind::Data, app: 0, of: None, body })
     }
 
-    fn commit_all(&mut self, now: Micros) {
+    pub(super) fn commit_all(&mut self, now: Micros) {
         let places: Vec<_> = self.delivered.iter().map(|delivery| delivery.place).collect();
         places.into_iter().for_each(|place| self.session.commit(now, place));
     }
 }
 
-fn greeted(config: [Config; 2]) -> [Peer; 2] {
+pub(super) fn greeted(config: [Config; 2]) -> [Peer; 2] {
     let [dialer, listener] = config;
     let mut peers = [Peer::new(Side::Dialer, dialer), Peer::new(Side::Listener, listener)];
     connect(&mut peers, 1);
     peers
 }
 
-fn connect(peers: &mut [Peer; 2], conn: u64) {
+pub(super) fn connect(peers: &mut [Peer; 2], conn: u64) {
     peers.iter_mut().for_each(|peer| peer.session.feed(Micros::ZERO, Input::Connected { conn }).unwrap());
     talk(peers, Micros::ZERO);
 }
 
 /// Packets go to and fro until neither has one more.
-fn talk(peers: &mut [Peer; 2], now: Micros) {
+pub(super) fn talk(peers: &mut [Peer; 2], now: Micros) {
     for _ in 0..50 {
         let [a, b] = peers;
         let (of_a, of_b) = (a.take(now), b.take(now));
@@ -79,7 +82,7 @@ fn talk(peers: &mut [Peer; 2], now: Micros) {
     panic!("they never come to rest");
 }
 
-fn both(config: &Config) -> [Config; 2] {
+pub(super) fn both(config: &Config) -> [Config; 2] {
     [Config { boot: 1, ..config.clone() }, Config { boot: 2, ..config.clone() }]
 }
 
