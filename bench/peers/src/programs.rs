@@ -34,7 +34,7 @@ pub(crate) fn measure(args: &Args) -> Result<String> {
     Ok(table::programs(&medians))
 }
 
-const SHEAF: &str = "sheaf run --batch 2 -- /bin/true";
+const SHEAF: &str = "sheaf run --batch 2 -- /bin/true {}";
 const XARGS: &str = "xargs -P2 -n1 /bin/true";
 const PARALLEL: &str = "parallel -j2 /bin/true";
 
@@ -42,7 +42,7 @@ fn command(name: &str, sheaf: &Path, ground: &Ground) -> Result<Command> {
     let mut command;
     if name == SHEAF {
         command = Command::new(sheaf);
-        command.args(["run", "--batch", AT_ONCE, "--in", "rows.txt", "--out", "out.jsonl", "--", PROGRAM]);
+        command.args(["run", "--batch", AT_ONCE, "--in", "rows.txt", "--out", "out.jsonl", "--", PROGRAM, "{}"]);
     } else if name == XARGS {
         command = Command::new(ground.program("xargs")?);
         command.args(["-P", AT_ONCE, "-n1", PROGRAM]);

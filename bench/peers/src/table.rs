@@ -93,6 +93,7 @@ pub(crate) fn markdown(rows: &[Row]) -> String {
         "backlog /s",
         "memory MB",
         "disk B",
+        "a sync µs",
     ];
     let mut lines = vec![line(head.map(str::to_owned)), line(head.map(|_| "---".to_owned()))];
     for row in rows.iter().filter(|row| row.missing.is_none()) {
@@ -181,6 +182,8 @@ mod tests {
         let rows = [row("Sheaf", &[900.0, 3_000.0, 1_200.0], Some(6_000.0)), row(REFERENCE, &[600.0], None)];
         let table = markdown(&rows);
         let lines: Vec<&str> = table.lines().collect();
+        let cells = lines.iter().map(|line| line.split('|').count()).collect::<Vec<_>>();
+        assert_eq!(cells, [cells[0]; 4], "{table}");
         assert!(lines[2].starts_with("| Sheaf | yes | 1,200 | 2.00 | 0.20 | 1.00 | 400 | – |"), "{table}");
         assert!(lines[3].contains("| 600 | 1.00 | 0.10 |"), "{table}");
     }
