@@ -117,5 +117,6 @@ mod tests {
         assert_eq!(kind_of(&name.file().replace("seg1", "seg2")), FileKind::Foreign);
         assert_eq!(kind_of("something.tmp"), FileKind::Tmp);
         assert_eq!(kind_of("notes.txt"), FileKind::Other);
+        assert_eq!(kind_of("notes.segments"), FileKind::Other);
     }
 }

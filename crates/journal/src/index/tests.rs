@@ -1,6 +1,6 @@
 //! The index against a plain list of postings; and damaged, against the rule that it never gives a wrong answer.
 
-use super::{Candidates, Damaged, Index, Posting, Span, Tiers, build, merge};
+use super::{Candidates, Damaged, Index, LookupError, Posting, Span, Tiers, build, merge};
 use crate::testing::MemDisk;
 use crate::tests::Dice;
 use crate::{Disk, Lsn, SegmentId};
@@ -142,4 +142,82 @@ fn an_index_says_how_much_memory_it_takes() {
     let index = build(&mut disk, Span::of(SegmentId(1)), &mut all).unwrap();
     // Of five thousand keys half are equal: nine bits for each in the filter, and eight bytes for each block.
     assert!((2_000..4_500).contains(&index.bytes()), "{} bytes", index.bytes());
+}
+
+#[test]
+fn a_merge_leaves_out_what_is_gone_and_what_came_twice() {
+    let mut disk = MemDisk::new();
+    let spans = [1, 2].map(|segment| Span::of(SegmentId(segment)));
+    build(&mut disk, spans[0], &mut vec![(key(1), Lsn(10)), (key(2), Lsn(11)), (key(3), Lsn(12))]).unwrap();
+    build(&mut disk, spans[1], &mut vec![(key(2), Lsn(11)), (key(4), Lsn(20))]).unwrap();
+    let merged = merge(&mut disk, &spans, &|lsn| lsn == Lsn(12)).unwrap();
+    let found = |n: u64| {
+        let mut found = Vec::new();
+        merged.lookup(&disk, &key(n), &mut found).unwrap();
+        found.into_iter().map(|lsn| lsn.0).collect::<Vec<_>>()
+    };
+    assert_eq!([1, 2, 3, 4].map(found), [vec![10], vec![11], vec![], vec![20]]);
+    assert_eq!(merged.keys(), 3);
+}
+
+#[test]
+fn only_files_of_one_tier_are_merged() {
+    let mut disk = MemDisk::new();
+    let (mut tiers, _) = Tiers::open(&mut disk, &[]).unwrap();
+    for (segment, count) in [(1, 70_000), (2, 10), (3, 10), (4, 10), (5, 10)] {
+        let mut all: Vec<Posting> = (0..count).map(|n| (key(n * 2), Lsn(segment * 100_000 + n))).collect();
+        let built = build(&mut disk, Span::of(SegmentId(segment)), &mut all).unwrap();
+        tiers.add(&mut disk, built).unwrap();
+        if segment == 4 {
+            assert_eq!(tiers.plan_merge(), None, "four files, but not of one size");
+        }
+    }
+    let small: Vec<_> = (2..=5).map(|segment| Span::of(SegmentId(segment))).collect();
+    assert_eq!(tiers.plan_merge(), Some(small));
+}
+
+#[test]
+fn a_file_that_vanished_is_damaged_when_it_is_asked_and_removed_when_it_leaves() {
+    let mut disk = MemDisk::new();
+    let (mut tiers, _) = Tiers::open(&mut disk, &[]).unwrap();
+    let span = Span::of(SegmentId(1));
+    let built = build(&mut disk, span, &mut vec![(key(1), Lsn(10))]).unwrap();
+    tiers.add(&mut disk, built).unwrap();
+    disk.remove(&span.file()).unwrap();
+    assert_eq!(tiers.lookup(&disk, &key(1)).unwrap().damaged, [Damaged { span }]);
+    assert!(matches!(Index::open(&disk, span), Err(LookupError::Damaged(_))));
+    tiers.drop_before(&mut disk, SegmentId(2)).unwrap();
+    assert!(tiers.files().is_empty());
+    disk.faults.calls_left = Some(2);
+    let built = build(&mut disk, span, &mut vec![(key(1), Lsn(10))]);
+    assert!(built.is_err(), "a disk that fails is no file that vanished");
+}
+
+#[test]
+fn a_file_is_written_in_long_pieces() {
+    let mut disk = MemDisk::new();
+    let mut all = postings(&mut Dice(3), 40_000, 1);
+    build(&mut disk, Span::of(SegmentId(1)), &mut all).unwrap();
+    // 40,000 entries take 236 blocks of 4 KiB; 64 blocks are one piece, and the ends are written apart.
+    assert!(disk.counts.writes <= 8, "{} writes", disk.counts.writes);
+}
+
+/// What the descriptor says of the places to look at is checked against what is there.
+#[test]
+fn a_filter_whose_descriptor_lies_is_none() {
+    let good = super::filter::Filter::build((0..1000).map(|n| n * 7919).collect()).bytes().to_vec();
+    let word = |at: usize| u32::from_le_bytes(good[at..at + 4].try_into().unwrap());
+    let (length, mask, total) = (word(8), word(12), word(16));
+    let lying = |words: [u32; 3]| {
+        let mut bytes = good.clone();
+        for (at, word) in [8, 12, 16].into_iter().zip(words) {
+            bytes[at..at + 4].copy_from_slice(&word.to_le_bytes());
+        }
+        super::filter::Filter::from_bytes(bytes).is_none()
+    };
+    assert!(!lying([length, mask, total]));
+    assert!(lying([length, mask - 1, total]), "a mask of another length");
+    assert!(lying([length, mask, 0]), "nothing to look at");
+    assert!(lying([length, mask, total + 1]), "one place too many");
+    assert!(lying([3, 2, 1]), "no power of two");
 }

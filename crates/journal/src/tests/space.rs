@@ -3,8 +3,8 @@
 use super::{Dice, append, config, contents, open};
 use crate::testing::MemDisk;
 use crate::{
-    AppendError, Class, CommitError, Config, Disk, Entry, Journal, Keep, Log, LogError, Lsn, Map, Owner, Progress,
-    ReadError, SegmentId, SegmentView,
+    AppendError, Class, CommitError, Config, Disk, Entry, Epoch, Journal, Keep, Log, LogError, Lsn, Map, Owner,
+    Progress, ReadError, SegmentId, SegmentView,
 };
 
 fn upkeep(journal: &mut Journal<MemDisk>) -> Result<Lsn, AppendError> {
@@ -75,6 +75,34 @@ fn a_kept_record_keeps_its_number_and_place_in_replay_however_often_it_moves() {
     assert_eq!(contents(&journal), found);
     assert_eq!(report.records, found.len() as u64);
     assert_eq!(report.next, journal.last().next());
+}
+
+#[test]
+fn a_moved_record_is_still_of_the_kind_and_epoch_that_wrote_it() {
+    let mut journal = open(filled(60).into_disk()).0;
+    append(&mut journal, &[b"of the second epoch"]);
+    let own = journal.epoch();
+    assert!(own > Epoch(1));
+    while compact_oldest(&mut journal, &mut |lsn| lsn == Lsn(7)).is_some() && journal.map().base() <= Lsn(60) {}
+    let record = journal.read(Lsn(7)).unwrap();
+    assert_eq!((record.kind, record.epoch), (1, Epoch(1)));
+    assert_eq!(contents(&open(journal.into_disk()).0)[&7], 7_u64.to_le_bytes().repeat(12));
+}
+
+#[test]
+fn a_slice_of_compaction_judges_about_as_many_bytes_as_it_may() {
+    let mut journal = filled(200);
+    let judged = |journal: &mut Journal<MemDisk>| {
+        let mut judged = 0;
+        let progress = journal.compact(500, &mut |_, _, _| {
+            judged += 1;
+            Keep::Drop
+        });
+        matches!(progress, Ok(Progress::Slice { .. })).then_some(judged)
+    };
+    // A frame of these has 128 bytes: the fourth brings the slice to its end.
+    let slices: Vec<_> = std::iter::from_fn(|| judged(&mut journal)).take(5).collect();
+    assert_eq!(slices[1..], [4; 4], "{slices:?}");
 }
 
 #[test]
