@@ -100,6 +100,11 @@ impl Prepared {
         &self.record
     }
 
+    /// What the tasks ask for.
+    pub fn service(&self) -> &str {
+        &self.config.service
+    }
+
     /// Rows that are finished already, and will not be submitted.
     pub fn resumed(&self) -> u64 {
         self.kept.names.len() as u64

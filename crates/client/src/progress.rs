@@ -24,6 +24,8 @@ pub struct Progress {
     pub cached: u64,
     /// Rows that workers have, to execute or behind what they execute, by the router's last word.
     pub running: u64,
+    /// Rows that wait for any worker to offer their service, by the router's last word.
+    pub unserved: u64,
     /// The router is connected.
     pub connected: bool,
     /// Rows done per second, lately.

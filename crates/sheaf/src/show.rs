@@ -5,6 +5,8 @@ use std::path::Path;
 use serde_json::{Value, json};
 use sheaf_task::{Evidence, Failure, FailureRow, JobInfo, JobState, TaskInfo, TaskState, Waiting, WorkerInfo};
 
+use crate::progress::nobody_offers;
+
 /// One job as a line.
 pub(crate) fn job_line(info: &JobInfo) -> String {
     let c = &info.counts;
@@ -24,7 +26,7 @@ pub(crate) fn job_line(info: &JobInfo) -> String {
 /// One job at length.
 pub(crate) fn job_page(info: &JobInfo) -> String {
     let c = &info.counts;
-    [
+    let mut lines = vec![
         format!("job        {}", info.job),
         format!("name       {}", info.name),
         format!("service    {}", info.service),
@@ -34,8 +36,15 @@ pub(crate) fn job_page(info: &JobInfo) -> String {
         format!("cached     {}", c.cached),
         format!("retried    {}", c.retried),
         format!("delivered  {} of {} in the sink", c.settled, c.last_number),
-    ]
-    .join("\n")
+    ];
+    lines.extend(waits_for(info).map(|why| format!("waiting    {why}")));
+    lines.join("\n")
+}
+
+/// What the job's open rows cannot go on without.
+fn waits_for(info: &JobInfo) -> Option<String> {
+    let is_waiting = info.counts.running == 0 && info.counts.unserved > 0;
+    is_waiting.then(|| nobody_offers(&info.service))
 }
 
 /// One job as JSON.
@@ -45,6 +54,7 @@ pub(crate) fn job_json(info: &JobInfo) -> Value {
         "job": info.job.to_string(), "name": info.name, "service": info.service, "state": job_state(info.state),
         "submitted": c.submitted, "ok": c.ok, "failed": c.failed, "open": c.open, "running": c.running,
         "cached": c.cached, "retried": c.retried, "last_number": c.last_number, "settled": c.settled,
+        "waiting": waits_for(info),
     })
 }
 

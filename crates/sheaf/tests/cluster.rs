@@ -168,8 +168,11 @@ fn operators_see_jobs_and_stop_the_router() {
     wait_until("the job is listed", || text(&s.sheaf(&["job", "ls", "--join", &addr])).contains("prog"));
     let info = text(&s.sheaf_exits(0, &["job", "info", "last", "--join", &addr]));
     assert!(info.contains("open"), "{info}");
+    wait_until("it says why nothing runs", || text(&s.sheaf(&["job", "info", "--join", &addr])).contains("`prog`"));
+    wait_until("the run says so too", || run.log().contains("`prog`"));
     let _a = worker(&s, "a", &addr, "4", "4", &[]);
     s.sheaf_exits(0, &["job", "wait", "last", "--join", &addr]);
+    assert!(!text(&s.sheaf_exits(0, &["job", "info", "--join", &addr])).contains("`prog`"));
     run.exits(0);
     s.assert_answers("out.jsonl", ROWS);
     let key = s.output("out.jsonl")[&1]["key"].as_str().unwrap().to_owned();

@@ -240,8 +240,8 @@ impl TryFrom<wire::Capacity> for Capacity {
 
 impl Put for JobCounts {
     fn put(&self, to: &mut Writer) {
-        let JobCounts { submitted, ok, failed, open, running, cached, retried, last_number, settled } = *self;
-        let counts = [submitted, ok, failed, open, running, cached, retried, last_number, settled];
+        let JobCounts { submitted, ok, failed, open, running, cached, retried, last_number, settled, unserved } = *self;
+        let counts = [submitted, ok, failed, open, running, cached, retried, last_number, settled, unserved];
         (1..).zip(counts).for_each(|(field, count)| to.uint(field, count));
     }
 }
@@ -250,8 +250,9 @@ impl TryFrom<wire::JobCounts> for JobCounts {
     type Error = DecodeError;
 
     fn try_from(w: wire::JobCounts) -> Result<Self> {
-        let wire::JobCounts { submitted, ok, failed, open, running, cached, retried, last_number, settled } = w;
-        Ok(Self { submitted, ok, failed, open, running, cached, retried, last_number, settled })
+        let wire::JobCounts { submitted, ok, failed, open, running, cached, retried, last_number, settled, unserved } =
+            w;
+        Ok(Self { submitted, ok, failed, open, running, cached, retried, last_number, settled, unserved })
     }
 }
 

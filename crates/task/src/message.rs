@@ -335,4 +335,7 @@ pub struct JobCounts {
     pub last_number: u64,
     /// The number up to which the sink has committed.
     pub settled: u64,
+    /// Of those open: nobody can execute them, since no worker on record offers their service. 0 from a router that does
+    /// not tell.
+    pub unserved: u64,
 }

@@ -110,6 +110,8 @@ pub(crate) struct JobCounts {
     pub last_number: u64,
     #[prost(uint64, tag = "9")]
     pub settled: u64,
+    #[prost(uint64, tag = "10")]
+    pub unserved: u64,
 }
 
 /// `crate::Refusal`: which variant, and its numbers

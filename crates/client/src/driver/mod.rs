@@ -310,6 +310,7 @@ impl Teller {
             resumed,
             cached: audit.cached,
             running: machine.counts().running,
+            unserved: machine.counts().unserved,
             connected: self.connected,
             rate: self.pace.rate(),
             eta: if at_end { self.pace.eta(audit.open) } else { None },

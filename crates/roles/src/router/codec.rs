@@ -228,7 +228,7 @@ fn worker_out(wire: WorkerWire) -> Registered {
 
 fn counts_out(wire: &JobWire) -> JobCounts {
     let JobWire { job: _, settled, submitted, ok, failed, open, cached, retried, last_number } = *wire;
-    JobCounts { submitted, ok, failed, open, running: 0, cached, retried, last_number, settled }
+    JobCounts { submitted, ok, failed, open, running: 0, cached, retried, last_number, settled, unserved: 0 }
 }
 
 fn heard_out(wire: SessionWire) -> Result<Record, RecordError> {

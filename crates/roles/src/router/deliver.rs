@@ -97,7 +97,9 @@ impl Router {
     /// Where a job stands now.
     pub(super) fn counts_of(&self, no: JobNo) -> JobCounts {
         let job = self.jobs.job(no);
-        JobCounts { running: job.ready.running, ..job.counts }
+        let is_unserved = self.workers.service(job.service).workers == 0;
+        let unserved = if is_unserved { job.counts.open } else { 0 };
+        JobCounts { running: job.ready.running, unserved, ..job.counts }
     }
 
     /// Tells clients how their jobs stand, where that changed.

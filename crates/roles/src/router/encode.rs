@@ -154,9 +154,10 @@ impl Put for Registered {
     }
 }
 
-/// Where a job stood; `running` is not kept.
+/// Where a job stood; `running` and `unserved` are not kept.
 fn standing(to: &mut Writer, job: JobNo, counts: &JobCounts) {
-    let JobCounts { submitted, ok, failed, open, running: _, cached, retried, last_number, settled } = *counts;
+    let JobCounts { submitted, ok, failed, open, running: _, cached, retried, last_number, settled, unserved: _ } =
+        *counts;
     to.uint(1, job.0);
     to.uint(2, settled);
     to.uint(3, submitted);

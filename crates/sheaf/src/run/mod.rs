@@ -105,9 +105,10 @@ async fn carry(
         eprintln!("sheaf: resumed: {resumed} finished");
     }
     let line = SessionLine::open(target, args.chaos.chaos).context("cannot read random numbers")?;
+    let display = Display::new(json, prepared.service().to_owned());
     let (progress, seen) = watch::channel(Progress::default());
     let running = tokio::spawn(run_job(prepared, line, interrupt.clone(), progress));
-    let summary = watch_job(running, interrupt, drain, signals, seen, json).await?;
+    let summary = watch_job(running, interrupt, drain, signals, seen, display).await?;
     if json {
         println!("{}", audit_json(&summary));
     } else {
@@ -125,9 +126,8 @@ async fn watch_job(
     drain: impl Fn(),
     signals: &mut Signals,
     mut seen: watch::Receiver<Progress>,
-    json: bool,
+    mut display: Display,
 ) -> Result<Summary> {
-    let mut display = Display::new(json);
     loop {
         tokio::select! {
             ended = &mut running => {

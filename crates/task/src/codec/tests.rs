@@ -24,7 +24,18 @@ fn failure() -> Failure {
 }
 
 fn counts() -> JobCounts {
-    JobCounts { submitted: 9, ok: 4, failed: 1, open: 4, running: 2, cached: 1, retried: 3, last_number: 5, settled: 4 }
+    JobCounts {
+        submitted: 9,
+        ok: 4,
+        failed: 1,
+        open: 4,
+        running: 2,
+        cached: 1,
+        retried: 3,
+        last_number: 5,
+        settled: 4,
+        unserved: 3,
+    }
 }
 
 fn to_router() -> Vec<ToRouter> {

@@ -78,8 +78,8 @@ pub(super) fn job_spec() -> impl Strategy<Value = JobSpec> {
 }
 
 fn counts() -> impl Strategy<Value = JobCounts> {
-    proptest::array::uniform9(number()).prop_map(
-        |[submitted, ok, failed, open, running, cached, retried, last_number, settled]| JobCounts {
+    proptest::array::uniform10(number()).prop_map(
+        |[submitted, ok, failed, open, running, cached, retried, last_number, settled, unserved]| JobCounts {
             submitted,
             ok,
             failed,
@@ -89,6 +89,7 @@ fn counts() -> impl Strategy<Value = JobCounts> {
             retried,
             last_number,
             settled,
+            unserved,
         },
     )
 }
