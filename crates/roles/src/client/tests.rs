@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use sheaf_session::Micros;
 use sheaf_task::{
-    BODY_BYTES_MAX, Class, DeliveredRow, Failure, JobCounts, JobId, JobOptions, JobSpec, Key, Outcome, Refusal,
-    RouterId, RowId, ToRouter,
+    BATCH_BYTES_AIM, BODY_BYTES_MAX, Class, DeliveredRow, Failure, JobCounts, JobId, JobOptions, JobSpec, Key, Outcome,
+    Refusal, RouterId, RowId, ToRouter,
 };
 
 use super::{Client, Config, Cursor, Event, Kept, Output, ScannedRow, Tag, Ticket, WriteId, WriteRow};
@@ -284,4 +284,55 @@ fn what_the_router_lost_is_submitted_again_and_then_counted() {
     play.now = Micros::from_secs(10);
     play.check([Event::Tick], "open 0");
     play.check([closed(0)], "done Complete 1=0+0+1 lost 1 repeated 0");
+}
+
+#[test]
+fn a_message_takes_rows_up_to_a_number_of_bytes_and_one_at_least() {
+    let row = |n: u64, len: usize| ScannedRow { number: n, row: id(n), sample: 0, body: Ok(vec![b'b'; len].into()) };
+    let mut play = Play::new(config(0));
+    play.check([Event::Up, opened(0, JobCounts::default())], "open 0; read");
+    let rows = vec![row(1, 2_000), row(2, 2_000), row(3, 2_000)];
+    play.check([Event::Scanned { rows, kept: Kept::default() }], "submit#1 1,2,3; read");
+    let rows = vec![row(4, BATCH_BYTES_AIM - 10), row(5, 11), row(6, BATCH_BYTES_AIM * 2), row(7, 1)];
+    play.check(
+        [Event::Scanned { rows, kept: Kept::default() }],
+        "submit#2 4; submit#3 5; submit#4 6; submit#5 7; read",
+    );
+}
+
+#[test]
+fn a_submission_names_the_cursor_that_the_router_said_last() {
+    let mut play = Play::new(config(3));
+    let submitted = |play: &mut Play, n: u64| {
+        play.client.handle(play.now, scanned(&[n]));
+        let outputs: Vec<Output> = std::iter::from_fn(|| play.client.poll(play.now)).collect();
+        outputs.into_iter().find_map(|output| match output {
+            Output::Send { message: ToRouter::Submit { cursor, .. }, .. } => Some(cursor),
+            _ => None,
+        })
+    };
+    play.check([Event::Up, opened(5, JobCounts::default())], "open 3; read");
+    assert_eq!(submitted(&mut play, 1), Some(5));
+    // The sink was restored from an older copy, and its rows are new numbers to the router.
+    play.check([Event::Down, Event::Up, opened(7, JobCounts::default())], "open 5");
+    assert_eq!(submitted(&mut play, 2), Some(7));
+    play.check([Event::Down, Event::Up, opened(6, JobCounts::default())], "open 7");
+    assert_eq!(submitted(&mut play, 3), Some(7), "the sink has seven");
+}
+
+#[test]
+fn a_job_that_is_refused_for_good_ends_the_run() {
+    let mut play = Play::submitted(config(0), 1);
+    play.check([delivered(1, &[(1, 1)])], "write#1 1 to 1");
+    play.check([Event::JobRefused(Refusal::OtherJob)], "");
+    play.check([Event::Written(WriteId(1))], "commit 1; done Refused(OtherJob) 1=1+0+0 lost 0 repeated 0");
+}
+
+#[test]
+fn answers_that_the_router_had_already_are_counted() {
+    let mut play = Play::submitted(config(0), 2);
+    let Event::Delivered { ticket, mut rows } = delivered(1, &[(1, 1), (2, 2)]) else { unreachable!() };
+    rows[0].cached = true;
+    play.check([Event::Delivered { ticket, rows }], "write#1 1,2 to 2");
+    assert_eq!((play.client.audit().ok, play.client.audit().cached), (2, 1));
 }

@@ -293,4 +293,34 @@ mod tests {
         assert_eq!(rows, [FailureRow { number: 7, row, key, attempts: 0, failure: cancelled(), body }]);
         assert_eq!(unreadable, []);
     }
+
+    #[test]
+    fn a_finished_task_is_told_as_its_record_has_it() {
+        let key = Key([1; 16]);
+        let failure = Failure::new(Class::Rejected, "no");
+        let finished = Record::Finished(Finished {
+            key,
+            submitted: Lsn(3),
+            body_len: 70,
+            attempts: 3,
+            worker: "w".into(),
+            ms: 5,
+            outcome: Outcome::Failed(failure.clone()),
+            deliveries: Vec::new(),
+        });
+        let asked = TaskInfo { key, service: String::new(), body_len: 0, attempts: 0, state: TaskState::Ok };
+        let told = TaskInfo { body_len: 70, attempts: 3, state: TaskState::Failed(failure), ..asked.clone() };
+        assert_eq!(task(asked.clone(), vec![fetched(&finished)]), Some(told));
+        assert_eq!(task(asked, vec![None]), None, "it has left the journal since");
+    }
+
+    #[test]
+    fn a_message_says_its_length_about_right_before_its_bodies_are_read() {
+        let fence = Fence { key: Key([1; 16]), epoch: 1, attempt: 1 };
+        let item = |len| AssignItem { fence, timeout_ms: 0, alone: false, body: Lsn(1), len };
+        let service = "s".repeat(100);
+        let least = 3_000 + 2 * (service.len() + 16);
+        let said = Serving::len(&Outbound::Assign { service, items: vec![item(1_000), item(2_000)] }) as usize;
+        assert!((least..least + 400).contains(&said), "{said} bytes, and {least} at least");
+    }
 }

@@ -211,3 +211,18 @@ fn a_busy_router_is_asked_again() {
     play.now = Micros::from_secs(11);
     play.check([Event::Tick], "announce 1+1");
 }
+
+#[test]
+fn a_refusal_of_an_earlier_life_is_passed_over() {
+    let mut play = Play::new(config(2, 3));
+    play.check([Event::Up], "register 2+3 holding  died ");
+    play.check([Event::Refused(Refusal::Superseded { incarnation: 1 })], "");
+    play.check([Event::Refused(Refusal::Superseded { incarnation: 2 })], "refused");
+}
+
+#[test]
+fn it_tells_how_many_execute_and_how_many_wait() {
+    let mut play = Play::new(config(2, 3));
+    play.check([Event::Up, assigned(&[1, 2, 3])], "register 2+3 holding  died ; start 1,2");
+    assert_eq!((play.worker.executing(), play.worker.waiting()), (2, 1));
+}

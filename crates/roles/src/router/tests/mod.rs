@@ -70,4 +70,14 @@ stories! {
     unsettled_results
     many_lost_at_once
     heir_of_a_job_that_left
+    worker_is_down
+    full_to_the_byte
+    long_names
+    auto_order
+    same_row_elsewhere
+    deaths_of_workers
+    one_garbage
+    long_failures
+    released_in_slices
+    cancelled_in_slices
 }
