@@ -81,6 +81,26 @@ fn what_cannot_start_says_why() {
 }
 
 #[test]
+fn what_means_nothing_with_a_router_elsewhere_is_refused() {
+    let s = Sandbox::new();
+    s.rows("rows.txt", 2);
+    let (_router, addr) = s.router(&[]);
+    let run = ["run", "--join", &addr, "--in", "rows.txt", "--out", "out.jsonl", "--service", "prog", "--limit", "0"];
+    for words in [
+        &["--batch", "2"][..],
+        &["--depth", "2"],
+        &["--memory", "1GiB"],
+        &["--grace", "9s"],
+        &["--retry-exit", "9"],
+        &["--stdin"],
+        &["--serve"],
+    ] {
+        refused(&s, &[&run[..], words].concat(), &[words[0], "--join"]);
+    }
+    s.sheaf_exits(0, &[&run[..], &["--stdin", "--", "cat"]].concat());
+}
+
+#[test]
 fn what_is_in_use_says_so() {
     let s = Sandbox::new();
     let (_router, addr) = s.router(&[]);

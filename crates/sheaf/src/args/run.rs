@@ -69,10 +69,12 @@ pub(crate) struct RunArgs {
     /// This job's share against others of the same service.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub weight: u32,
-    /// Use the router at this address instead of one of our own.
-    #[arg(long, value_name = "ADDR", env = "SHEAF_JOIN")]
+    /// Use the router at this address, and its workers, instead of our own. How they run is theirs to say: a PROGRAM given
+    /// here too (with --stdin or --serve) only tells the service and the revision.
+    #[arg(long, value_name = "ADDR", env = "SHEAF_JOIN",
+        conflicts_with_all = ["batch", "depth", "memory", "retry_exit", "grace"])]
     pub join: Option<String>,
-    /// Where our own router keeps its journal.
+    /// Where our own router keeps its journal; unused with --join.
     #[arg(long, value_name = "DIR", env = "SHEAF_DATA", default_value = super::DATA_DEFAULT)]
     pub data: PathBuf,
     /// Silence of a worker that never re-runs anything.

@@ -39,7 +39,10 @@ pub(super) fn job_of(args: &RunArgs) -> Result<JobConfig> {
 
 /// With a router elsewhere the service must be named, by itself or by the program that other workers offer.
 fn service_of(args: &RunArgs) -> Result<(String, String)> {
-    let ProgramArgs { argv, .. } = &args.program;
+    let ProgramArgs { argv, stdin, serve, .. } = &args.program;
+    if args.join.is_some() && argv.is_empty() && (*stdin || *serve) {
+        bail!("--stdin and --serve tell how a program runs: with --join, say so to `sheaf worker`");
+    }
     let service = match (&args.service, argv.is_empty()) {
         (Some(service), _) => service.clone(),
         (None, false) => base_name(argv),
