@@ -336,3 +336,12 @@ fn answers_that_the_router_had_already_are_counted() {
     play.check([Event::Delivered { ticket, rows }], "write#1 1,2 to 2");
     assert_eq!((play.client.audit().ok, play.client.audit().cached), (2, 1));
 }
+
+#[test]
+fn in_a_second_pass_a_row_that_nobody_knows_is_not_waited_for() {
+    let mut play = Play::submitted(config(0), 2);
+    let rows = vec![id(2)];
+    play.check([Event::RowsRefused { rows, refusal: Refusal::Busy { retry_ms: 0 } }, Event::Tick], "rewind; read");
+    play.check([delivered(1, &[(1, 9), (2, 1)])], "write#1 1 to 2");
+    assert_eq!(play.client.audit().stale, 1);
+}

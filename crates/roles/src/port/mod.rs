@@ -16,6 +16,8 @@ mod client;
 mod pump;
 mod router;
 mod serve;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 pub use client::{ClientCommand, ClientPort, ClientReport};

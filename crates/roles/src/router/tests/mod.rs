@@ -7,6 +7,11 @@ mod world;
 
 use std::path::Path;
 
+use sheaf_task::{Key, RowId};
+
+use super::record::{Cached, Delivered, Delivery, delivered};
+use super::{JobNo, Lsn, Record};
+
 /// One story a file: lines are commands, the indented lines after each are what came out.
 #[expect(clippy::disallowed_methods, reason = "stories are files, and are recorded into them")]
 fn check(name: &str) {
@@ -80,4 +85,15 @@ stories! {
     long_failures
     released_in_slices
     cancelled_in_slices
+    learned_lengths
+    alike_lengths
+}
+
+#[test]
+fn a_record_delivers_what_it_gave_that_number_to_and_nothing_else() {
+    let delivery = Delivery { job: JobNo(1), row: RowId([2; 16]), number: 7 };
+    let cached = Record::Cached(Cached { key: Key([1; 16]), ok: true, len: 5, finished: Lsn(3), delivery });
+    let of = |job, number| delivered(cached.clone(), JobNo(job), number);
+    assert!(matches!(of(1, 7), Delivered::See { finished: Lsn(3), .. }));
+    assert!(matches!(of(1, 8), Delivered::Other) && matches!(of(2, 7), Delivered::Other));
 }

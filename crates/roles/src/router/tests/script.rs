@@ -5,7 +5,7 @@ use std::fmt::Write;
 use bytes::Bytes;
 use sheaf_session::Micros;
 use sheaf_task::{
-    Capacity, Class, Failure, Fence, JobId, JobOptions, JobSpec, Key, Order, Outcome, Question, Registration,
+    Capacity, Class, Evidence, Failure, Fence, JobId, JobOptions, JobSpec, Key, Order, Outcome, Question, Registration,
     ResultItem, RouterId, ToClient, ToWorker,
 };
 
@@ -400,7 +400,11 @@ fn show_record(record: &Record) -> String {
         Record::Finished(f) => {
             let outcome = match &f.outcome {
                 Outcome::Ok(_) => "ok".to_owned(),
-                Outcome::Failed(failure) => format!("{} deaths {}", failure.class.name(), failure.evidence.deaths),
+                Outcome::Failed(failure) => {
+                    let Evidence { deaths, worker, .. } = &failure.evidence;
+                    let at = if worker.is_empty() { String::new() } else { format!(" at {worker}") };
+                    format!("{} deaths {deaths}{at}", failure.class.name())
+                }
             };
             let deliveries = f.deliveries.iter().map(|one| format!(", {}", show_delivery(one))).collect::<String>();
             format!("Finished {} {outcome} attempts {} by {}{deliveries}", name(&f.key.0), f.attempts, f.worker)
