@@ -197,10 +197,18 @@ fn make_state_dir(dir: &Path, of_table: bool) -> Result<Vec<PathBuf>, SinkError>
         match fs::create_dir(dir) {
             Ok(()) => made.push(dir.to_owned()),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(io_error("create", dir)(error)),
+            Err(error) => return Err(cannot_create(dir, error)),
         }
     }
     Ok(made)
+}
+
+/// What is missing is said, rather than what was to be made in it.
+fn cannot_create(dir: &Path, error: std::io::Error) -> SinkError {
+    match dir.parent() {
+        Some(parent) if !parent.exists() => SinkError::NoDirectory { path: parent.to_owned() },
+        Some(_) | None => io_error("create", dir)(error),
+    }
 }
 
 /// How long a lock is waited for. A process that was killed while it started another leaves its lock to that one until

@@ -142,6 +142,12 @@ pub enum SinkError {
         /// What it said.
         error: io::Error,
     },
+    /// The directory of the sink is not there.
+    #[error("the directory {path} does not exist; make it, or choose another --out")]
+    NoDirectory {
+        /// The directory.
+        path: PathBuf,
+    },
     /// Another process writes there.
     #[error("{path} is being written by another sheaf process; wait for it, or choose another --out")]
     InUse {
