@@ -33,14 +33,19 @@ pub(crate) async fn up(args: UpArgs) -> Result<u8> {
     let stopper = server.stopper();
     let ended = server.ended();
     tokio::pin!(ended);
+    let mut is_told = false;
     loop {
         tokio::select! {
             ended = &mut ended => {
                 ended?;
+                if !is_told {
+                    eprintln!("sheaf: stopped by `sheaf shutdown`");
+                }
                 return Ok(0);
             }
             () = signals.next() => {
                 eprintln!("sheaf: stopping");
+                is_told = true;
                 stopper.stop();
             }
         }

@@ -62,6 +62,7 @@ fn a_router_killed_in_mid_job_leaves_workers_running_and_nothing_runs_twice() {
     assert_eq!(s.executed(), ROWS, "every row executes once: {:?}", twice(&s));
     s.sheaf_exits(0, &["shutdown", "--join", &addr]);
     router.exits(0);
+    assert!(router.log().contains("shutdown"), "{}", router.log());
 }
 
 #[test]
