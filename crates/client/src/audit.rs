@@ -10,6 +10,8 @@ use sheaf_roles::client::{Audit, Ended, Reason};
 pub struct Summary {
     /// Why it ended, and the books of this run alone; [`Summary::books`] has those of the job.
     pub ended: Ended,
+    /// Rows failed at the router, by its word or by what it delivered: others could not be read, and never became tasks.
+    pub tasks_failed: bool,
     /// The source was read to its end: no `--limit` cut it off.
     pub whole: bool,
     /// How long it took, milliseconds.

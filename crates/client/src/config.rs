@@ -105,9 +105,14 @@ impl Prepared {
         &self.config.service
     }
 
-    /// Rows that are finished already, and will not be submitted.
+    /// Rows that the sink has already, and that will not be submitted.
     pub fn resumed(&self) -> u64 {
         self.kept.names.len() as u64
+    }
+
+    /// Of those: without an answer. Where an operator has them run again, a new outcome takes their place.
+    pub fn resumed_failed(&self) -> u64 {
+        self.kept.names.values().filter(|ok| !**ok).count() as u64
     }
 }
 

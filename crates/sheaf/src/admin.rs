@@ -103,7 +103,7 @@ pub(crate) async fn task(command: TaskCommand, json: bool) -> Result<u8> {
     match command {
         _ if json => println!("{}", show::task_json(&info, stopped)),
         TaskCommand::Info(_) => println!("{}", show::task_page(&info, stopped)),
-        TaskCommand::Explain(_) => println!("{}", show::task_state(&info.state, stopped)),
+        TaskCommand::Explain(_) => println!("{}", show::task_reason(&info, stopped)),
     }
     Ok(0)
 }

@@ -26,6 +26,8 @@ pub(crate) fn job_line(info: &JobInfo) -> String {
 /// One job at length.
 pub(crate) fn job_page(info: &JobInfo) -> String {
     let c = &info.counts;
+    let is_again = c.last_number > c.submitted;
+    let again = if is_again { "; a row that ran again has one for each time" } else { "" };
     let mut lines = vec![
         format!("job        {}", info.job),
         format!("name       {}", info.name),
@@ -35,7 +37,7 @@ pub(crate) fn job_page(info: &JobInfo) -> String {
         format!("in flight  {}", c.running),
         format!("cached     {}", c.cached),
         format!("retried    {}", c.retried),
-        format!("delivered  {} of {} in the sink", c.settled, c.last_number),
+        format!("delivered  {} of {} results in the sink{again}", c.settled, c.last_number),
     ];
     lines.extend(waits_for(info).map(|why| format!("waiting    {why}")));
     lines.join("\n")
@@ -85,7 +87,7 @@ pub(crate) fn worker_line(info: &WorkerInfo) -> String {
 pub(crate) fn task_page(info: &TaskInfo, stopped: Option<&Path>) -> String {
     [
         format!("task       {}", info.key),
-        format!("service    {}", info.service),
+        format!("service    {}", service_of(info).unwrap_or("not kept, the task is settled")),
         format!("body       {} bytes", info.body_len),
         format!("attempts   {}", info.attempts),
         format!("state      {}", task_state(&info.state, stopped)),
@@ -93,10 +95,25 @@ pub(crate) fn task_page(info: &TaskInfo, stopped: Option<&Path>) -> String {
     .join("\n")
 }
 
+/// What it asks for; of a settled task a router does not keep it.
+fn service_of(info: &TaskInfo) -> Option<&str> {
+    Some(info.service.as_str()).filter(|service| !service.is_empty())
+}
+
+/// Why a task is where it is; `stopped` as in [`task_state`].
+pub(crate) fn task_reason(info: &TaskInfo, stopped: Option<&Path>) -> String {
+    let state = task_state(&info.state, stopped);
+    match &info.state {
+        TaskState::Waiting(_) | TaskState::Running { .. } => state,
+        TaskState::Ok => format!("{state}: it has its answer, at attempt {}, and waits for nothing", info.attempts),
+        TaskState::Failed(_) => format!("{state}; it waits for nothing, and `sheaf retry` runs it again"),
+    }
+}
+
 /// One task as JSON; `stopped` as in [`task_state`].
 pub(crate) fn task_json(info: &TaskInfo, stopped: Option<&Path>) -> Value {
     let mut value = json!({
-        "key": info.key.to_string(), "service": info.service, "body_len": info.body_len, "attempts": info.attempts,
+        "key": info.key.to_string(), "service": service_of(info), "body_len": info.body_len, "attempts": info.attempts,
         "state": task_state(&info.state, stopped),
     });
     if let TaskState::Failed(failure) = &info.state {

@@ -22,7 +22,8 @@ fn malformed_rows_are_failed_rows() {
     let s = Sandbox::new();
     s.write("rows.jsonl", b"{\"text\":\"one\"}\n{broken\n\xff\xfe\n{\"other\":1}\n{\"text\":\"five\"}".as_slice());
     let args = ["run", "--in", "rows.jsonl", "--column", "text", "--out", "out.jsonl", "--", "echo", "{}"];
-    s.sheaf_exits(3, &args);
+    let said = text(&s.sheaf_exits(3, &args));
+    assert!(!said.contains("sheaf retry"), "nothing of it can be run again:\n{said}");
     let rows = s.output("out.jsonl");
     assert_eq!(rows[&1]["output"], "one\n");
     assert_eq!(rows[&5]["output"], "five\n", "a last line without its newline is a row");

@@ -187,6 +187,27 @@ fn jobs_of_a_stopped_router() {
 }
 
 #[test]
+fn a_row_that_ran_again_is_counted_in_true_words() {
+    let s = Sandbox::new();
+    s.rows("rows.txt", 3);
+    s.script("prog", "#!/bin/sh\n[ -e fixed ] || [ $1 != row-2 ] || exit 1\nprintf '%s!' \"$1\"\n");
+    let args = run(&["--revision", "1", "--", "./prog", "{}"]);
+    let said = text(&s.sheaf_exits(3, &args));
+    assert!(said.contains("sheaf retry"), "{said}");
+    s.write("fixed", "");
+    s.sheaf_exits(0, &["retry", "last"]);
+    let said = text(&s.sheaf_exits(0, &args));
+    assert!(said.contains("resumed: 3 in the output, 1 of them failed") && said.contains("resumed 2"), "{said}");
+    let page = stdout(&s.sheaf_exits(0, &["job", "info"]));
+    assert!(page.contains("4 of 4 results") && page.contains("ran again"), "{page}");
+    let key = s.output("out.jsonl")[&2]["key"].as_str().expect("a key").to_owned();
+    let page = stdout(&s.sheaf_exits(0, &["task", "info", &key]));
+    assert!(page.lines().all(|line| line.split_whitespace().count() > 1), "{page}");
+    let said = stdout(&s.sheaf_exits(0, &["task", "explain", &key]));
+    assert!(said.split_whitespace().count() > 3, "{said}");
+}
+
+#[test]
 fn explain_says_that_no_worker_offers_the_service() {
     let s = Sandbox::new();
     s.rows("rows.txt", 1);

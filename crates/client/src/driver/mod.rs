@@ -110,6 +110,7 @@ pub async fn run_job<L: Line>(
             pace: Pace::default(),
             resumed: (config.limit.is_none()).then_some(resumed),
             connected: false,
+            saw_failure: false,
         },
     };
     let ended = run.drive(&interrupt).await;
@@ -236,6 +237,7 @@ impl<L: Line> Run<L> {
     async fn end(mut self, ended: Result<sheaf_roles::client::Ended, RunError>) -> Result<Summary, RunError> {
         self.tell(Phase::Finishing);
         self.line.close().await;
+        let tasks_failed = self.teller.saw_failure || self.machine.counts().failed > 0;
         let (clock, whole, (claim, mut record)) = (self.clock, self.whole == Some(true), self.job);
         let (scanner, writer) = (self.scanner, self.writer);
         let finish = move || -> Result<Summary, RunError> {
@@ -250,7 +252,7 @@ impl<L: Line> Run<L> {
                     crate::source::discard_copies(claim.state_dir()).map_err(ReconcileError::Source)?;
                 }
             }
-            Ok(Summary { ended, whole, ms: ms(clock) })
+            Ok(Summary { ended, tasks_failed, whole, ms: ms(clock) })
         };
         tokio::task::spawn_blocking(finish).await.map_err(|_| RunError::Panicked)?
     }
@@ -273,6 +275,8 @@ struct Teller {
     /// Known before the scan, unless a limit leaves some of them out.
     resumed: Option<u64>,
     connected: bool,
+    /// A failure was delivered.
+    saw_failure: bool,
 }
 
 impl Teller {
@@ -280,6 +284,7 @@ impl Teller {
         match event {
             Event::Up => self.connected = true,
             Event::Down => self.connected = false,
+            Event::Delivered { rows, .. } => self.saw_failure |= rows.iter().any(|row| !row.outcome.is_ok()),
             Event::Lost
             | Event::Scanned { .. }
             | Event::SourceEnd
@@ -287,7 +292,6 @@ impl Teller {
             | Event::JobRefused(_)
             | Event::Acknowledged(_)
             | Event::RowsRefused { .. }
-            | Event::Delivered { .. }
             | Event::Progress(_)
             | Event::Written(_)
             | Event::Interrupt

@@ -102,7 +102,11 @@ async fn carry(
 ) -> Result<u8> {
     let (resumed, job) = (prepared.resumed(), prepared.record().job);
     if resumed > 0 && !json {
-        eprintln!("sheaf: resumed: {resumed} finished");
+        let failed = match prepared.resumed_failed() {
+            0 => String::new(),
+            failed => format!(", {failed} of them failed"),
+        };
+        eprintln!("sheaf: resumed: {resumed} in the output{failed}");
     }
     let line = SessionLine::open(target, args.chaos.chaos).context("cannot read random numbers")?;
     let display = Display::new(json, prepared.service().to_owned());
@@ -160,9 +164,11 @@ fn say(summary: &Summary, job: JobId, args: &RunArgs) {
             let (failed, out, at) = (summary.books().failed, args.out.display(), place(job, args));
             let rows = if failed == 1 { "row" } else { "rows" };
             eprintln!("sheaf: {failed} {rows} failed, and {out} says why");
-            eprintln!(
-                "sheaf: failures of a program: `sheaf failures {at}` lists them, `sheaf retry {at}` runs them again"
-            );
+            if summary.tasks_failed {
+                eprintln!(
+                    "sheaf: failures of a program: `sheaf failures {at}` lists them, `sheaf retry {at}` runs them again"
+                );
+            }
         }
         _ => eprintln!("sheaf: ended: {}", why(&summary.ended.reason)),
     }
