@@ -88,6 +88,14 @@ fn retry_exit_says_which_codes_may_pass() {
 }
 
 #[test]
+fn a_weight_of_nothing_is_refused() {
+    let s = Sandbox::new();
+    s.rows("rows.txt", 1);
+    s.sheaf_exits(2, &run(&["--weight", "0", "--", "echo", "{}"]));
+    s.sheaf_exits(0, &run(&["--weight", "1", "--timeout", "60s", "--", "echo", "{}"]));
+}
+
+#[test]
 fn no_retries_means_one_attempt() {
     let s = Sandbox::new();
     s.rows("rows.txt", 1);

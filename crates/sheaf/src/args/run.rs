@@ -12,10 +12,11 @@ use crate::units;
 #[derive(Debug, Args)]
 #[command(help_template = EXAMPLES_FIRST, before_help = EXAMPLES)]
 pub(crate) struct RunArgs {
-    /// Rows: a text file (a row a line), .jsonl, .csv, a SQLite database with --query, or - for standard input.
+    /// Rows: .jsonl (.ndjson), .csv, .tsv, a SQLite database with --query; a file of any other name is text, a row a line,
+    /// and so is standard input (-).
     #[arg(long = "in", value_name = "ROWS")]
     pub input: PathBuf,
-    /// Results: .jsonl, .csv, or a SQLite database with --table.
+    /// Results: .csv, or a SQLite database with --table; a file of any other name has lines of JSON, .tsv and .txt too.
     #[arg(long, value_name = "RESULTS")]
     pub out: PathBuf,
     /// The rows of a SQLite database, as in 'select id, text from reviews'.
@@ -57,7 +58,7 @@ pub(crate) struct RunArgs {
     /// Start at most so many rows, as in 40/s.
     #[arg(long, value_name = "RATE", value_parser = units::rate)]
     pub rate: Option<u64>,
-    /// Longest time for one attempt, as in 15m.
+    /// Longest time for one attempt, as in 500ms, 90s, 15m or 2h; a bare number is seconds.
     #[arg(long, value_name = "TIME", value_parser = units::duration)]
     pub timeout: Option<Duration>,
     /// Attempts after the first, where the failure may pass.
@@ -66,8 +67,8 @@ pub(crate) struct RunArgs {
     /// Order in which rows are handed out.
     #[arg(long, value_enum, default_value_t = OrderArg::Auto)]
     pub order: OrderArg,
-    /// This job's share against others of the same service.
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    /// This job's share against others of the same service, from 1.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub weight: u32,
     /// Use the router at this address, and its workers, instead of our own. How they run is theirs to say: a PROGRAM given
     /// here too (with --stdin or --serve) only tells the service and the revision.
@@ -104,4 +105,5 @@ Examples:
   sheaf run --in db.sqlite --query 'select id, text from reviews' --out db.sqlite --table labels -- ./label {}
   sheaf run --in rows.txt --out out.jsonl --serve --batch 16 -- python3 model.py
   sheaf run --join 127.0.0.1:4477 --in rows.txt --out out.jsonl --service annotate
-The same command again resumes. State is kept in OUT.sheaf/ (files) or table _sheaf (SQLite), the journal in .sheaf/.";
+The same command again resumes. State is kept in OUT.sheaf/ (files), in
+table _sheaf and DB.sheaf/TABLE/ (SQLite), the journal in .sheaf/.";

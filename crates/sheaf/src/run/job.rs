@@ -70,7 +70,7 @@ fn options_of(args: &RunArgs) -> JobOptions {
             OrderArg::Shortest => Order::Shortest,
             OrderArg::Auto => Order::Auto,
         },
-        weight: args.weight.max(1),
+        weight: args.weight,
         rate_millihertz: args.rate.unwrap_or(0),
     }
 }
