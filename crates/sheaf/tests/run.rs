@@ -225,6 +225,8 @@ fn ctrl_c_drains_and_the_same_command_resumes() {
     process.signal("-INT");
     process.exits(130);
     assert!(s.executed() < 40);
+    let in_sink = format!("= ok {} + failed 0", s.output("out.jsonl").len());
+    assert!(process.log().contains(&in_sink), "{in_sink}, {} ran\n{}", s.executed(), process.log());
     s.sheaf_exits(0, &args);
     s.assert_answers("out.jsonl", 40);
     assert_eq!(s.executed(), 40, "what ran when Ctrl-C came was finished, not run again");
