@@ -41,12 +41,12 @@ impl Disk for Metered {
     }
 }
 
-/// Reads these of 3,000 records of 200 bytes, in segments of 128 KiB or of 1 MiB: reads of the disk, and the longest.
+/// Reads these of 750 records of 800 bytes, in segments of 128 KiB or of 1 MiB: reads of the disk, and the longest.
 fn cost(segment_bytes: u32, lsns: &[Lsn]) -> (usize, usize) {
     let config = Config { segment_bytes, ..super::config() };
     let (mut journal, _) = Journal::open(MemDisk::new(), config).unwrap();
-    for i in 0..300_u64 {
-        append(&mut journal, &[i.to_le_bytes().repeat(25).as_slice(); 10]);
+    for i in 0..75_u64 {
+        append(&mut journal, &[i.to_le_bytes().repeat(100).as_slice(); 10]);
     }
     journal.commit().unwrap();
     let map = journal.map().clone();
@@ -62,18 +62,18 @@ fn cost(segment_bytes: u32, lsns: &[Lsn]) -> (usize, usize) {
 
 #[test]
 fn neighbours_share_long_reads_and_never_too_long_ones() {
-    let all: Vec<_> = (1..=3000).map(Lsn).collect();
-    // About 700 KB: three reads of 256 KiB are the least.
+    let all: Vec<_> = (1..=750).map(Lsn).collect();
+    // About 620 KB: three reads of 256 KiB are the least.
     let (reads, longest) = cost(1 << 20, &all);
     assert!((3..=5).contains(&reads) && longest <= 256 << 10, "{reads} reads, the longest of {longest} bytes");
-    // Six segments, each less than one long read: none reaches into the next.
+    // Five segments, each less than one long read: none reaches into the next.
     let (reads, longest) = cost(128 << 10, &all);
     assert!((5..=8).contains(&reads) && longest <= 136 << 10, "{reads} reads, the longest of {longest} bytes");
 }
 
 #[test]
 fn what_is_far_apart_is_read_alone() {
-    let far: Vec<_> = [1, 1_500, 3_000].map(Lsn).to_vec();
+    let far: Vec<_> = [1, 375, 750].map(Lsn).to_vec();
     assert_eq!(cost(1 << 20, &far), (3, 8 << 10));
 }
 
