@@ -106,6 +106,30 @@ fn a_slice_of_compaction_judges_about_as_many_bytes_as_it_may() {
 }
 
 #[test]
+fn the_reserve_has_its_length_whatever_the_pieces_that_it_is_written_in() {
+    for reserve_bytes in [2048, 1 << 20, (1 << 20) + 4096, (3 << 20) - 512] {
+        let (journal, _) = Journal::open(MemDisk::new(), Config { reserve_bytes, ..config() }).unwrap();
+        let files = journal.disk().list().unwrap();
+        let reserve = files.iter().filter(|file| file.len == u64::from(reserve_bytes)).count();
+        assert_eq!(reserve, 1, "{files:?}");
+    }
+}
+
+#[test]
+fn as_many_files_are_written_again_as_may_wait_for_it() {
+    for free_segments_max in [0, 1, 3] {
+        let (mut journal, _) = Journal::open(MemDisk::new(), Config { free_segments_max, ..config() }).unwrap();
+        for i in 0..300_u64 {
+            append(&mut journal, &[&i.to_le_bytes().repeat(12)]);
+        }
+        journal.commit().unwrap();
+        journal.trim(Lsn(290)).unwrap();
+        let files = journal.disk().list().unwrap();
+        assert_eq!(files.iter().filter(|file| file.name.ends_with(".free")).count(), free_segments_max);
+    }
+}
+
+#[test]
 fn a_view_shows_what_lies_in_its_segment_until_that_is_gone() {
     let mut journal = filled(300);
     let scan = |journal: &Journal<MemDisk>, view: &SegmentView| {
