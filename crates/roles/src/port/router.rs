@@ -109,6 +109,8 @@ struct Memo {
 const HEARD_EVERY: Micros = Micros::from_secs(1);
 /// Jobs that a session may have open; the lowest id gives way, and is opened again when its client is told so.
 const JOBS_MAX: usize = 1_024;
+/// Keys that are looked up together: what is found of them, answers of up to 1 MiB among it, is in memory at the same time.
+pub(super) const LOOK_UP_KEYS_MAX: usize = 64;
 /// The tenant, until there are tokens that name one.
 const APP: &str = "";
 
@@ -138,20 +140,23 @@ impl RouterPort {
 
     /// Notes in a message what the index knows of its keys, before it goes to the machine: of a `Submit` under
     /// `generation` of the index, of a question about a task. Other messages stay as they are. `find` gives the records
-    /// that the index names for each key, in LSN order; damaged ones are left out.
+    /// that the index names for each key, in LSN order; damaged ones are left out. It is asked for at most
+    /// [`LOOK_UP_KEYS_MAX`] keys at once, for what it finds has the answers themselves.
     pub fn look_up(
         &self,
         inbound: &mut Inbound,
         generation: Generation,
-        find: impl FnOnce(&[Key]) -> Vec<Vec<(Lsn, Record)>>,
+        mut find: impl FnMut(&[Key]) -> Vec<Vec<(Lsn, Record)>>,
     ) {
         match inbound {
             Inbound::Submit { job, cursor: _, rows, generation: seen } => {
                 *seen = generation;
                 let no = self.jobs.get(job).and_then(|job| job.no);
-                let keys: Vec<Key> = rows.iter().map(|row| row.key).collect();
-                for (row, found) in rows.iter_mut().zip(find(&keys)) {
-                    row.prior = prior_of(row.key, no, row.row, &found);
+                for rows in rows.chunks_mut(LOOK_UP_KEYS_MAX) {
+                    let keys: Vec<Key> = rows.iter().map(|row| row.key).collect();
+                    for (row, found) in rows.iter_mut().zip(find(&keys)) {
+                        row.prior = prior_of(row.key, no, row.row, &found);
+                    }
                 }
             }
             Inbound::Ask { question: Question::Task(key), prior, .. } => {

@@ -5,9 +5,15 @@ use sheaf_session::{
     Body, Config, Delivery, Depth, Endpoint, How, Input, Kind, Lane, Micros, Outgoing, Output, Session, SessionId,
     Side, Step,
 };
-use sheaf_task::{Capacity, Fence, JobCounts, Key, Outcome, Registration, ResultItem, ToRouter, WorkerId, topic};
+use sheaf_task::{
+    Capacity, Fence, JobCounts, JobId, Key, KeySecret, Outcome, Registration, ResultItem, RowId, ToRouter, WorkerId,
+    topic,
+};
 
-use super::{ClientPort, ClientReport, Over, WorkerCommand, WorkerPort, WorkerReport, fit_config};
+use super::router::LOOK_UP_KEYS_MAX;
+use super::{ClientPort, ClientReport, Over, RouterPort, WorkerCommand, WorkerPort, WorkerReport, fit_config};
+use crate::router::record::{Delivery as Numbered, Withdrawn};
+use crate::router::{Generation, Inbound, JobNo, KeyedRow, Lsn, PeerId, Record};
 use crate::{client, worker};
 
 const NOW: Micros = Micros::from_ms(1);
@@ -139,4 +145,29 @@ fn a_worker_learns_that_the_router_has_its_results_in_their_order() {
     pair.port.command(NOW, WorkerCommand::Close(How::Now));
     pair.talk();
     assert!(pair.peer.status().ended);
+}
+
+#[test]
+fn the_rows_of_a_large_message_are_looked_up_slice_by_slice_and_each_by_its_own_key() {
+    let session = Session::new(fit_config(Config::default(), Depth::Memory), Side::Listener, SessionId([7; 16]), 1);
+    let port = RouterPort::new(session, SessionId([7; 16]), PeerId(1), KeySecret([1; 32]));
+    let key = |n: usize| Key((n as u128).to_be_bytes());
+    let row = |n| KeyedRow { row: RowId(key(n).0), key: key(n), sample: 0, body: Bytes::new(), prior: None };
+    let rows: Vec<_> = (0..2 * LOOK_UP_KEYS_MAX + 1).map(row).collect();
+    let mut inbound = Inbound::Submit { job: JobId([3; 16]), cursor: 0, rows, generation: Generation(0) };
+
+    let known = key(LOOK_UP_KEYS_MAX + 3);
+    let delivery = Numbered { job: JobNo(1), row: RowId(known.0), number: 1 };
+    let withdrawn = Record::Withdrawn(Withdrawn { key: known, submitted: Lsn(1), body_len: 0, delivery });
+    let mut slices = Vec::new();
+    port.look_up(&mut inbound, Generation(5), |keys| {
+        slices.push(keys.len());
+        keys.iter().map(|key| if *key == known { vec![(Lsn(2), withdrawn.clone())] } else { Vec::new() }).collect()
+    });
+
+    assert_eq!(slices, [LOOK_UP_KEYS_MAX, LOOK_UP_KEYS_MAX, 1]);
+    let Inbound::Submit { rows, generation, .. } = inbound else { panic!("it stays what it is") };
+    assert_eq!(generation, Generation(5));
+    let found: Vec<_> = rows.iter().filter(|row| row.prior.is_some()).map(|row| row.key).collect();
+    assert_eq!(found, [known]);
 }
