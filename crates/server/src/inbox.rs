@@ -14,12 +14,17 @@ use crate::core::Input;
 /// Events that wait while the writer gets nowhere. Full: no more are taken, and links read nothing more.
 const WAITING_MAX: usize = 4_096;
 
+/// Bytes of bodies and results in them, but for the last batch. Full: the same.
+const WAITING_BYTES_MAX: usize = 16 << 20;
+
 /// Everything that comes from links.
 pub(crate) struct Inbox {
     inputs: Receiver<Vec<Input>>,
     /// Batches of the present [`Inbox::fill`].
     batches: Vec<Vec<Input>>,
     waiting: VecDeque<Input>,
+    /// Bytes of bodies and results in `waiting`.
+    bytes: usize,
     /// A message has asked for the end. It has not been stepped, perhaps.
     asks_stop: bool,
 }
@@ -27,12 +32,14 @@ pub(crate) struct Inbox {
 impl Inbox {
     /// Nothing has come yet.
     pub(crate) fn new(inputs: Receiver<Vec<Input>>) -> Self {
-        Self { inputs, batches: Vec::new(), waiting: VecDeque::new(), asks_stop: false }
+        Self { inputs, batches: Vec::new(), waiting: VecDeque::new(), bytes: 0, asks_stop: false }
     }
 
     /// What came first.
     pub(crate) fn next(&mut self) -> Option<Input> {
-        self.waiting.pop_front()
+        let input = self.waiting.pop_front()?;
+        self.bytes -= bytes_of(&input);
+        Some(input)
     }
 
     /// Everything that came is stepped.
@@ -42,13 +49,17 @@ impl Inbox {
 
     /// Whether more may wait.
     pub(crate) fn has_room(&self) -> bool {
-        self.waiting.len() < WAITING_MAX
+        self.waiting.len() < WAITING_MAX && self.bytes < WAITING_BYTES_MAX
     }
 
     /// Waits for more, and takes so many batches at most. False: nobody can send any more. Cancel-safe.
     pub(crate) async fn fill(&mut self, batches_max: usize) -> bool {
         let taken = self.inputs.recv_many(&mut self.batches, batches_max).await;
-        self.waiting.extend(self.batches.drain(..).flatten().inspect(|input| self.asks_stop |= asks_stop(input)));
+        for input in self.batches.drain(..).flatten() {
+            self.asks_stop |= asks_stop(&input);
+            self.bytes += bytes_of(&input);
+            self.waiting.push_back(input);
+        }
         taken > 0
     }
 
@@ -60,4 +71,19 @@ impl Inbox {
 
 fn asks_stop(input: &Input) -> bool {
     matches!(input, Input::Event(Event::Message { inbound: Inbound::Ask { question: Question::Shutdown, .. }, .. }))
+}
+
+/// What makes an event large.
+fn bytes_of(input: &Input) -> usize {
+    let Input::Event(Event::Message { inbound, .. }) = input else { return 0 };
+    match inbound {
+        Inbound::Submit { rows, .. } => rows.iter().map(|row| row.body.len()).sum(),
+        Inbound::Results(items) => items.iter().map(|item| item.outcome.len()).sum(),
+        Inbound::OpenJob(_)
+        | Inbound::Scanned { .. }
+        | Inbound::Ask { .. }
+        | Inbound::Register(_)
+        | Inbound::Recalled(_)
+        | Inbound::Leave => 0,
+    }
 }

@@ -162,13 +162,17 @@ pub(crate) fn open(journal: &Journal<FileDisk>) -> Result<(Finished, Lsn), DiskE
             }
         }
     }
-    let upto = covered(&tiers, &sealed).map_or(Lsn::NONE, |(_, upto)| upto);
-    let floor = sealed.first().map_or(journal.active_view().base(), SegmentView::base);
-    let finished = Finished::new(disk.clone(), tiers, Lsn(floor.0));
     let active = journal.active_view();
-    let mut moved = postings(&disk, &active)?;
-    moved.retain(|(_, lsn)| lsn.0 <= upto.0);
-    finished.enter_moved(active.id(), moved);
+    let floor = sealed.first().map_or(active.base(), SegmentView::base);
+    // What is older than all segments was moved, or is gone: the machine must not answer rows with what refers to it.
+    let upto = covered(&tiers, &sealed).map_or(Lsn(floor.0 - 1), |(_, upto)| upto);
+    let unindexed: Vec<SegmentView> = missing(&tiers, &sealed).into_iter().chain([active]).collect();
+    let finished = Finished::new(disk.clone(), tiers, Lsn(floor.0));
+    for view in unindexed {
+        let mut moved = postings(&disk, &view)?;
+        moved.retain(|(_, lsn)| lsn.0 <= upto.0);
+        finished.enter_moved(view.id(), moved);
+    }
     Ok((finished, upto))
 }
 

@@ -69,7 +69,8 @@ impl Archive {
             round: Round { end: active.id(), syncs: 0 },
         };
         archive.build_missing(journal, &sealed)?;
-        archive.upto = archive.covered(&sealed).map_or(Lsn::NONE, |(_, upto)| upto);
+        // What is older than all segments was moved, or is gone.
+        archive.upto = archive.covered(&sealed).map_or(Lsn(archive.floor.0 - 1), |(_, upto)| upto);
         let upto = archive.upto;
         let moved = postings(journal.disk(), &active)?.into_iter().filter(|(_, lsn)| lsn.0 <= upto.0);
         archive.moved = moved.map(|posting| (posting, active.id())).collect();

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sheaf_roles::client::WriteRow;
 use sheaf_roles::router::record::Ended;
-use sheaf_roles::router::{Lsn, Record};
+use sheaf_roles::router::{JobNo, Lsn, Record};
 use sheaf_session::Fatal;
 use sheaf_task::{Class, Fence, JobId, Key, Outcome, RowId, ToRouter};
 
@@ -55,6 +55,8 @@ pub(crate) struct Ledger {
     went_back: bool,
     /// What had been acknowledged when somebody copied the router's disk.
     backup: (BTreeSet<RowId>, BTreeSet<Key>),
+    /// Since then: results by job and number, until they are settled.
+    given: BTreeMap<(JobNo, u64), (RowId, Key)>,
     /// What operators ordered.
     pub orders: Orders,
     pub executed: u64,
@@ -97,6 +99,9 @@ impl Ledger {
             // Whoever orders that a row runs again means it.
             self.answered.remove(&retried.key);
         }
+        if self.went_back {
+            self.note_given(record);
+        }
         if let Record::Finished(finished) = record {
             let ok = finished.outcome.is_ok();
             let rows = finished.deliveries.iter().map(|delivery| delivery.row);
@@ -108,6 +113,23 @@ impl Ledger {
             }
             if ok && !self.reported_ok.contains(&finished.key) {
                 self.violate(format!("{:?} is finished with an answer that no worker gave", finished.key));
+            }
+        }
+    }
+
+    /// A sink's cursor may be of the time line that the disk went back from: then it settles what the sink does not have, and
+    /// what is settled may leave the journal.
+    fn note_given(&mut self, record: &Record) {
+        if let Record::Finished(finished) = record {
+            let given = finished.deliveries.iter().map(|one| ((one.job, one.number), (one.row, finished.key)));
+            self.given.extend(given);
+        }
+        if let Record::Settled { job, counts } = record {
+            for (_, (row, key)) in self.given.range((*job, 0)..=(*job, counts.settled)) {
+                if !self.sunk.contains(row) {
+                    self.acked_rows.remove(row);
+                    self.acked_results.remove(key);
+                }
             }
         }
     }

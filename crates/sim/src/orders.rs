@@ -75,7 +75,8 @@ impl Orders {
                 finished.deliveries.iter().find_map(|delivery| self.on_outcome(delivery))
             }
             Record::Cached(cached) => self.on_outcome(&cached.delivery),
-            Record::Resumed { job } => {
+            // A job that left is unknown: whoever opens it again begins anew.
+            Record::Resumed { job } | Record::JobLeft { job, last: _ } => {
                 if let Some(job) = self.jobs.get(job) {
                     self.stopped.remove(job);
                     self.cancelled.remove(job);
@@ -93,8 +94,7 @@ impl Orders {
             | Record::Registered(_)
             | Record::Left { .. }
             | Record::Heard { .. }
-            | Record::Forgotten { .. }
-            | Record::JobLeft { .. } => None,
+            | Record::Forgotten { .. } => None,
         }
     }
 

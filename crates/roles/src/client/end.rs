@@ -20,6 +20,8 @@ pub(super) struct Closing {
     said_scanned: bool,
     /// Nothing has come in or gone out since this question, whose answer has not come.
     asked: bool,
+    /// Times that the job was opened on this connection and no answer came. Answers come in the order of the questions.
+    unanswered: u32,
     /// The answer to the question.
     answer: Option<JobCounts>,
     /// Rows that the router had lost were submitted once more.
@@ -34,7 +36,12 @@ impl Client {
     pub(super) fn on_opened(&mut self, now: Micros, router: RouterId, cursor: u64, counts: JobCounts) {
         self.counts = counts;
         self.closing.open_at = None;
+        self.closing.unanswered = self.closing.unanswered.saturating_sub(1);
         if self.opened.is_some() && self.closing.asked {
+            if self.closing.unanswered > 0 {
+                // To an earlier question: it knows nothing of what was submitted since.
+                return;
+            }
             self.closing.asked = false;
             self.closing.answer = Some(counts);
             self.closing.ask_at = Some(now + ASK_EVERY);
@@ -55,6 +62,7 @@ impl Client {
     }
 
     pub(super) fn on_job_refused(&mut self, now: Micros, refusal: Refusal) {
+        self.closing.unanswered = self.closing.unanswered.saturating_sub(1);
         match refusal {
             Refusal::Busy { retry_ms } => self.closing.open_at = Some(now + Micros::from_ms(retry_ms)),
             Refusal::Stopping | Refusal::UnknownJob => self.closing.open_at = Some(now + OPEN_RETRY),
@@ -142,7 +150,8 @@ impl Client {
         let open = self.audit().open;
         let lost = open - self.submissions.vanished.min(open);
         if lost > 0 && !self.closing.tried_again {
-            self.closing = Closing { tried_again: true, said_scanned: true, ..Closing::default() };
+            let unanswered = self.closing.unanswered;
+            self.closing = Closing { tried_again: true, said_scanned: true, unanswered, ..Closing::default() };
             self.submissions.on_lost();
             self.fill_submissions(now);
             return;
@@ -160,6 +169,16 @@ impl Client {
 impl Closing {
     pub(super) fn is_asked(&self) -> bool {
         self.asked
+    }
+
+    /// The job is opened, anew or as a question.
+    pub(super) fn on_asked(&mut self) {
+        self.unanswered += 1;
+    }
+
+    /// What was asked on an earlier connection is perhaps never answered: its router may have died.
+    pub(super) fn on_up(&mut self) {
+        self.unanswered = 0;
     }
 
     /// Something moved: what the router said before no longer counts.

@@ -319,6 +319,7 @@ impl Client {
             Event::Up => {
                 self.up = true;
                 self.opened = None;
+                self.closing.on_up();
                 self.open_job();
             }
             Event::Down => self.up = false,
@@ -379,6 +380,7 @@ impl Client {
             cursor_router: self.deliveries.router,
             ..self.config.spec.clone()
         };
+        self.closing.on_asked();
         self.outputs.push_back(Output::Send { tag: None, message: ToRouter::OpenJob(spec) });
     }
 

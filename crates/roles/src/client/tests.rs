@@ -287,6 +287,19 @@ fn what_the_router_lost_is_submitted_again_and_then_counted() {
 }
 
 #[test]
+fn an_answer_to_an_earlier_question_ends_nothing() {
+    let mut play = Play::submitted(config(0), 2);
+    play.now = Micros::from_secs(5);
+    play.check([Event::Tick], "open 0");
+    play.check([delivered(1, &[(1, 1)])], "write#1 1 to 1");
+    play.check([Event::Written(WriteId(1))], "commit 1");
+    play.now = Micros::from_secs(10);
+    play.check([Event::Tick], "open 1");
+    play.check([closed(1)], "");
+    play.check([closed(1)], "rewind; read");
+}
+
+#[test]
 fn a_message_takes_rows_up_to_a_number_of_bytes_and_one_at_least() {
     let row = |n: u64, len: usize| ScannedRow { number: n, row: id(n), sample: 0, body: Ok(vec![b'b'; len].into()) };
     let mut play = Play::new(config(0));

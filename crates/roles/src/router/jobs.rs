@@ -61,7 +61,8 @@ pub(super) struct Client {
     pub(super) unacked: u32,
     /// When progress was last signalled, and what.
     pub(super) signalled: (Micros, JobCounts),
-    /// A `Submit` on its way may rest on this cursor: of rows with results after it, it asks again.
+    /// A `Submit` on its way may rest on this cursor: of rows with results after it, it asks again. Zero until the first
+    /// one tells: what the client goes on with may be older than what the job is opened with.
     pub(super) cursor: u64,
 }
 

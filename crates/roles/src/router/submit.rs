@@ -90,7 +90,9 @@ impl Router {
         match self.open_job(peer, &spec) {
             Ok(no) => {
                 let job = self.jobs.job(no);
-                let gate = job.records.opened.max(job.records.counted);
+                // That it is scanned, too: a client that ends with this answer must have left a job that can end.
+                let scanned = job.records.scanned.unwrap_or(Lsn::NONE);
+                let gate = job.records.opened.max(job.records.counted).max(scanned);
                 let message = ToClient::JobOpened {
                     job: spec.job,
                     router: self.config.router,
@@ -183,7 +185,7 @@ impl Router {
     fn take_client(&mut self, no: JobNo, id: PeerId) {
         let counts = self.jobs.job(no).counts;
         if let Some(client) = self.jobs.job_mut(no).client.as_mut().filter(|client| client.peer == id) {
-            client.cursor = client.cursor.min(counts.settled);
+            client.cursor = 0;
             return;
         }
         if let Some(before) = self.jobs.job(no).client.map(|client| client.peer)
@@ -194,13 +196,8 @@ impl Router {
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.jobs.push(no);
         }
-        self.jobs.job_mut(no).client = Some(Client {
-            peer: id,
-            sent: counts.settled,
-            unacked: 0,
-            signalled: (Micros::ZERO, counts),
-            cursor: counts.settled,
-        });
+        self.jobs.job_mut(no).client =
+            Some(Client { peer: id, sent: counts.settled, unacked: 0, signalled: (Micros::ZERO, counts), cursor: 0 });
         self.jobs.dirty.insert(no);
     }
 

@@ -67,6 +67,7 @@ stories! {
     shutdown
     settled_row_asked_again
     opened_is_lost
+    end_is_told_when_it_is_on_disk
     late_submit_after_compaction
     unreadable_body
     two_sessions_of_one_job
