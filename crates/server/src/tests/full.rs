@@ -7,7 +7,7 @@ use super::*;
 use crate::WriterError;
 
 /// Their results are more than the reserve holds.
-const LONG: usize = 100;
+const LONG: usize = 150;
 const BYTES: usize = 100_000;
 
 /// All rows are on disk, nobody works; then the disk is full, and a worker comes.
