@@ -16,7 +16,7 @@ const OPEN_RETRY: Micros = Micros::from_secs(1);
 
 #[derive(Debug, Default)]
 pub(super) struct Closing {
-    /// `Scanned` was said on this connection.
+    /// `Scanned` was said on this connection, and no row was submitted since: with each the router takes it back.
     said_scanned: bool,
     /// Nothing has come in or gone out since this question, whose answer has not come.
     asked: bool,
@@ -151,7 +151,7 @@ impl Client {
         let lost = open - self.submissions.vanished.min(open);
         if lost > 0 && !self.closing.tried_again {
             let unanswered = self.closing.unanswered;
-            self.closing = Closing { tried_again: true, said_scanned: true, unanswered, ..Closing::default() };
+            self.closing = Closing { tried_again: true, unanswered, ..Closing::default() };
             self.submissions.on_lost();
             self.fill_submissions(now);
             return;
@@ -169,6 +169,11 @@ impl Client {
 impl Closing {
     pub(super) fn is_asked(&self) -> bool {
         self.asked
+    }
+
+    /// Rows go out, perhaps such as were refused before.
+    pub(super) fn on_submitted(&mut self) {
+        self.said_scanned = false;
     }
 
     /// The job is opened, anew or as a question.

@@ -219,6 +219,7 @@ impl Client {
         while may_send && !self.submissions.queue.is_empty() && self.submissions.has_room() {
             let batch = self.submissions.next_batch(job);
             self.outputs.push_back(batch);
+            self.closing.on_submitted();
         }
         let submissions = &mut self.submissions;
         let settled = submissions.at_end && submissions.queue.is_empty() && submissions.flight.is_empty();

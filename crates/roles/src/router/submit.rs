@@ -203,16 +203,16 @@ impl Router {
 
     /// Every `Submit` that is still to come from this client rests on this cursor or a later one; messages come in order,
     /// but for those that are being looked up again.
-    fn raise_cursor(&mut self, peer: PeerId, no: JobNo, cursor: u64) {
+    fn set_cursor(&mut self, peer: PeerId, no: JobNo, cursor: u64) {
         let in_order = self.peers.get(&peer).is_some_and(|peer| peer.relooked.is_empty());
         if let Some(client) = self.jobs.job_mut(no).client.as_mut().filter(|_| in_order) {
-            client.cursor = client.cursor.max(cursor);
+            client.cursor = cursor;
         }
     }
 
     fn on_scanned(&mut self, peer: PeerId, job: JobId) -> Lsn {
         let Some(no) = self.job_of(peer, job) else { return Lsn::NONE };
-        self.raise_cursor(peer, no, u64::MAX);
+        self.set_cursor(peer, no, u64::MAX);
         match self.jobs.job(no).records.scanned {
             Some(lsn) => lsn,
             None => self.write(Record::Scanned { job: no }),
@@ -238,7 +238,7 @@ impl Router {
             None => Err((JobNo(0), Refusal::UnknownJob)),
         };
         if let Ok(no) = no {
-            self.raise_cursor(peer, no, cursor);
+            self.set_cursor(peer, no, cursor);
         }
         for row in rows {
             let id = row.row;
