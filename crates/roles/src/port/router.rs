@@ -141,7 +141,7 @@ impl RouterPort {
     /// Notes in a message what the index knows of its keys, before it goes to the machine: of a `Submit` under
     /// `generation` of the index, of a question about a task. Other messages stay as they are. `find` gives the records
     /// that the index names for each key, in LSN order; damaged ones are left out. It is asked for at most
-    /// [`LOOK_UP_KEYS_MAX`] keys at once, for what it finds has the answers themselves.
+    /// `LOOK_UP_KEYS_MAX` keys at once, for what it finds has the answers themselves.
     pub fn look_up(
         &self,
         inbound: &mut Inbound,
