@@ -54,6 +54,10 @@ impl Disk for Sink {
         Ok(())
     }
 
+    fn reserve(&mut self, _: &str, _: u64) -> Result<(), DiskError> {
+        Ok(())
+    }
+
     fn sync(&mut self, _: &str) -> Result<(), DiskError> {
         Ok(())
     }

@@ -25,6 +25,10 @@ pub trait Disk {
     /// that file. After an error any part of it may have been written.
     fn write(&mut self, name: &str, offset: u64, bytes: &[u8]) -> Result<(), DiskError>;
 
+    /// Asks for blocks, so that the file can be written up to `len` bytes and its length need not change; what is new in it
+    /// reads as zeros. A help that a disk may do without; one without room does nothing and says so. Makes the file.
+    fn reserve(&mut self, name: &str, len: u64) -> Result<(), DiskError>;
+
     /// Makes all earlier writes to the file durable (`fdatasync`), and the file's own name if it is new.
     fn sync(&mut self, name: &str) -> Result<(), DiskError>;
 
@@ -47,6 +51,10 @@ impl<D: Disk> Disk for &mut D {
 
     fn write(&mut self, name: &str, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
         (**self).write(name, offset, bytes)
+    }
+
+    fn reserve(&mut self, name: &str, len: u64) -> Result<(), DiskError> {
+        (**self).reserve(name, len)
     }
 
     fn sync(&mut self, name: &str) -> Result<(), DiskError> {

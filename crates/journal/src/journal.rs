@@ -130,6 +130,8 @@ pub(crate) struct Active {
     pub(crate) seed: u32,
     /// Its frames so far; `tally.bytes` is where the next one goes.
     pub(crate) tally: Tally,
+    /// Up to here its blocks were asked for.
+    pub(crate) reserved: u64,
     /// A write failed here: whatever it left must never follow valid frames, so nothing more is written to this file.
     pub(crate) is_tainted: bool,
 }

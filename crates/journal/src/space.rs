@@ -35,11 +35,15 @@ enum Source {
     Existing,
 }
 
+/// Blocks asked for at once: as many as there are, within these bounds.
+const AHEAD_MIN: u64 = 256 << 10;
+const AHEAD_MAX: u64 = 4 << 20;
+
 impl Active {
     /// A segment without frames.
     pub(crate) fn new(name: SegmentName) -> Self {
         let (file, seed) = (name.file(), frame::seed(name.id.0));
-        Self { name, file, seed, tally: Tally::default(), is_tainted: false }
+        Self { name, file, seed, tally: Tally::default(), reserved: 0, is_tainted: false }
     }
 }
 
@@ -80,6 +84,21 @@ impl<D: Disk> Journal<D> {
         match self.roll(source) {
             Err(AppendError::Full) if !self.active.is_tainted => Ok(()),
             outcome => outcome,
+        }
+    }
+
+    /// Asks for blocks ahead of the writes that need them, so that a sync has no new length to make durable. On a disk
+    /// with too little room for that the writes find out what still fits.
+    pub(crate) fn reserve_ahead(&mut self, bytes: u64) -> Result<(), AppendError> {
+        let end = self.active.tally.bytes + bytes;
+        if end <= self.active.reserved || self.health == Health::Full {
+            return Ok(());
+        }
+        let ahead = end.clamp(AHEAD_MIN, AHEAD_MAX);
+        self.active.reserved = (end + ahead).min(self.config.segment_bytes.into()).max(end);
+        match self.disk.reserve(&self.active.file, self.active.reserved) {
+            Err(error) if error.kind != DiskErrorKind::Full => Err(self.poison(error)),
+            Ok(()) | Err(_) => Ok(()),
         }
     }
 

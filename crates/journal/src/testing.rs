@@ -35,7 +35,7 @@ pub struct DiskFaults {
     pub capacity: Option<u64>,
     /// The sync of this number (the first ever is 1) fails.
     pub fail_sync: Option<u64>,
-    /// The first so many changing calls (write, sync, rename, remove) work; all later ones fail, as if the process had died
+    /// The first so many changing calls (write, reserve, sync, rename, remove) work; all later ones fail, as if the process had died
     /// there. The first call that fails may be half done if it is a write.
     pub calls_left: Option<u64>,
 }
@@ -200,6 +200,25 @@ impl Disk for MemDisk {
             return Err(DiskError::new(DiskErrorKind::Full, name));
         }
         file.write(offset, bytes);
+        Ok(())
+    }
+
+    fn reserve(&mut self, name: &str, len: u64) -> Result<(), DiskError> {
+        if self.is_dead() {
+            return Err(DiskError::new(DiskErrorKind::Io, name));
+        }
+        let used = if self.faults.capacity.is_some() { self.used() } else { 0 };
+        let file = self.files.entry(name.to_owned()).or_default();
+        let (had, room) =
+            (file.cache.len() as u64, self.faults.capacity.map_or(u64::MAX, |all| all.saturating_sub(used)));
+        let grows = len.saturating_sub(had);
+        if grows > room {
+            return Err(DiskError::new(DiskErrorKind::Full, name));
+        }
+        if grows > 0 {
+            file.cache.resize(len as usize, 0);
+            file.dirty.push((had, len));
+        }
         Ok(())
     }
 

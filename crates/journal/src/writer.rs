@@ -78,6 +78,7 @@ impl<D: Disk> Journal<D> {
         }
         self.make_room(bytes as u64)?;
         loop {
+            self.reserve_ahead(bytes as u64)?;
             let mut batch = self.batch();
             fill(&mut batch);
             match self.disk.write(&self.active.file, self.active.tally.bytes, &batch.bytes) {

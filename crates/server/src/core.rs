@@ -1,4 +1,4 @@
-//! The core's thread: owns the router machine. Events in, step, records to the writer, orders to the links.
+//! The core's task: owns the router machine. Events in, step, records to the writer, orders to the links.
 //!
 //! It decides nothing and waits for nobody: a batch is stepped while the one before is being synced, and orders that a
 //! link does not take yet stay in that link's own list.

@@ -13,6 +13,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::{Errno, retry_on_intr};
 use sheaf_journal::{Disk, DiskError, DiskErrorKind, FileInfo};
 
 /// A directory of files. Cheap to clone.
@@ -86,6 +88,10 @@ struct Handle {
     /// open at that time.
     is_dirty: bool,
 }
+
+/// A write goes to the system in pieces of so many bytes: for a large one it looks for large runs of free memory, which takes
+/// it ten times as long where there are few.
+const PIECE: usize = 64 << 10;
 
 /// Files kept open for reading. One more: that used least recently is closed. Files with unsynced writes come on top: one
 /// each of the writer and the indexer.
@@ -249,9 +255,33 @@ impl Disk for FileDisk {
             let file = self.write_file(name)?;
             #[cfg(test)]
             self.faults.on_write(name, &file, offset + bytes.len() as u64)?;
-            file.write_all_at(bytes, offset)
+            let mut at = offset;
+            for piece in bytes.chunks(PIECE) {
+                file.write_all_at(piece, at)?;
+                at += piece.len() as u64;
+            }
+            Ok(())
         };
         write().map_err(|error| disk_error(name, &error))
+    }
+
+    fn reserve(&mut self, name: &str, len: u64) -> Result<(), DiskError> {
+        let reserve = || {
+            self.check()?;
+            let file = self.write_file(name)?;
+            #[cfg(test)]
+            self.faults.on_write(name, &file, len)?;
+            let had = file.metadata()?.len();
+            if had >= len {
+                return Ok(());
+            }
+            match retry_on_intr(|| fallocate(&*file, FallocateFlags::empty(), had, len - had)) {
+                // Not every file system can.
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+                outcome => Ok(outcome?),
+            }
+        };
+        reserve().map_err(|error| disk_error(name, &error))
     }
 
     fn sync(&mut self, name: &str) -> Result<(), DiskError> {
@@ -315,9 +345,13 @@ mod tests {
         let mut buf = [9; 8];
         assert_eq!(reader.read("a", 0, &mut buf), Ok(5));
         assert_eq!(&buf[..5], b"\0\0xyz");
+        disk.reserve("a", 7).unwrap();
+        assert_eq!(reader.read("a", 0, &mut buf), Ok(7));
+        assert_eq!(&buf[..7], b"\0\0xyz\0\0");
+        disk.reserve("a", 2).unwrap();
         disk.rename("a", "b").unwrap();
         assert_eq!(reader.read("a", 0, &mut buf).unwrap_err().kind, DiskErrorKind::NotFound);
-        assert_eq!(reader.list(), Ok(vec![FileInfo { name: "b".into(), len: 5 }]));
+        assert_eq!(reader.list(), Ok(vec![FileInfo { name: "b".into(), len: 7 }]));
         disk.remove("b").unwrap();
         assert_eq!(reader.list(), Ok(vec![]));
     }

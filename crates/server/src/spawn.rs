@@ -1,7 +1,7 @@
-//! Starts the threads of a router, with the queues between them, and ends them in order.
+//! Starts the stages of a router, with the queues between them, and ends them in order.
 //!
 //! ```text
-//!   core ─ends─▶ writer ─ends─▶ indexer; the watchdog last. The core's thread joins them all.
+//!   core ─ends─▶ writer ─ends─▶ indexer; the watchdog last. Whoever waits for the core's end joins them all.
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,8 +40,8 @@ pub(crate) struct Shared {
 /// Where events go in, and how it ended.
 pub(crate) type Spawned = (mpsc::Sender<Vec<Input>>, oneshot::Receiver<Result<(), ServerError>>);
 
-/// Starts the core, the writer, the indexer and the watchdog. The next record is `next`; the index has all up to `indexed`.
-/// The core ends soon after `stop` is true.
+/// Starts the core, within the caller's runtime, and the writer, the indexer and the watchdog. The next record is `next`;
+/// the index has all up to `indexed`. The core ends soon after `stop` is true.
 pub(crate) fn spawn(
     router: Router,
     journal: Journal<FileDisk>,
@@ -90,7 +90,8 @@ pub(crate) fn spawn(
     Ok((inputs, ended))
 }
 
-/// The core's thread: it owns the others.
+/// The core is a task among those of the links: one that has an event for it and the one that it has an order for take turns
+/// on a thread, where waking another would cost more than what either does.
 fn start_core(
     core: Core,
     writer: JoinHandle<()>,
@@ -100,20 +101,22 @@ fn start_core(
     let (end, ended) = oneshot::channel();
     let (stop_watching, stop) = sync_channel(0);
     let watchdog = named("sheaf-watchdog", move || watch(stop))?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-    named("sheaf-core", move || {
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| runtime.block_on(core.run())));
+    let core = tokio::spawn(core.run());
+    let join = move || {
         let others = [writer.join(), indexer.join()];
         drop(stop_watching);
-        let has_panicked = watchdog.join().is_err() || others.iter().any(Result::is_err);
-        let outcome = match outcome {
-            Ok(outcome) if !has_panicked => outcome.map_err(ServerError::from),
-            Ok(_) | Err(_) => Err(ServerError::Panicked),
+        watchdog.join().is_ok() && others.iter().all(Result::is_ok)
+    };
+    tokio::spawn(async move {
+        let outcome = core.await;
+        let outcome = match (outcome, tokio::task::spawn_blocking(join).await) {
+            (Ok(outcome), Ok(true)) => outcome.map_err(ServerError::from),
+            _ => Err(ServerError::Panicked),
         };
         if end.send(outcome).is_err() {
             tracing::debug!("nobody waits for the router's end");
         }
-    })?;
+    });
     Ok(ended)
 }
 

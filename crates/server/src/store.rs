@@ -15,7 +15,7 @@ use crate::recent::{Batch, Recent};
 #[derive(Debug)]
 pub(crate) struct Store {
     disk: FileDisk,
-    // Locks, because links on several threads read what the writer's and the core's threads bring forward.
+    // Locks, because links on several threads read what the writer and the core bring forward.
     map: RwLock<Map>,
     recent: RwLock<Recent>,
 }

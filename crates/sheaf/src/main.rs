@@ -60,7 +60,9 @@ fn dispatch(cli: Cli) -> Result<u8> {
         clap_complete::generate(shell, &mut Cli::command(), "sheaf", &mut std::io::stdout());
         return Ok(0);
     }
-    runtime_for(&cli.command)?.block_on(async {
+    let runtime = runtime_for(&cli.command)?;
+    // A task like the others: between tasks of one thread a wake is no system call.
+    let command = runtime.spawn(async move {
         match cli.command {
             Command::Run(args) => run::run(*args, json).await,
             Command::Up(args) => serve::up(args).await,
@@ -74,10 +76,10 @@ fn dispatch(cli: Cli) -> Result<u8> {
             Command::Bench(args) => bench::bench(args, json).await,
             Command::Completions { .. } => Ok(0),
         }
-    })
+    });
+    runtime.block_on(command)?
 }
 
-/// A router serves many connections, each on any processor. A worker and a client have one: their link and their loop take
 /// A router serves many connections, each on any processor. Where there is one, its link and its loop take turns: waking
 /// another thread costs more than what either does.
 fn runtime_for(command: &Command) -> std::io::Result<tokio::runtime::Runtime> {

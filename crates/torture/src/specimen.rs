@@ -40,6 +40,7 @@ pub(crate) struct Frame {
 
 /// Blocks without content: not worth laying out thousands of times.
 const RESERVE: &str = "journal/reserve";
+const RESERVED_KEPT: usize = 4 << 10;
 const HEADER: usize = 32;
 const MARK: u8 = 0xff;
 
@@ -52,7 +53,8 @@ impl Specimen {
                 let path = entry?.path();
                 if path.is_file() {
                     let name = path.strip_prefix(data)?.to_str().context("a file's name")?.to_owned();
-                    files.insert(name, fs::read(&path)?);
+                    let bytes = fs::read(&path)?;
+                    files.insert(name.clone(), if is_segment(&name) { without_reserved(bytes) } else { bytes });
                 }
             }
         }
@@ -76,6 +78,13 @@ impl Specimen {
     pub(crate) fn missing(&self, found: &Records) -> Vec<u64> {
         self.records.keys().filter(|lsn| !found.contains_key(lsn)).copied().collect()
     }
+}
+
+/// Behind the frames there may be megabytes that were reserved and are zeros. Some of them say as much as all.
+fn without_reserved(mut bytes: Vec<u8>) -> Vec<u8> {
+    let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    bytes.truncate(end + RESERVED_KEPT);
+    bytes
 }
 
 pub(crate) fn is_segment(name: &str) -> bool {

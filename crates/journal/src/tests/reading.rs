@@ -28,6 +28,10 @@ impl Disk for Metered {
         unreachable!("it is only read")
     }
 
+    fn reserve(&mut self, _: &str, _: u64) -> Result<(), DiskError> {
+        unreachable!("it is only read")
+    }
+
     fn sync(&mut self, _: &str) -> Result<(), DiskError> {
         unreachable!("it is only read")
     }

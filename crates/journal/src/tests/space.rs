@@ -311,3 +311,25 @@ fn a_full_disk_and_power_cuts_lose_nothing_acknowledged() {
         );
     }
 }
+
+#[test]
+fn blocks_are_there_before_the_records_and_none_are_asked_for_on_a_full_disk() {
+    let (mut journal, _) = open(MemDisk::new());
+    append(&mut journal, &[b"small"]);
+    let whole = u64::from(config().segment_bytes);
+    let length = |journal: &Journal<MemDisk>| journal.disk().content(&journal.active.file).unwrap().len() as u64;
+    assert_eq!(length(&journal), whole, "a segment is no longer than it may become");
+    journal.commit().unwrap();
+    let mut disk = journal.into_disk();
+    disk.crash(&mut |_| 1);
+    let (mut journal, report) = open(disk);
+    assert_eq!((report.records, report.damaged), (1, 0), "zeros behind the frames are no damage");
+
+    // Room for a record, but not for a segment.
+    let room = journal.disk().used() + 200;
+    journal.disk_mut().faults.capacity = Some(room);
+    append(&mut journal, &[&[7; 100]]);
+    journal.commit().unwrap();
+    assert!(!journal.is_full() && length(&journal) < whole);
+    assert_eq!(contents(&journal).len(), 2);
+}
