@@ -37,8 +37,8 @@ pub const SHOWN_OUT_PEERS_MAX: usize = 256;
 /// At most one warning in this time about strangers from one address; the next one tells how many there were.
 pub const SHOWN_OUT_QUIET: Duration = Duration::from_secs(60);
 
-/// How long one attempt to connect may take.
-pub const CONNECT: Duration = Duration::from_secs(5);
+/// How long one attempt to connect may take: the system asks twice in that time, and then less and less often.
+pub const CONNECT: Duration = Duration::from_secs(2);
 
 /// Pause before connecting again: full jitter up to a bound that doubles from the first to the last.
 pub const RECONNECT_FIRST: Duration = Duration::from_millis(100);

@@ -76,8 +76,11 @@ pub struct Timers {
     pub probe_min: Micros,
     /// Probes double their pause up to this.
     pub probe_max: Micros,
-    /// Ordered carriers: this long without progress on sent messages closes the connection.
+    /// Ordered carriers: this long without progress on sent messages closes the connection. Each connection that ends so
+    /// is followed by one that has twice the time, up to `stall_max`.
     pub stall: Micros,
+    /// The longest time without progress.
+    pub stall_max: Micros,
     /// A ping after this long without sending.
     pub heartbeat: Micros,
     /// The connection is dead after this long without hearing.
@@ -98,6 +101,7 @@ impl Default for Timers {
             probe_min: Micros::from_ms(10),
             probe_max: Micros::from_secs(5),
             stall: Micros::from_secs(10),
+            stall_max: Micros::from_secs(10),
             heartbeat: Micros::from_secs(5),
             dead: Micros::from_secs(15),
             hello: Micros::from_secs(10),

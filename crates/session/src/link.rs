@@ -11,7 +11,7 @@ use crate::faults::FaultPipe;
 use crate::lane_tx::Opening;
 use crate::session::{Phase, Session};
 use crate::wire::{ByeW, Framer, Packet};
-use crate::{CloseReason, Config, Event, Lane, Micros, Output, Side};
+use crate::{CloseReason, Config, Event, Lane, Micros, Output, Side, Timers};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LinkState {
@@ -49,6 +49,8 @@ pub(crate) struct Link {
     pub probes: u32,
     /// When sent messages last made progress.
     pub progress_at: Micros,
+    /// Connections in a row that were given up for want of it.
+    pub stalls: u32,
 }
 
 impl Link {
@@ -75,6 +77,7 @@ impl Link {
             probe_at: None,
             probes: 0,
             progress_at: Micros::ZERO,
+            stalls: 0,
         }
     }
 
@@ -151,7 +154,10 @@ impl Session {
             LinkState::Greeting { since } if since + timers.hello <= self.now => self.shut(CloseReason::HelloTimeout),
             LinkState::Greeting { .. } => self.on_probe_time(),
             LinkState::Up if silent => self.shut(CloseReason::Dead),
-            LinkState::Up if self.stall_deadline().is_some_and(|at| at <= self.now) => self.shut(CloseReason::Stalled),
+            LinkState::Up if self.stall_deadline().is_some_and(|at| at <= self.now) => {
+                self.link.stalls += 1;
+                self.shut(CloseReason::Stalled);
+            }
             LinkState::Up => {
                 self.link.ping |= self.link.last_tx + timers.heartbeat <= self.now;
                 self.on_probe_time();
@@ -186,7 +192,9 @@ impl Session {
     /// Ordered carriers only: there nothing is lost while the connection lives, so no progress means it does not.
     fn stall_deadline(&self) -> Option<Micros> {
         let waits = !self.link.lossy && self.tx.iter().any(|tx| tx.unreceived());
-        waits.then(|| self.link.progress_at + self.config.timers.stall)
+        let Timers { stall, stall_max, .. } = self.config.timers;
+        let patience = Micros(stall.0.saturating_mul(1 << self.link.stalls.min(16))).min(stall_max);
+        waits.then(|| self.link.progress_at + patience)
     }
 
     fn wants_probe(&self) -> bool {

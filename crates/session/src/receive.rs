@@ -45,6 +45,10 @@ impl Session {
     }
 
     fn on_bytes(&mut self, mut chunk: Bytes) -> Result<(), Fatal> {
+        // A part of a long packet, on a slow carrier, is no silence.
+        if !self.link.lossy {
+            self.link.last_rx = self.now;
+        }
         while !self.link.is_down() {
             let Some(packet) = self.link.framer.next(&mut chunk, self.config.packet_max)? else { break };
             match &mut self.link.faults_in {
@@ -144,7 +148,7 @@ impl Session {
         let acked = self.tx[lane.index()].on_ack(ack, rules)?;
         if acked.progress {
             self.rtt.on_got(lane, ack.got, self.now);
-            self.link.progress_at = self.now;
+            (self.link.progress_at, self.link.stalls) = (self.now, 0);
             (self.link.probe_at, self.link.probes) = (None, 0);
         }
         if acked.forked {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use sheaf_net::{Clock, Link, Source, Target as NetTarget};
-use sheaf_roles::port::{ClientCommand, ClientPort, ClientReport, fit_config};
+use sheaf_roles::port::{ClientCommand, ClientPort, ClientReport, fit_dialer_config};
 use sheaf_server::{DataDir, Server, ServerConfig};
 use sheaf_session::{Config, Depth, How, Session, SessionId, Side};
 use sheaf_task::{Answer, Question, ToRouter};
@@ -81,7 +81,7 @@ impl Asker {
         let mut id = [0; 16];
         id[..8].copy_from_slice(&random_u64()?.to_le_bytes());
         id[8..].copy_from_slice(&random_u64()?.to_le_bytes());
-        let config = fit_config(Config { incarnation: 1, boot: seed, ..Config::default() }, Depth::Memory);
+        let config = fit_dialer_config(Config { incarnation: 1, boot: seed, ..Config::default() }, Depth::Memory);
         let port = ClientPort::new(Session::new(config, Side::Dialer, SessionId(id), seed));
         let (commands, for_link) = mpsc::channel(4);
         let (from_link, reports) = mpsc::channel(4);

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use sheaf_roles::client::{Client, Config, Cursor, Event, Kept, Output, Reason, ScannedRow, Tag, WriteId, WriteRow};
-use sheaf_roles::port::{ClientCommand, ClientPort, ClientReport, fit_config};
+use sheaf_roles::port::{ClientCommand, ClientPort, ClientReport, fit_dialer_config};
 use sheaf_session::{Config as SessionConfig, Depth, Endpoint, Faults, How, Input, Micros, Session, SessionId, Side};
 use sheaf_task::{JobOptions, JobSpec, Outcome, Refusal, RowId, ToRouter};
 
@@ -407,7 +407,7 @@ impl ClientHost {
             mutation: self.planted.and_then(Planted::session),
             ..self.oddities.session_config()
         };
-        fit_config(config, Depth::Memory)
+        fit_dialer_config(config, Depth::Memory)
     }
 }
 

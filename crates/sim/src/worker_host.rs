@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use sheaf_roles::port::{Over, WorkerCommand, WorkerPort, WorkerReport, fit_worker_config};
+use sheaf_roles::port::{Over, WorkerCommand, WorkerPort, WorkerReport, fit_dialer_config};
 use sheaf_roles::worker::{Config, Event, Output, Worker};
 use sheaf_session::{
     Config as SessionConfig, Depth, Endpoint, Faults, How, Input, Micros, Record, Refusal, Session, SessionId, Side,
@@ -465,7 +465,7 @@ impl WorkerHost {
             mutation: self.planted.and_then(Planted::session),
             ..self.oddities.session_config()
         };
-        fit_worker_config(config, if self.plan.has_spool { Depth::Disk } else { Depth::Memory })
+        fit_dialer_config(config, if self.plan.has_spool { Depth::Disk } else { Depth::Memory })
     }
 }
 

@@ -222,7 +222,7 @@ fn assemble(
         faults: config.faults,
         ..sheaf_session::Config::default()
     };
-    let session = port::fit_worker_config(session, depth);
+    let session = port::fit_dialer_config(session, depth);
     let id = recovered.state.id;
     let port = match disk {
         Some(_) => WorkerPort::recover(session, seeds[1], recovered.state),

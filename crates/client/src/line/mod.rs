@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use sheaf_net::{Backoff, Clock, Link, Source, Target};
 use sheaf_roles::client::{Event, Tag, Ticket};
-use sheaf_roles::port::{ClientCommand, ClientPort, ClientReport, Over, fit_config};
+use sheaf_roles::port::{ClientCommand, ClientPort, ClientReport, Over, fit_dialer_config};
 use sheaf_session::{Config, Depth, Faults, How, Refusal, Session, SessionId, Side};
 use sheaf_task::ToRouter;
 use tokio::sync::mpsc;
@@ -178,7 +178,7 @@ impl Running {
             bytes.copy_from_slice(&seeds[at..at + 8]);
             u64::from_le_bytes(bytes)
         });
-        let config = fit_config(Config { boot, faults: faults.cloned(), ..Config::default() }, Depth::Memory);
+        let config = fit_dialer_config(Config { boot, faults: faults.cloned(), ..Config::default() }, Depth::Memory);
         let session = Session::new(config, Side::Dialer, SessionId(id), seed);
         let (commands, taken) = mpsc::channel(BATCHES);
         let (says, reports) = mpsc::channel(BATCHES);

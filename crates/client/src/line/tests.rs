@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use sheaf_net::{Arrival, Incoming, Listener};
 use sheaf_roles::client::Reason;
+use sheaf_roles::port::fit_config;
 use sheaf_session::{
     Delivery, Endpoint, Fatal, HelloInfo, Input, Kind, Lane, Micros, Outgoing, Output, Refusal as SessionRefusal, Step,
     {Body, Event as SessionEvent},

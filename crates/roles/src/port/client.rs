@@ -55,7 +55,7 @@ pub struct ClientPort {
 }
 
 impl ClientPort {
-    /// On a new session ([`super::fit_config`]).
+    /// On a new session ([`super::fit_dialer_config`]).
     pub fn new(session: Session) -> Self {
         Self {
             pump: Pump::new(session),

@@ -44,20 +44,27 @@ pub enum Over {
 /// Longest encoded message: one body of the largest size, or a batch, with what stands around it.
 pub const MESSAGE_BYTES_MAX: usize = (2 << 20) - (64 << 10);
 
-/// A worker is heard this often, however idle its session: a lease lives as long as its worker is heard, so a grace must
-/// be a few times this ([`GRACE_MIN`]).
-const WORKER_HEARTBEAT: Micros = Micros::from_secs(1);
+/// Everybody is heard this often, however idle the session: a lease lives as long as its worker is heard, so a grace must
+/// be a few times this ([`GRACE_MIN`]), and so must [`DOUBT`].
+const HEARTBEAT: Micros = Micros::from_secs(1);
+
+/// A dialer that hears nothing for so long, or of whose messages none arrives for so long, connects anew. What was lost in a
+/// cut of some seconds TCP sends again only after as long again; a new connection is there soon after the cut.
+const DOUBT: Micros = Micros::from_secs(3);
 
 /// The shortest grace that a router should be given: a shorter one takes silence between two heartbeats for loss.
 pub const GRACE_MIN: Micros = Micros::from_secs(3);
 
-/// [`fit_config`] for a worker, whose bulk lane has the depth `bulk`.
-pub fn fit_worker_config(mut config: Config, bulk: Depth) -> Config {
-    config.timers.heartbeat = WORKER_HEARTBEAT;
-    fit_config(config, bulk)
+/// `config` as these ports need it: bodies as long as their messages, and the depths of the lanes.
+pub fn fit_config(mut config: Config, bulk: Depth) -> Config {
+    config.timers.heartbeat = HEARTBEAT;
+    Config { depth_tx: [Depth::Memory, bulk], body_max: MESSAGE_BYTES_MAX, packet_max: 2 << 20, ..config }
 }
 
-/// `config` as these ports need it: bodies as long as their messages, and the depths of the lanes.
-pub fn fit_config(config: Config, bulk: Depth) -> Config {
-    Config { depth_tx: [Depth::Memory, bulk], body_max: MESSAGE_BYTES_MAX, packet_max: 2 << 20, ..config }
+/// [`fit_config`] for those who connect. Where packets are lost one by one, silence says less.
+pub fn fit_dialer_config(mut config: Config, bulk: Depth) -> Config {
+    if !config.lossy && config.faults.is_none() {
+        (config.timers.dead, config.timers.stall) = (DOUBT, DOUBT);
+    }
+    fit_config(config, bulk)
 }

@@ -72,7 +72,7 @@ enum Registering {
 }
 
 impl WorkerPort {
-    /// On a new session ([`super::fit_config`]).
+    /// On a new session ([`super::fit_dialer_config`]).
     pub fn new(session: Session) -> Self {
         Self::resume(session, VecDeque::new())
     }

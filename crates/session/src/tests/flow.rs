@@ -197,6 +197,38 @@ fn more_messages_do_not_put_a_stall_off() {
 }
 
 #[test]
+fn each_connection_on_which_nothing_moves_is_given_twice_the_time_of_the_one_before() {
+    let timers = Timers { stall: Micros::from_secs(2), stall_max: Micros::from_secs(5), ..Timers::default() };
+    let mut peers = greeted(both(&Config { timers, ..Config::default() }));
+    peers[0].say(Micros::ZERO, 10).unwrap();
+    let mut now = Micros::ZERO;
+    let mut patience = Vec::new();
+    for conn in 2..7 {
+        // What it sends is lost, as what it sent before.
+        let start = now;
+        while peers[0].closed.is_empty() {
+            beat(&mut peers, now, 1, |_, _| ());
+            now = now + Micros::from_ms(500);
+        }
+        patience.push(now.since(start).0 / 1_000_000);
+        peers[0].closed.clear();
+        let is_third = conn == 4;
+        peers.iter_mut().for_each(|peer| peer.session.feed(now, Input::Connected { conn }).unwrap());
+        // The greetings arrive; on the third connection more than they.
+        for _ in 0..if is_third { 50 } else { 1 } {
+            let [dialer, listener] = &mut peers;
+            listener.hear(now, dialer.take(now));
+            dialer.hear(now, listener.take(now));
+        }
+        if is_third {
+            peers[0].say(now, 10).unwrap();
+        }
+        peers[0].take(now);
+    }
+    assert_eq!(patience, [2, 4, 5, 2, 4]);
+}
+
+#[test]
 fn a_signal_over_the_limit_of_a_body_is_dropped() {
     let config = Config { body_max: 10, ..Config::default() };
     let mut peers = greeted(both(&config));
