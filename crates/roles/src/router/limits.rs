@@ -35,7 +35,7 @@ impl Default for Limits {
             workers_max: 4_096,
             services_max: 4_096,
             unsettled_max: 32_000_000,
-            deliver_messages_max: 16,
+            deliver_messages_max: 64,
             failures_max: 100_000,
             slice_max: 4_096,
             capacity_max: 4_096,
