@@ -97,7 +97,7 @@ impl Timers {
 impl Default for Timers {
     fn default() -> Timers {
         Timers {
-            ack_delay: Micros::from_ms(50),
+            ack_delay: Micros::from_ms(5),
             probe_min: Micros::from_ms(10),
             probe_max: Micros::from_secs(5),
             stall: Micros::from_secs(10),
