@@ -7,6 +7,7 @@ use sheaf_task::{Answer, JobId, JobInfo, JobState, Key, Question};
 
 use crate::args::{FailuresArgs, JobArgs, JobCommand, RetryArgs, Target, TaskCommand};
 use crate::ask::Asker;
+use crate::out;
 use crate::show;
 
 /// Between two looks of `job wait`.
@@ -29,10 +30,12 @@ async fn list(target: &Target, json: bool) -> Result<u8> {
         bail!("the answer is to another question")
     };
     for info in &jobs {
-        if json { println!("{}", show::job_json(info)) } else { println!("{}", show::job_line(info)) }
+        out::line(if json { show::job_json(info).to_string() } else { show::job_line(info) })?;
     }
     if !json {
-        workers.iter().for_each(|worker| println!("worker {}", show::worker_line(worker)));
+        for worker in &workers {
+            out::line(format_args!("worker {}", show::worker_line(worker)))?;
+        }
         if jobs.is_empty() {
             eprintln!("sheaf: no jobs yet; begin one with: sheaf run --in ROWS --out RESULTS -- PROGRAM {{}}");
         }
@@ -44,11 +47,7 @@ async fn list(target: &Target, json: bool) -> Result<u8> {
 async fn info(args: &JobArgs, json: bool) -> Result<u8> {
     let mut asker = Asker::find(&args.target).await?;
     let info = find(&mut asker, &args.job).await?;
-    if json {
-        println!("{}", show::job_json(&info))
-    } else {
-        println!("{}", show::job_page(&info))
-    }
+    out::line(if json { show::job_json(&info).to_string() } else { show::job_page(&info) })?;
     asker.close().await?;
     Ok(0)
 }
@@ -69,11 +68,7 @@ async fn wait(args: &JobArgs, json: bool) -> Result<u8> {
         tokio::time::sleep(WAIT_EVERY).await;
         info = find(&mut asker, &id).await?;
     }
-    if json {
-        println!("{}", show::job_json(&info))
-    } else {
-        println!("{}", show::job_page(&info))
-    }
+    out::line(if json { show::job_json(&info).to_string() } else { show::job_page(&info) })?;
     asker.close().await?;
     Ok(if info.counts.failed > 0 { 3 } else { 0 })
 }
@@ -100,11 +95,11 @@ pub(crate) async fn task(command: TaskCommand, json: bool) -> Result<u8> {
     let Answer::Task(Some(info)) = answer else {
         bail!("the router knows no task {}; its key is the `key` of an output line", args.key)
     };
-    match command {
-        _ if json => println!("{}", show::task_json(&info, stopped)),
-        TaskCommand::Info(_) => println!("{}", show::task_page(&info, stopped)),
-        TaskCommand::Explain(_) => println!("{}", show::task_reason(&info, stopped)),
-    }
+    out::line(match command {
+        _ if json => show::task_json(&info, stopped).to_string(),
+        TaskCommand::Info(_) => show::task_page(&info, stopped),
+        TaskCommand::Explain(_) => show::task_reason(&info, stopped),
+    })?;
     Ok(0)
 }
 
@@ -119,7 +114,7 @@ pub(crate) async fn failures(args: FailuresArgs, json: bool) -> Result<u8> {
         let Some(last) = rows.last() else { break };
         (after, left) = (last.number, left.saturating_sub(rows.len() as u32));
         for row in &rows {
-            if json { println!("{}", show::failure_row_json(row)) } else { println!("{}", show::failure_page(row)) }
+            out::line(if json { show::failure_row_json(row).to_string() } else { show::failure_page(row) })?;
         }
     }
     if after == 0 && !json {
@@ -140,7 +135,7 @@ pub(crate) async fn retry(args: RetryArgs, json: bool) -> Result<u8> {
         _ => bail!("job {} has no such failed rows", job.job.short()),
     };
     if json {
-        println!("{}", serde_json::json!({ "retried": tasks }));
+        out::line(serde_json::json!({ "retried": tasks }))?;
     } else {
         match tasks {
             0 => eprintln!(

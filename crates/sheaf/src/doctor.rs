@@ -3,12 +3,13 @@
 use anyhow::{Context, Result, ensure};
 
 use crate::args::DoctorArgs;
+use crate::out;
 
 /// Checks, or prints limits.
 pub(crate) fn doctor(args: &DoctorArgs) -> Result<u8> {
     if args.limits {
         for limit in sheaf_server::limits() {
-            println!("{:<28} {:>12}  {}", limit.name, limit.value, limit.when_full);
+            out::line(format_args!("{:<28} {:>12}  {}", limit.name, limit.value, limit.when_full))?;
         }
         return Ok(0);
     }
@@ -19,17 +20,17 @@ pub(crate) fn doctor(args: &DoctorArgs) -> Result<u8> {
         args.data.display()
     );
     let report = sheaf_server::check(&args.data).with_context(|| format!("cannot check {}", args.data.display()))?;
-    println!(
+    out::line(format_args!(
         "journal: {} records, {} bytes, {} segments, epoch {}",
         report.records, report.bytes, report.segments, report.epoch
-    );
+    ))?;
     for damage in &report.damaged {
-        println!("damaged: {damage}");
+        out::line(format_args!("damaged: {damage}"))?;
     }
     if report.damaged.is_empty() {
-        println!("every record is whole");
+        out::line("every record is whole")?;
         return Ok(0);
     }
-    println!("{} damaged places: these records are lost, all others are served", report.damaged.len());
+    out::line(format_args!("{} damaged places: these records are lost, all others are served", report.damaged.len()))?;
     Ok(1)
 }

@@ -5,6 +5,7 @@ mod args;
 mod ask;
 mod bench;
 mod doctor;
+mod out;
 mod program;
 mod progress;
 mod run;

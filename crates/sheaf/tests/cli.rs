@@ -143,6 +143,16 @@ fn walk(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
 }
 
 #[test]
+fn a_reader_that_goes_away_has_seen_enough() {
+    let s = Sandbox::new();
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let output = s.command(&["doctor", "--limits"]).stdout(writer).output().expect("it starts");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    assert!(output.stderr.is_empty(), "{}", text(&output));
+}
+
+#[test]
 fn doctor_prints_limits() {
     let s = Sandbox::new();
     let said = stdout(&s.sheaf_exits(0, &["doctor", "--limits"]));

@@ -10,6 +10,7 @@ mod talk;
 use anyhow::{Context, Result};
 
 use crate::args::{BenchArgs, BenchCommand};
+use crate::out;
 use report::{Figure, as_json, medians, table};
 
 /// What the workers of a run offer.
@@ -27,11 +28,7 @@ pub(crate) async fn bench(args: BenchArgs, json: bool) -> Result<u8> {
     }
     remove_if_empty(&args.dir);
     let figures = medians(&runs);
-    if json {
-        println!("{}", as_json(name, args.runs, &figures));
-    } else {
-        println!("{}", table(&figures));
-    }
+    out::line(if json { as_json(name, args.runs, &figures).to_string() } else { table(&figures) })?;
     Ok(0)
 }
 

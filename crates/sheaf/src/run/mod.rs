@@ -13,6 +13,7 @@ use sheaf_task::{JobId, Refusal};
 use tokio::sync::watch;
 
 use crate::args::{DATA_DEFAULT, RunArgs};
+use crate::out;
 use crate::progress::Display;
 use crate::signals::{INTERRUPTED, Signals};
 
@@ -25,7 +26,7 @@ pub(crate) async fn run(args: RunArgs, json: bool) -> Result<u8> {
         && json
     {
         let (reason, exit) = ("error", crate::REFUSED);
-        println!("{}", serde_json::json!({ "reason": reason, "why": format!("{error:#}"), "exit": exit }));
+        out::line(serde_json::json!({ "reason": reason, "why": format!("{error:#}"), "exit": exit }))?;
     }
     ended
 }
@@ -114,7 +115,7 @@ async fn carry(
     let running = tokio::spawn(run_job(prepared, line, interrupt.clone(), progress));
     let summary = watch_job(running, interrupt, drain, signals, seen, display).await?;
     if json {
-        println!("{}", audit_json(&summary));
+        out::line(audit_json(&summary))?;
     } else {
         say(&summary, job, args);
     }

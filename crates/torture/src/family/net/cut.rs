@@ -20,16 +20,15 @@ use crate::sink::Kind;
 /// Cuts of a round.
 const CUTS: u64 = 4;
 
-/// A cut of less than this should resume within two seconds. What TCP sent into a cut it sends again at doubling
-/// intervals, so work goes on after as long again, at worst.
+/// After a cut of less than this, work goes on within two seconds: whoever connects does so anew after three of silence.
 const SHORT: Duration = Duration::from_secs(10);
 const RESUME_SHORT: Duration = Duration::from_secs(2);
 
 /// What is allowed beyond that on a machine that does other things too. What it took is printed.
 const BUSY: u32 = 2;
 
-/// After a half-open connection: three heartbeats of five seconds until it is found, then as after a long cut.
-const RESUME_HALF_OPEN: Duration = Duration::from_secs(27);
+/// After a half-open connection: three seconds of silence until it is found, and as after a cut.
+const RESUME_HALF_OPEN: Duration = Duration::from_secs(10);
 
 const BATCH: u32 = 4;
 
@@ -132,7 +131,7 @@ fn resumed(way: Way, cut: Duration, all: bool, cluster: &mut Cluster, job: &mut 
     let healed = Instant::now();
     let limit = match way {
         Way::HalfOpen => RESUME_HALF_OPEN,
-        Way::Both | Way::ToRouter | Way::FromRouter | Way::Lossy(_) => (RESUME_SHORT + cut) * BUSY,
+        Way::Both | Way::ToRouter | Way::FromRouter | Way::Lossy(_) => RESUME_SHORT * BUSY,
     };
     let mut over = false;
     let goes_on = wait_until(limit, || {
@@ -164,8 +163,8 @@ fn close(way: Way, who: &[Role], cluster: &Cluster) -> anyhow::Result<()> {
     nft(&format!("add rule ip cut in ct original ip daddr {{ {} }} {direction}{chance}drop", doors.join(", ")))
 }
 
-/// Nothing passes any more on the connections that these peers have now. Both ends believe in them.
-fn kill_connections(who: &[Role], cluster: &Cluster) -> anyhow::Result<()> {
+/// The own ports of these peers' connections to the router.
+fn connections(who: &[Role], cluster: &Cluster) -> anyhow::Result<Vec<String>> {
     let port: u16 = cluster.addr().rsplit_once(':').context("an address has a port")?.1.parse()?;
     let table = std::fs::read_to_string("/proc/net/tcp")?;
     let mut ports = Vec::new();
@@ -178,7 +177,18 @@ fn kill_connections(who: &[Role], cluster: &Cluster) -> anyhow::Result<()> {
             ports.push(u16::from_str_radix(local, 16)?.to_string());
         }
     }
-    ensure!(!ports.is_empty(), "no connection of {who:?} was found");
+    Ok(ports)
+}
+
+/// Nothing passes any more on the connections that these peers have now. Both ends believe in them.
+fn kill_connections(who: &[Role], cluster: &Cluster) -> anyhow::Result<()> {
+    let mut ports = Vec::new();
+    // After the cut before, they may be about to connect.
+    let found = wait_until(SHORT, || {
+        ports = connections(who, cluster)?;
+        Ok(!ports.is_empty())
+    })?;
+    ensure!(found, "no connection of {who:?} was found");
     let ports = ports.join(", ");
     nft(&format!("add rule ip cut in tcp sport {{ {ports} }} drop"))?;
     nft(&format!("add rule ip cut in tcp dport {{ {ports} }} drop"))
