@@ -74,8 +74,7 @@ impl<D: Disk> Journal<D> {
 
     /// Begins a new segment if the active one cannot take the batch.
     pub(crate) fn make_room(&mut self, bytes: u64) -> Result<(), AppendError> {
-        let used = self.active.tally.bytes;
-        let is_past = used > 0 && used + bytes > u64::from(self.config.segment_bytes);
+        let is_past = self.active.tally.bytes + bytes > u64::from(self.config.segment_bytes);
         if !self.active.is_tainted && !is_past {
             return Ok(());
         }
@@ -205,7 +204,8 @@ pub(crate) fn make_reserve<D: Disk>(disk: &mut D, bytes: u32, stock: &mut Stock)
     for at in (0..bytes).step_by(PIECE as usize) {
         let piece = &zeros[..PIECE.min(bytes - at) as usize];
         if let Err(error) = disk.write(&aside, u64::from(at), piece) {
-            if at > 0 || error.kind == DiskErrorKind::Full {
+            // Its blocks are wanted elsewhere. After any other error the process ends, and the next one clears up.
+            if error.kind == DiskErrorKind::Full {
                 match disk.remove(&aside) {
                     Ok(()) => {}
                     Err(gone) if gone.kind == DiskErrorKind::NotFound => {}

@@ -23,9 +23,8 @@ pub struct MemDisk {
     files: BTreeMap<String, File>,
     /// What goes wrong from now on.
     pub faults: DiskFaults,
-    /// What was asked of it so far.
-    pub counts: DiskCounts,
-    reads: Cell<u64>,
+    /// Calls so far, failed ones too: one number for each kind.
+    calls: [Cell<u64>; 7],
 }
 
 /// Faults to come.
@@ -33,20 +32,41 @@ pub struct MemDisk {
 pub struct DiskFaults {
     /// Files together may not grow beyond so many bytes: then writes that lengthen one find the disk full.
     pub capacity: Option<u64>,
-    /// The sync of this number (the first ever is 1) fails.
-    pub fail_sync: Option<u64>,
+    /// One call that fails.
+    pub fail_call: Option<FailCall>,
     /// The first so many changing calls (write, reserve, sync, rename, remove) work; all later ones fail, as if the process had died
     /// there. The first call that fails may be half done if it is a write.
     pub calls_left: Option<u64>,
 }
 
-/// What a disk was asked to change.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct DiskCounts {
-    /// Writes.
-    pub writes: u64,
-    /// Syncs, failed ones too.
-    pub syncs: u64,
+/// A call that fails, alone. A write is then half done, a sync has lost the pages, any other call has done nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FailCall {
+    /// Calls of which kind.
+    pub call: DiskCall,
+    /// Which of them: the first ever is 1.
+    pub number: u64,
+    /// How it fails.
+    pub kind: DiskErrorKind,
+}
+
+/// What a disk can be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskCall {
+    /// [`Disk::list`]
+    List,
+    /// [`Disk::read`]
+    Read,
+    /// [`Disk::write`]
+    Write,
+    /// [`Disk::reserve`]
+    Reserve,
+    /// [`Disk::sync`]
+    Sync,
+    /// [`Disk::rename`]
+    Rename,
+    /// [`Disk::remove`]
+    Remove,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -107,9 +127,14 @@ impl MemDisk {
         self.files.get(name).map(|file| file.cache.as_slice())
     }
 
-    /// How many reads there were.
-    pub fn reads(&self) -> u64 {
-        self.reads.get()
+    /// How many calls of a kind there were, failed ones too.
+    pub fn calls(&self, call: DiskCall) -> u64 {
+        self.calls[call as usize].get()
+    }
+
+    /// Lets the next call of a kind fail, once. Later faults take its place.
+    pub fn fail_next(&mut self, call: DiskCall, kind: DiskErrorKind) {
+        self.faults.fail_call = Some(FailCall { call, number: self.calls(call) + 1, kind });
     }
 
     /// Bytes of all files.
@@ -127,6 +152,23 @@ impl MemDisk {
                 false
             }
         }
+    }
+
+    /// Counts a call; the error that it ends with if it is the one that fails.
+    fn failure(&self, call: DiskCall, name: &str) -> Option<DiskError> {
+        let count = &self.calls[call as usize];
+        count.set(count.get() + 1);
+        let fail = self.faults.fail_call.filter(|fail| (fail.call, fail.number) == (call, count.get()))?;
+        Some(DiskError::new(fail.kind, name))
+    }
+
+    /// As [`MemDisk::failure`], of a changing call that is either done or not.
+    fn fail_whole(&mut self, call: DiskCall, name: &str) -> Result<(), DiskError> {
+        let error = self.failure(call, name);
+        if self.is_dead() {
+            return Err(DiskError::new(DiskErrorKind::Io, name));
+        }
+        error.map_or(Ok(()), Err)
     }
 
     fn file(&mut self, name: &str) -> Result<&mut File, DiskError> {
@@ -170,12 +212,17 @@ impl File {
 
 impl Disk for MemDisk {
     fn list(&self) -> Result<Vec<FileInfo>, DiskError> {
+        if let Some(error) = self.failure(DiskCall::List, "") {
+            return Err(error);
+        }
         let info = |(name, file): (&String, &File)| FileInfo { name: name.clone(), len: file.cache.len() as u64 };
         Ok(self.files.iter().map(info).collect())
     }
 
     fn read(&self, name: &str, offset: u64, buf: &mut [u8]) -> Result<usize, DiskError> {
-        self.reads.set(self.reads.get() + 1);
+        if let Some(error) = self.failure(DiskCall::Read, name) {
+            return Err(error);
+        }
         let file = self.files.get(name).ok_or_else(|| DiskError::new(DiskErrorKind::NotFound, name))?;
         let rest = file.cache.get(offset as usize..).unwrap_or(&[]);
         let len = rest.len().min(buf.len());
@@ -184,15 +231,15 @@ impl Disk for MemDisk {
     }
 
     fn write(&mut self, name: &str, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
-        let is_dead = self.is_dead();
-        self.counts.writes += 1;
+        let chosen = self.failure(DiskCall::Write, name);
+        let failure = if self.is_dead() { Some(DiskError::new(DiskErrorKind::Io, name)) } else { chosen };
         let used = if self.faults.capacity.is_some() { self.used() } else { 0 };
         let file = self.files.entry(name.to_owned()).or_default();
         let grows = (offset + bytes.len() as u64).saturating_sub(file.cache.len() as u64);
         let room = self.faults.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(used));
-        if is_dead {
+        if let Some(error) = failure {
             file.write(offset, &bytes[..bytes.len() / 2]);
-            return Err(DiskError::new(DiskErrorKind::Io, name));
+            return Err(error);
         }
         if grows > room {
             let fits = bytes.len() as u64 - (grows - room);
@@ -204,9 +251,7 @@ impl Disk for MemDisk {
     }
 
     fn reserve(&mut self, name: &str, len: u64) -> Result<(), DiskError> {
-        if self.is_dead() {
-            return Err(DiskError::new(DiskErrorKind::Io, name));
-        }
+        self.fail_whole(DiskCall::Reserve, name)?;
         let used = if self.faults.capacity.is_some() { self.used() } else { 0 };
         let file = self.files.entry(name.to_owned()).or_default();
         let (had, room) =
@@ -223,16 +268,15 @@ impl Disk for MemDisk {
     }
 
     fn sync(&mut self, name: &str) -> Result<(), DiskError> {
+        let failure = self.failure(DiskCall::Sync, name);
         let is_dead = self.is_dead();
-        self.counts.syncs += 1;
-        let is_failing = self.faults.fail_sync == Some(self.counts.syncs);
         let file = self.file(name)?;
         if is_dead {
             return Err(DiskError::new(DiskErrorKind::Io, name));
         }
         let dirty = std::mem::take(&mut file.dirty);
-        if is_failing {
-            return Err(DiskError::new(DiskErrorKind::Io, name));
+        if let Some(error) = failure {
+            return Err(error);
         }
         for (from, to) in dirty {
             file.store(from, to);
@@ -242,9 +286,7 @@ impl Disk for MemDisk {
     }
 
     fn rename(&mut self, from: &str, to: &str) -> Result<(), DiskError> {
-        if self.is_dead() {
-            return Err(DiskError::new(DiskErrorKind::Io, from));
-        }
+        self.fail_whole(DiskCall::Rename, from)?;
         let mut file = self.files.remove(from).ok_or_else(|| DiskError::new(DiskErrorKind::NotFound, from))?;
         file.is_named = true;
         self.files.insert(to.to_owned(), file);
@@ -252,9 +294,7 @@ impl Disk for MemDisk {
     }
 
     fn remove(&mut self, name: &str) -> Result<(), DiskError> {
-        if self.is_dead() {
-            return Err(DiskError::new(DiskErrorKind::Io, name));
-        }
+        self.fail_whole(DiskCall::Remove, name)?;
         self.files.remove(name).map(drop).ok_or_else(|| DiskError::new(DiskErrorKind::NotFound, name))
     }
 }

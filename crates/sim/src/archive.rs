@@ -239,14 +239,20 @@ fn postings(disk: &MemDisk, view: &SegmentView) -> Result<Vec<Posting>, DiskErro
     Ok(postings)
 }
 
-/// When segments were sealed, as far as anybody saw: their age is their files', and survives the process.
+/// When segments were sealed: their age is their files', and survives the process.
 #[derive(Default)]
 pub(crate) struct Ages(BTreeMap<SegmentId, Micros>);
 
 impl Ages {
+    /// Looks which segments have been sealed since the last sync.
+    pub(crate) fn see(&mut self, journal: &Journal<MemDisk>, now: Micros) {
+        for segment in journal.segments().filter(|segment| segment.is_sealed) {
+            self.0.entry(segment.id).or_insert(now);
+        }
+    }
+
     /// Whether a sealed segment is older than `retention`.
-    pub(crate) fn is_ripe(&mut self, segment: SegmentId, now: Micros, retention: Micros) -> bool {
-        let sealed = *self.0.entry(segment).or_insert(now);
-        now.since(sealed) >= retention
+    pub(crate) fn is_ripe(&self, segment: SegmentId, now: Micros, retention: Micros) -> bool {
+        self.0.get(&segment).is_some_and(|sealed| now.since(*sealed) >= retention)
     }
 }

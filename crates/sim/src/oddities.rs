@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use sheaf_session::{Config, Micros, Rng};
 
-use crate::plan::{Break, ClientPlan, Order, Plan, Who, WorkerPlan};
+use crate::plan::{Break, ClientPlan, Left, Order, Plan, STEPS_MAX, Who, WorkerPlan};
 
 /// What is odd about a run; nothing by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -71,6 +71,9 @@ impl Oddities {
             4 => huge_beside_small(&mut plan, rng),
             _ => {}
         }
+        if rng.chance(0.004) && plan.oddities.in_time.is_none() && plan.clients.len() < CROWD {
+            week(&mut plan, rng);
+        }
         plan.breaks.sort_by_key(|(at, _)| *at);
         plan
     }
@@ -109,7 +112,7 @@ fn again(plan: &mut Plan, rng: &mut Rng) {
 }
 
 /// Clocks leap by minutes or hours while nothing happens: the router's machine sleeps, or another's. And somebody shuts a
-/// laptop and returns hours later.
+/// laptop and returns within two hours.
 fn sleep(plan: &mut Plan, rng: &mut Rng) {
     let time = Micros::from_secs(if rng.chance(0.3) { 60 + rng.below(6_000) } else { 1 + rng.below(120) });
     let who = match rng.below(4) {
@@ -150,6 +153,47 @@ fn orders(plan: &mut Plan, rng: &mut Rng) {
     }
 }
 
+/// Somebody's client is away for a week, longer than anything is retained. One day others come and finish what they have. On
+/// the days between nobody works, and mostly the router is switched off too: whoever is there all week takes a million steps.
+fn week(plan: &mut Plan, rng: &mut Rng) {
+    let client = Who::Client(0);
+    plan.breaks.retain(|(_, one)| one.who() != client || matches!(one, Break::Order { .. }));
+    let gone = Micros(rng.below(2_000_000));
+    let evening = plan.calm_after() + SHIFT;
+    let day = evening + Micros(DAY.0 * (1 + rng.below(5)));
+    let back = evening + Micros(7 * DAY.0);
+    plan.breaks.push((gone, Break::Crash { who: client, power: None, down: back.since(gone) }));
+    for who in (0..plan.workers.len()).map(Who::Worker) {
+        // One that happens to be dead is not there to be told.
+        for late in (0..3).map(|call| Micros(call * SHIFT.0)) {
+            let (first, second) = (evening + late, day + SHIFT + late);
+            plan.breaks.push((first, Break::Leave { who, away: day.since(first) }));
+            plan.breaks.push((second, Break::Leave { who, away: back.since(second) }));
+        }
+    }
+    if rng.chance(0.75) {
+        for (from, until) in [(evening, day), (day + SHIFT, back)] {
+            let night = from + Micros(4 * SHIFT.0);
+            let power = rng.chance(0.5).then_some(Left::Some);
+            plan.breaks.push((night, Break::Crash { who: Who::Router, power, down: until.since(night) }));
+        }
+    }
+    let first = &plan.clients[0];
+    let mut rows: Vec<Bytes> = first.rows.iter().filter(|_| rng.chance(0.5)).cloned().collect();
+    rows.extend((0..5 + rng.below(20)).map(|n| Bytes::from(format!("row-{n}-{}", "y".repeat(400)))));
+    plan.clients.push(ClientPlan { rows, share: first.share, starts: day + soon(rng) });
+    plan.oddities.small_segments = Some((2_048 + rng.below(2_048) as u32, Some(Micros(rng.below(DAY.0)))));
+    plan.steps_max = WEEK_STEPS_MAX;
+}
+
+const DAY: Micros = Micros::from_secs(86_400);
+/// How long everybody works before and after the days off.
+const SHIFT: Micros = Micros::from_secs(600);
+/// Some who were dead whenever they were told to leave may be there all week.
+const WEEK_STEPS_MAX: u64 = 20 * STEPS_MAX;
+
+/// So many clients are a crowd.
+const CROWD: usize = 10;
 /// How long a crowd is without one of its hosts.
 const CROWD_PATIENCE: Micros = Micros::from_secs(120);
 

@@ -1,7 +1,7 @@
 //! The index against a plain list of postings; and damaged, against the rule that it never gives a wrong answer.
 
 use super::{Candidates, Damaged, Index, LookupError, Posting, Span, Tiers, build, merge};
-use crate::testing::MemDisk;
+use crate::testing::{DiskCall, MemDisk};
 use crate::tests::Dice;
 use crate::{Disk, Lsn, SegmentId};
 
@@ -32,10 +32,10 @@ fn every_key_is_found_and_no_other() {
         let index = build(&mut disk, Span::of(SegmentId(3)), &mut all.clone()).unwrap();
         for n in 0..count + 50 {
             let mut found = Vec::new();
-            let before = disk.reads();
+            let before = disk.calls(DiskCall::Read);
             index.lookup(&disk, &key(n), &mut found).unwrap();
             assert_eq!(found, wanted(&all, &key(n)), "{count} {n}");
-            assert!(disk.reads() - before <= 2, "a block or two");
+            assert!(disk.calls(DiskCall::Read) - before <= 2, "a block or two");
         }
     }
 }
@@ -199,7 +199,8 @@ fn a_file_is_written_in_long_pieces() {
     let mut all = postings(&mut Dice(3), 40_000, 1);
     build(&mut disk, Span::of(SegmentId(1)), &mut all).unwrap();
     // 40,000 entries take 236 blocks of 4 KiB; 64 blocks are one piece, and the ends are written apart.
-    assert!(disk.counts.writes <= 8, "{} writes", disk.counts.writes);
+    let writes = disk.calls(DiskCall::Write);
+    assert!(writes <= 8, "{writes} writes");
 }
 
 /// What the descriptor says of the places to look at is checked against what is there.

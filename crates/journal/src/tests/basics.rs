@@ -1,7 +1,7 @@
 //! What a journal does on a disk that works.
 
 use super::{append, config, contents, open};
-use crate::testing::MemDisk;
+use crate::testing::{DiskCall, MemDisk};
 use crate::{
     AppendError, Class, Disk, Entry, Epoch, Journal, Lsn, Map, OpenError, RECORD_MAX, ReadError, read_many, read_record,
 };
@@ -135,5 +135,5 @@ fn a_borrowed_disk_does_all_that_the_disk_does() {
     let mut disk = MemDisk::new();
     change(&mut disk);
     let left: Vec<_> = disk.list().unwrap().into_iter().map(|file| (file.name, file.len)).collect();
-    assert_eq!((left, disk.counts.syncs), (vec![("c".to_string(), 5)], 1));
+    assert_eq!((left, disk.calls(DiskCall::Sync)), (vec![("c".to_string(), 5)], 1));
 }

@@ -5,8 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Dice, config};
-use crate::testing::MemDisk;
-use crate::{Class, Config, Entry, Journal, Keep, Lsn, Mutation};
+use crate::testing::{DiskCall, FailCall, MemDisk};
+use crate::{Class, Config, DiskErrorKind, Entry, Journal, Keep, Lsn, Mutation};
 
 /// What the journal must hold.
 #[derive(Default)]
@@ -128,10 +128,11 @@ fn story(seed: u64, mutation: Option<Mutation>) -> Result<(), String> {
         model.check(&found)?;
         let last = journal.last().0;
         model.settle(last);
-        let syncs = journal.disk().counts.syncs;
+        let syncs = journal.disk().calls(DiskCall::Sync);
+        let failing_sync = |number| FailCall { call: DiskCall::Sync, number, kind: DiskErrorKind::Io };
         let faults = &mut journal.disk_mut().faults;
         faults.calls_left = (dice.below(3) == 0).then(|| dice.below(40));
-        faults.fail_sync = (dice.below(6) == 0).then(|| syncs + 1 + dice.below(5));
+        faults.fail_call = (dice.below(6) == 0).then(|| failing_sync(syncs + 1 + dice.below(5)));
         live(&mut journal, &mut model, dice);
         disk = journal.into_disk();
         match dice.below(3) {

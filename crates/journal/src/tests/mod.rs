@@ -8,6 +8,7 @@ use crate::{Class, Config, Entry, Journal, Lsn, Report};
 mod basics;
 mod crash;
 mod damage;
+mod failures;
 mod reading;
 mod space;
 

@@ -1,13 +1,13 @@
 //! Files: compaction, trimming, recycling, a full disk, a sync that fails.
 
 use super::{Dice, append, config, contents, open};
-use crate::testing::MemDisk;
+use crate::testing::{DiskCall, MemDisk};
 use crate::{
-    AppendError, Class, CommitError, Config, Disk, Entry, Epoch, Journal, Keep, Log, LogError, Lsn, Map, Owner,
-    Progress, ReadError, SegmentId, SegmentView,
+    AppendError, Class, CommitError, Config, Disk, DiskErrorKind, Entry, Epoch, Journal, Keep, Log, LogError, Lsn, Map,
+    Owner, Progress, ReadError, SegmentId, SegmentView,
 };
 
-fn upkeep(journal: &mut Journal<MemDisk>) -> Result<Lsn, AppendError> {
+pub(super) fn upkeep(journal: &mut Journal<MemDisk>) -> Result<Lsn, AppendError> {
     journal.append(Class::Upkeep, &[Entry { kind: 2, payload: b"settled" }])
 }
 
@@ -40,7 +40,7 @@ fn compact_followed(
     }
 }
 
-fn filled(records: u64) -> Journal<MemDisk> {
+pub(super) fn filled(records: u64) -> Journal<MemDisk> {
     let (mut journal, _) = open(MemDisk::new());
     for i in 1..=records {
         append(&mut journal, &[&i.to_le_bytes().repeat(12)]);
@@ -248,8 +248,7 @@ fn a_full_disk_can_be_opened() {
 fn a_failed_sync_poisons_the_journal_for_good() {
     let mut journal = filled(10);
     append(&mut journal, &[b"unlucky"]);
-    let syncs = journal.disk().counts.syncs;
-    journal.disk_mut().faults.fail_sync = Some(syncs + 1);
+    journal.disk_mut().fail_next(DiskCall::Sync, DiskErrorKind::Io);
     assert!(matches!(journal.commit(), Err(CommitError::Disk(_))));
     assert_eq!(journal.commit(), Err(CommitError::Poisoned));
     assert_eq!(upkeep(&mut journal), Err(AppendError::Poisoned));

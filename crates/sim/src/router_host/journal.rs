@@ -40,6 +40,7 @@ impl RouterHost {
         let Some((_, Some(retention))) = self.plan.oddities.small_segments else { return };
         let (now, ages) = (env.now(), &mut self.ages);
         let Some(run) = &mut self.run else { return };
+        ages.see(&run.journal, now);
         if let Some(event) = run.archive.begin(&run.journal, |segment| ages.is_ripe(segment, now, retention)) {
             env.ledger.on_floor(run.archive.floor());
             self.step(env, event);
