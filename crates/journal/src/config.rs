@@ -1,5 +1,7 @@
 //! Limits of a journal.
 
+use crate::number::Epoch;
+
 /// How a journal uses its disk. Every size in bytes.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -11,6 +13,9 @@ pub struct Config {
     pub free_segments_max: usize,
     /// Size of the reserved file that [`Class::Upkeep`](crate::Class::Upkeep) records go to on a full disk; zero means none. 8 MiB.
     pub reserve_bytes: u32,
+    /// The least epoch that an open takes: what the disk says is too little where it was restored from an old copy. Seconds
+    /// of a wall clock will do. 0.
+    pub epoch_min: Epoch,
     /// A rule that is switched off.
     #[cfg(any(test, feature = "mutations"))]
     pub mutation: Option<Mutation>,
@@ -34,6 +39,7 @@ impl Default for Config {
             segment_bytes: 64 << 20,
             free_segments_max: 2,
             reserve_bytes: 8 << 20,
+            epoch_min: Epoch(0),
             #[cfg(any(test, feature = "mutations"))]
             mutation: None,
         }

@@ -51,8 +51,8 @@ const COPY_WHOLE_MAX: u64 = 256 << 10;
 const COPY_CHUNK: usize = 1 << 20;
 
 impl<D: Disk> Journal<D> {
-    /// Opens the journal that is on the disk, or begins one. Takes the next epoch. One process at a time: the lock is the
-    /// caller's duty.
+    /// Opens the journal that is on the disk, or begins one. Takes the next epoch, or a later one ([`Config::epoch_min`]).
+    /// One process at a time: the lock is the caller's duty.
     pub fn open(mut disk: D, config: Config) -> Result<(Self, Report), OpenError> {
         let Found { mut segments, mut stock } = Found::list(&mut disk)?;
         let tail = match segments.last() {
@@ -63,8 +63,9 @@ impl<D: Disk> Journal<D> {
         if epoch.0 == u32::MAX {
             return Err(OpenError::EpochsExhausted);
         }
-        let mut report = Report { epoch: epoch.next(), torn: tail.torn.clone(), ..Report::default() };
-        let fresh = begin(&mut disk, segments.last(), &tail, epoch.next(), &mut stock, &mut report)?;
+        let epoch = epoch.next().max(config.epoch_min);
+        let mut report = Report { epoch, torn: tail.torn.clone(), ..Report::default() };
+        let fresh = begin(&mut disk, segments.last(), &tail, epoch, &mut stock, &mut report)?;
         segments.push(fresh);
         let tip = Tip {
             next: tail.end.0.next(),
@@ -83,7 +84,6 @@ impl<D: Disk> Journal<D> {
         report.no_reserve = health == Health::Full;
         let active = Active { tally, ..Active::new(fresh) };
         let (marks, work, buf) = (Vec::new(), None, Vec::new());
-        let epoch = epoch.next();
         let journal = Self { disk, config, map, epoch, sealed, active, tip, stock, health, marks, work, buf };
         report.segments = journal.sealed.len() + 1;
         report.next = journal.tip.next_lsn;

@@ -3,9 +3,10 @@
 use std::io;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::{Bytes, BytesMut};
-use sheaf_journal::{DiskError, Journal, OpenError, Report};
+use sheaf_journal::{DiskError, Epoch, Journal, OpenError, Report};
 use sheaf_roles::router::{Config, Lsn, Record, RecordError, Router, kind};
 use sheaf_session::Micros;
 use sheaf_task::RouterId;
@@ -55,7 +56,8 @@ pub(crate) fn restore(
     seed: u64,
     segment_bytes: u32,
 ) -> Result<Restored, RestoreError> {
-    let config = sheaf_journal::Config { segment_bytes, reserve_bytes: RESERVE_BYTES, ..Default::default() };
+    let epoch_min = Epoch(seconds_since_2026());
+    let config = sheaf_journal::Config { segment_bytes, reserve_bytes: RESERVE_BYTES, epoch_min, ..Default::default() };
     let (journal, report) = Journal::open(disk, config)?;
     say(&report);
     let (finished, indexed) = indexer::open(&journal)?;
@@ -71,6 +73,15 @@ pub(crate) fn restore(
     });
     replay(&journal, &mut router)?;
     Ok(Restored { router, finished, indexed, next: Lsn(report.next.0), journal })
+}
+
+/// A directory that is restored from an old copy does not know which epochs it has had; workers that hold attempts of
+/// those do. A clock that is wrong takes nothing away: the epoch still grows from start to start. Counted from 2026, for a
+/// small number is a short one.
+fn seconds_since_2026() -> u32 {
+    const UNIX_2026: u64 = 1_767_225_600;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    u32::try_from(now.saturating_sub(UNIX_2026)).unwrap_or_default()
 }
 
 /// Records that are decoded while the ones before them are applied.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use sheaf_journal::testing::MemDisk;
-use sheaf_journal::{Config as JournalConfig, Journal};
+use sheaf_journal::{Config as JournalConfig, Epoch, Journal};
 use sheaf_roles::port::{RouterPort, fit_config};
 use sheaf_roles::router::{Config, Generation, Limits, Lsn, PeerId, Record, Router};
 use sheaf_session::{Config as SessionConfig, Depth, Faults, Micros, Place, Receipt, Rng, SessionId};
@@ -199,6 +199,8 @@ impl RouterHost {
         JournalConfig {
             segment_bytes,
             reserve_bytes: segment_bytes,
+            // The wall clock: it goes on whatever copy of the disk is put back.
+            epoch_min: Epoch(self.life as u32),
             #[cfg(feature = "mutations")]
             mutation: self.planted.and_then(Planted::journal),
             ..JournalConfig::default()
