@@ -49,7 +49,7 @@ pub(crate) struct Link {
     pub probes: u32,
     /// When sent messages last made progress.
     pub progress_at: Micros,
-    /// Connections in a row that were given up for want of it.
+    /// Connections that were given up for want of it since it was quick.
     pub stalls: u32,
 }
 

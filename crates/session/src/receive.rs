@@ -148,7 +148,11 @@ impl Session {
         let acked = self.tx[lane.index()].on_ack(ack, rules)?;
         if acked.progress {
             self.rtt.on_got(lane, ack.got, self.now);
-            (self.link.progress_at, self.link.stalls) = (self.now, 0);
+            // A carrier so slow that it needs the longer time for each message keeps it.
+            if self.now.since(self.link.progress_at) < self.config.timers.stall {
+                self.link.stalls = 0;
+            }
+            self.link.progress_at = self.now;
             (self.link.probe_at, self.link.probes) = (None, 0);
         }
         if acked.forked {
