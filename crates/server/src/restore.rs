@@ -94,6 +94,8 @@ struct Batch {
 
 /// Payload bytes of a batch, or a little more.
 const BATCH_BYTES: usize = 256 << 10;
+/// Room for them and for one record more, unless it is long.
+const BATCH_ROOM: usize = BATCH_BYTES + (16 << 10);
 /// Batches under way. Full: the reader waits.
 const BATCHES: usize = 4;
 
@@ -103,9 +105,12 @@ fn replay(journal: &Journal<FileDisk>, router: &mut Router) -> Result<(), Restor
     thread::scope(|scope| {
         let reader = thread::Builder::new().name("sheaf-restore".into());
         let read = reader.spawn_scoped(scope, move || read_all(journal, &give)).map_err(RestoreError::Thread)?;
-        for (lsn, record) in take.into_iter().flatten() {
-            if !router.replay(lsn, &record) {
-                tracing::debug!(lsn = lsn.0, "a record names a job that left, or whose own record is damaged");
+        for records in take {
+            router.expect(&records);
+            for (lsn, record) in &records {
+                if !router.replay(*lsn, record) {
+                    tracing::debug!(lsn = lsn.0, "a record names a job that left, or whose own record is damaged");
+                }
             }
         }
         read.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -133,7 +138,8 @@ fn read_all(journal: &Journal<FileDisk>, give: &SyncSender<Vec<(Lsn, Record)>>) 
 impl Batch {
     /// Takes the records out.
     fn decode(&mut self) -> Result<Vec<(Lsn, Record)>, RestoreError> {
-        let payloads = self.payloads.split().freeze();
+        // Memory of its own: both threads would count the same references.
+        let payloads = std::mem::replace(&mut self.payloads, BytesMut::with_capacity(BATCH_ROOM)).freeze();
         let mut start = 0;
         let decode = |(lsn, kind_no, end)| {
             let payload = payloads.slice(start..end);

@@ -223,6 +223,17 @@ impl Router {
         }
     }
 
+    /// Records that come next in a replay: what they need is fetched, many at once.
+    pub fn expect(&self, records: &[(Lsn, Record)]) {
+        let key_of = |record: &Record| {
+            if let Record::Submitted(submitted) = record {
+                return Some(submitted.key);
+            }
+            if let Record::Finished(finished) = record { Some(finished.key) } else { None }
+        };
+        self.tasks.touch(records.iter().filter_map(|(_, record)| key_of(record)));
+    }
+
     /// Takes in a record of the journal. In order of original LSN, moved records included. False: it names a job that is
     /// not on record, which left, or whose own record is damaged; for the others that it names it counts all the same.
     pub fn replay(&mut self, lsn: Lsn, record: &Record) -> bool {

@@ -15,6 +15,7 @@ impl Router {
     /// Attempts that ended, as a worker tells. Returns what their acknowledgement waits for.
     pub(super) fn on_results(&mut self, peer: PeerId, items: Vec<ResultItem>) -> Lsn {
         let worker = self.peers.get(&peer).and_then(|peer| peer.worker).unwrap_or(WorkerNo::NONE);
+        self.tasks.touch(items.iter().map(|item| item.fence.key));
         for item in items {
             self.on_outcome(worker, item);
         }

@@ -240,6 +240,7 @@ impl Router {
         if let Ok(no) = no {
             self.set_cursor(peer, no, cursor);
         }
+        self.tasks.touch(rows.iter().map(|row| row.key));
         for row in rows {
             let id = row.row;
             let taken = match &no {
