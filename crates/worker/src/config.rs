@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use crate::backend::{Backend, BackendError};
 use crate::keeper::KeeperCommand;
 
 /// The word in argv that stands for the row.
@@ -19,6 +20,8 @@ pub enum Work {
     Echo,
     /// A program.
     Program(ProgramConfig),
+    /// A server that is called over HTTP.
+    Web(Backend),
 }
 
 /// A program and how it is run.
@@ -77,6 +80,9 @@ pub enum ConfigError {
     /// No memory limit on this system.
     #[error("--memory needs Linux: leave it out here")]
     NoMemoryLimit,
+    /// The server cannot be called, whatever it would answer.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
     /// The keeper of programs does not start.
     #[error("cannot start the process that keeps the programs ({}): {error}", program.display())]
     Keeper {

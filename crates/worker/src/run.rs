@@ -91,7 +91,7 @@ pub async fn run(config: Config, mut stop: watch::Receiver<Stop>) -> Result<Summ
     }
     let (spool, recovered) = recover(&config)?;
     let seeds = [seed()?, seed()?, seed()?];
-    let executor = Executor::start_up(&config.work)?;
+    let executor = Executor::start_up(&config.work, config.capacity)?;
     let (port, mut shell) = assemble(&config, executor, spool.map(Disk::new), recovered, seeds);
     let (commands, for_link) = mpsc::channel(COMMANDS_MAX);
     let (from_link, mut reports) = mpsc::channel(REPORTS_MAX);

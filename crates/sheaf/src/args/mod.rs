@@ -1,6 +1,7 @@
 //! The command line: what may be said, with help that leads with examples. Nothing is done here.
 
 mod admin;
+mod backend;
 mod bench;
 mod run;
 mod serve;
@@ -11,6 +12,7 @@ use clap::{Args, Parser, Subcommand};
 use sheaf_session::Faults;
 
 pub(crate) use admin::{DoctorArgs, FailuresArgs, JobArgs, JobCommand, RetryArgs, TaskCommand};
+pub(crate) use backend::BackendArgs;
 pub(crate) use bench::{BenchArgs, BenchCommand, WorkersArgs};
 pub(crate) use run::{OrderArg, RunArgs};
 pub(crate) use serve::{ProgramArgs, UpArgs, WorkerArgs};

@@ -9,7 +9,7 @@ use sheaf_client::source::SourceSpec;
 use sheaf_task::{JobOptions, Order};
 
 use crate::args::{OrderArg, ProgramArgs, RunArgs};
-use crate::program::{base_name, mode_name};
+use crate::program::{mode_name, words_of};
 
 /// The job, as far as it can be told without a router.
 pub(super) fn job_of(args: &RunArgs) -> Result<JobConfig> {
@@ -43,19 +43,16 @@ fn service_of(args: &RunArgs) -> Result<(String, String)> {
     if args.join.is_some() && argv.is_empty() && (*stdin || *serve) {
         bail!("--stdin and --serve tell how a program runs: with --join, say so to `sheaf worker`");
     }
-    let service = match (&args.service, argv.is_empty()) {
-        (Some(service), _) => service.clone(),
-        (None, false) => base_name(argv),
-        (None, true) if args.join.is_some() => {
-            bail!("say which service the rows are for: --service NAME, as the workers announce it")
-        }
-        (None, true) => bail!("no program given; write it after --, as in: -- ./annotate {{}}"),
-    };
+    let words = words_of(&args.program);
+    if args.join.is_some() && args.service.is_none() && words.is_empty() {
+        bail!("say which service the rows are for: --service NAME, as the workers announce it");
+    }
+    let service = crate::program::service_of(args.service.as_ref(), &args.program)?;
     let revision = match &args.revision {
         Some(revision) => revision.clone(),
-        None if argv.is_empty() => String::new(),
+        None if words.is_empty() => String::new(),
         None => {
-            sheaf_client::default_revision(argv, mode_name(&args.program), "").context("cannot tell the revision")?
+            sheaf_client::default_revision(&words, mode_name(&args.program), "").context("cannot tell the revision")?
         }
     };
     Ok((service, revision))

@@ -11,18 +11,20 @@ mod pool;
 mod program;
 mod serve;
 mod verdict;
+mod web;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-use sheaf_task::{Assignment, Class, Failure, Fence, Outcome};
+use sheaf_task::{Assignment, Capacity, Class, Failure, Fence, Outcome};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{self, JoinSet};
 
 use crate::config::{ConfigError, Mode, ProgramConfig, Work};
 use crate::keeper::KeeperSlot;
 use pool::Pool;
+use web::Web;
 
 /// The end of one attempt.
 #[derive(Clone, Debug)]
@@ -46,6 +48,7 @@ enum Kind {
     Echo,
     Program(Programs),
     Serve(Pool),
+    Web(Web),
 }
 
 /// One process an attempt.
@@ -58,10 +61,11 @@ struct Programs {
 }
 
 impl Executor {
-    /// Checks `work` and makes ready for it. Call within a tokio runtime.
-    pub fn start_up(work: &Work) -> Result<Self, ConfigError> {
+    /// Checks `work` and makes ready for it: for `capacity` at once. Call within a tokio runtime.
+    pub fn start_up(work: &Work, capacity: Capacity) -> Result<Self, ConfigError> {
         let kind = match work {
             Work::Echo => Kind::Echo,
+            Work::Web(backend) => Kind::Web(Web::new(backend, capacity.batch)?),
             Work::Program(config) => {
                 config.check()?;
                 let keepers = KeeperSlot::start(config.keeper.clone())
@@ -84,6 +88,7 @@ impl Executor {
             }
             Kind::Program(programs) => programs.start(assignment),
             Kind::Serve(pool) => pool.start(assignment),
+            Kind::Web(web) => web.start(assignment),
         }
     }
 
@@ -93,16 +98,27 @@ impl Executor {
             Kind::Echo => {}
             Kind::Program(programs) => programs.kill(fence),
             Kind::Serve(pool) => self.ready.extend(pool.kill(fence)),
+            Kind::Web(web) => self.ready.extend(web.kill(fence)),
         }
     }
 
-    /// Waits for attempts that ended, and appends them. Nothing is lost when the wait is dropped.
+    /// How many attempts it can make at once from now on, where that has changed since it was last asked.
+    pub fn take_batch(&mut self) -> Option<u32> {
+        match &mut self.kind {
+            Kind::Echo | Kind::Program(_) | Kind::Serve(_) => None,
+            Kind::Web(web) => web.take_batch(),
+        }
+    }
+
+    /// Waits for attempts that ended, and appends them; or, appending none, until [`Executor::take_batch`] has news.
+    /// Nothing is lost when the wait is dropped.
     pub async fn ended(&mut self, into: &mut Vec<Ended>) {
         if self.ready.is_empty() {
             match &mut self.kind {
                 Kind::Echo => std::future::pending().await,
                 Kind::Program(programs) => programs.ended(into).await,
                 Kind::Serve(pool) => pool.ended(into).await,
+                Kind::Web(web) => web.ended(into).await,
             }
         }
         into.extend(self.ready.drain(..));
@@ -117,6 +133,7 @@ impl Executor {
                 programs.keepers.close().await;
             }
             Kind::Serve(pool) => pool.close().await,
+            Kind::Web(web) => web.close().await,
         }
     }
 }

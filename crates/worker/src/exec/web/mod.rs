@@ -1,0 +1,240 @@
+//! Rows that are sent to a backend over HTTP, several at once, and what becomes of them.
+//!
+//! It owns what waits and what is on its way, in one task: [`Pace`] says how many may be sent, `client` sends, `judge`
+//! says what an answer means. A row whose backend has too much to do, or is away, waits here and is sent again; only
+//! when that takes too long is it given back, as an attempt that failed.
+//!
+//! Invariants: an attempt that came in ends once, with an outcome; never more rows are on their way than the pace
+//! allows; rows are sent in the order they came, those that waited first.
+
+mod client;
+mod judge;
+mod pace;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use sheaf_task::{Assignment, BODY_BYTES_MAX, Class, Evidence, Failure, Fence, Outcome};
+use tokio::task::{self, AbortHandle, JoinSet};
+
+use super::{Ended, panicked, verdict};
+use crate::backend::{Backend, BackendError};
+use client::{Client, Post};
+use judge::{Judged, Verdict};
+use pace::Pace;
+
+pub(super) struct Web {
+    backend: Arc<Backend>,
+    client: Client,
+    pace: Pace,
+    /// To be sent, in order.
+    waiting: VecDeque<Flight>,
+    sent: JoinSet<Judged>,
+    parcels: HashMap<task::Id, Parcel>,
+    /// Of the rows in `parcels`.
+    rows_sent: u32,
+    /// How many rows are taken at once, as [`Web::take_batch`] last said, and as [`Web::ended`] last returned for.
+    told: u32,
+    noticed: u32,
+}
+
+/// An attempt.
+struct Flight {
+    assignment: Assignment,
+    since: Instant,
+}
+
+/// A request that is on its way.
+struct Parcel {
+    flights: Vec<Flight>,
+    sent: Instant,
+    abort: AbortHandle,
+}
+
+impl Web {
+    /// At most `most` rows are with the backend at once.
+    pub(super) fn new(backend: &Backend, most: u32) -> Result<Self, BackendError> {
+        let client = Client::new(backend.ca.as_deref(), backend.url.is_tls(), most as usize)?;
+        Ok(Self {
+            backend: Arc::new(backend.clone()),
+            client,
+            pace: Pace::new(most),
+            waiting: VecDeque::new(),
+            sent: JoinSet::new(),
+            parcels: HashMap::new(),
+            rows_sent: 0,
+            told: most.max(1),
+            noticed: most.max(1),
+        })
+    }
+
+    pub(super) fn start(&mut self, assignment: Assignment) {
+        self.waiting.push_back(Flight { assignment, since: Instant::now() });
+    }
+
+    /// The end of an attempt that is still here. A request that nobody waits for any more is broken off.
+    pub(super) fn kill(&mut self, fence: Fence) -> Option<Ended> {
+        let of_it = |flight: &Flight| flight.assignment.fence == fence;
+        let flight = match self.waiting.iter().position(of_it) {
+            Some(at) => self.waiting.remove(at)?,
+            None => self.take_sent(fence)?,
+        };
+        let message = "cancelled while it was with the backend, or waited for it";
+        Some(flight.end(verdict::failed(Class::Cancelled, message.to_owned(), Evidence::default())))
+    }
+
+    fn take_sent(&mut self, fence: Fence) -> Option<Flight> {
+        for parcel in self.parcels.values_mut() {
+            if let Some(at) = parcel.flights.iter().position(|flight| flight.assignment.fence == fence) {
+                let flight = parcel.flights.remove(at);
+                self.rows_sent -= 1;
+                if parcel.flights.is_empty() {
+                    parcel.abort.abort();
+                }
+                return Some(flight);
+            }
+        }
+        None
+    }
+
+    /// How many rows are taken at once from now on, where that is news.
+    pub(super) fn take_batch(&mut self) -> Option<u32> {
+        let room = self.pace.room(Instant::now());
+        (std::mem::replace(&mut self.told, room) != room).then_some(room)
+    }
+
+    /// Waits for ends, or for news of [`Web::take_batch`]. May be dropped at any await.
+    pub(super) async fn ended(&mut self, into: &mut Vec<Ended>) {
+        let before = into.len();
+        loop {
+            let now = Instant::now();
+            self.send_all(now, into);
+            let is_news = std::mem::replace(&mut self.noticed, self.pace.room(now)) != self.noticed;
+            if into.len() > before || is_news {
+                return;
+            }
+            tokio::select! {
+                Some(joined) = self.sent.join_next_with_id() => self.on_joined(joined, into),
+                () = until(self.pace.resumes_at(now)) => {}
+            }
+            while let Some(joined) = self.sent.try_join_next_with_id() {
+                self.on_joined(joined, into);
+            }
+        }
+    }
+
+    pub(super) async fn close(mut self) {
+        self.sent.shutdown().await;
+    }
+
+    fn send_all(&mut self, now: Instant, into: &mut Vec<Ended>) {
+        while self.rows_sent < self.pace.room(now) {
+            let Some(flight) = self.waiting.pop_front() else { return };
+            match self.time_left(&flight, now) {
+                Some(left) => self.send(vec![flight], left, now),
+                None => into.push(flight.end(judge::late(&self.backend, flight.assignment.timeout_ms))),
+            }
+        }
+    }
+
+    /// Of the time that an attempt may take; `None` when that is over.
+    fn time_left(&self, flight: &Flight, now: Instant) -> Option<Duration> {
+        let limit = match flight.assignment.timeout_ms {
+            0 => return Some(self.backend.reply),
+            ms => Duration::from_millis(ms),
+        };
+        limit.checked_sub(now - flight.since).filter(|left| !left.is_zero())
+    }
+
+    fn send(&mut self, flights: Vec<Flight>, left: Duration, now: Instant) {
+        let rows: Vec<(Fence, u64)> =
+            flights.iter().map(|flight| (flight.assignment.fence, flight.assignment.timeout_ms)).collect();
+        let body = flights.first().map_or_else(Bytes::new, |flight| flight.assignment.body.clone());
+        let post = Post {
+            uri: self.backend.url.uri(),
+            content_type: content_type(&body),
+            body,
+            authorization: None,
+            idempotency_key: flights.first().map_or_else(String::new, |flight| flight.assignment.fence.key.to_string()),
+            reply_max: BODY_BYTES_MAX,
+        };
+        let (client, backend) = (self.client.clone(), self.backend.clone());
+        let abort = self.sent.spawn(async move {
+            match tokio::time::timeout(left, client.post(post)).await {
+                Ok(answer) => judge::plain(&backend, &rows, answer),
+                Err(_) => judge::overdue(&backend, &rows),
+            }
+        });
+        self.rows_sent += flights.len() as u32;
+        self.parcels.insert(abort.id(), Parcel { flights, sent: now, abort });
+    }
+
+    fn on_joined(&mut self, joined: Result<(task::Id, Judged), task::JoinError>, into: &mut Vec<Ended>) {
+        let id = joined.as_ref().map_or_else(task::JoinError::id, |(id, _)| *id);
+        let Some(parcel) = self.parcels.remove(&id) else { return };
+        self.rows_sent -= parcel.flights.len() as u32;
+        match joined {
+            Ok((_, judged)) => self.on_judged(parcel, judged, into),
+            // One that was broken off has no flights any more.
+            Err(error) => into.extend(parcel.flights.iter().map(|flight| panicked(flight.assignment.fence, &error))),
+        }
+    }
+
+    fn on_judged(&mut self, parcel: Parcel, judged: Judged, into: &mut Vec<Ended>) {
+        let now = Instant::now();
+        for _ in &parcel.flights {
+            if self.pace.on_answer(&judged.mood, parcel.sent, now) {
+                let pause = self.pace.resumes_at(now).map_or(Duration::ZERO, |until| until - now);
+                tracing::warn!("{}; nothing is sent there for {pause:.1?}", judged.says);
+            }
+        }
+        let mut verdicts: HashMap<Fence, Verdict> = judged.verdicts.into_iter().collect();
+        let mut held = Vec::new();
+        for flight in parcel.flights {
+            match verdicts.remove(&flight.assignment.fence) {
+                Some(Verdict::Ended(outcome)) => into.push(flight.end(outcome)),
+                Some(Verdict::Held(failure)) if self.is_too_long(&flight, now) => {
+                    into.push(flight.end(Outcome::Failed(failure)));
+                }
+                Some(Verdict::Held(_)) => held.push(flight),
+                None => {
+                    let failure = Failure::new(Class::Error, "the backend's answer says nothing of this row");
+                    into.push(flight.end(Outcome::Failed(failure)));
+                }
+            }
+        }
+        held.into_iter().rev().for_each(|flight| self.waiting.push_front(flight));
+    }
+
+    /// It would wait past its time, or for so long that another worker should have it.
+    fn is_too_long(&self, flight: &Flight, now: Instant) -> bool {
+        let resumes = self.pace.resumes_at(now).unwrap_or(now);
+        resumes - flight.since > self.backend.hold || self.time_left(flight, resumes).is_none()
+    }
+}
+
+impl Flight {
+    fn end(&self, outcome: Outcome) -> Ended {
+        let ms = self.since.elapsed().as_millis() as u64;
+        Ended { fence: self.assignment.fence, outcome, ms }
+    }
+}
+
+/// What a body looks like: the other side may insist on a word for it.
+fn content_type(body: &Bytes) -> &'static str {
+    let is_json = matches!(body.trim_ascii_start().first(), Some(b'{' | b'['));
+    match std::str::from_utf8(body) {
+        Ok(_) if is_json => "application/json",
+        Ok(_) => "text/plain; charset=utf-8",
+        Err(_) => "application/octet-stream",
+    }
+}
+
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time.into()).await,
+        None => std::future::pending().await,
+    }
+}
