@@ -18,6 +18,8 @@ pub const RETRY_EXIT_DEFAULT: &[i32] = &[75];
 pub enum Work {
     /// The answer is the body; no process. For measuring.
     Echo,
+    /// Embeddings by feature hashing; no process and no model. For trying everything around one.
+    HashEmbed,
     /// A program.
     Program(ProgramConfig),
     /// A server that is called over HTTP.

@@ -10,8 +10,8 @@ mod run;
 mod shell;
 mod spool;
 
-pub use backend::{Backend, BackendError, BackendUrl, HOLD_DEFAULT, REPLY_DEFAULT};
+pub use backend::{Api, ApiKey, Backend, BackendError, BackendUrl, HOLD_DEFAULT, REPLY_DEFAULT};
 pub use config::{ConfigError, Mode, PLACEHOLDER, ProgramConfig, RETRY_EXIT_DEFAULT, Work, find_program};
-pub use exec::{Ended, Executor};
+pub use exec::{Ended, Executor, HASH_EMBED_MODEL, check_schema};
 pub use run::{Config, Stop, Summary, WorkerError, run};
 pub use spool::SpoolError;

@@ -4,6 +4,7 @@
 //! worker machine bounds how many; memory per attempt is bounded whatever the program writes.
 
 mod flight;
+mod hash_embed;
 mod life;
 mod line;
 mod pipes;
@@ -23,8 +24,10 @@ use tokio::task::{self, JoinSet};
 
 use crate::config::{ConfigError, Mode, ProgramConfig, Work};
 use crate::keeper::KeeperSlot;
+pub use hash_embed::HASH_EMBED_MODEL;
 use pool::Pool;
 use web::Web;
+pub use web::check_schema;
 
 /// The end of one attempt.
 #[derive(Clone, Debug)]
@@ -46,6 +49,7 @@ pub struct Executor {
 
 enum Kind {
     Echo,
+    HashEmbed,
     Program(Programs),
     Serve(Pool),
     Web(Web),
@@ -65,6 +69,7 @@ impl Executor {
     pub fn start_up(work: &Work, capacity: Capacity) -> Result<Self, ConfigError> {
         let kind = match work {
             Work::Echo => Kind::Echo,
+            Work::HashEmbed => Kind::HashEmbed,
             Work::Web(backend) => Kind::Web(Web::new(backend, capacity.batch)?),
             Work::Program(config) => {
                 config.check()?;
@@ -86,16 +91,22 @@ impl Executor {
             Kind::Echo => {
                 self.ready.push_back(Ended { fence: assignment.fence, outcome: Outcome::Ok(assignment.body), ms: 0 });
             }
+            Kind::HashEmbed => {
+                let since = Instant::now();
+                let outcome = hash_embed::answer(&assignment.body);
+                let ms = since.elapsed().as_millis() as u64;
+                self.ready.push_back(Ended { fence: assignment.fence, outcome, ms });
+            }
             Kind::Program(programs) => programs.start(assignment),
             Kind::Serve(pool) => pool.start(assignment),
-            Kind::Web(web) => web.start(assignment),
+            Kind::Web(web) => self.ready.extend(web.start(assignment)),
         }
     }
 
     /// Ends an attempt at once; it comes out as cancelled, or as what it ended with a moment before.
     pub fn kill(&mut self, fence: Fence) {
         match &mut self.kind {
-            Kind::Echo => {}
+            Kind::Echo | Kind::HashEmbed => {}
             Kind::Program(programs) => programs.kill(fence),
             Kind::Serve(pool) => self.ready.extend(pool.kill(fence)),
             Kind::Web(web) => self.ready.extend(web.kill(fence)),
@@ -105,7 +116,7 @@ impl Executor {
     /// How many attempts it can make at once from now on, where that has changed since it was last asked.
     pub fn take_batch(&mut self) -> Option<u32> {
         match &mut self.kind {
-            Kind::Echo | Kind::Program(_) | Kind::Serve(_) => None,
+            Kind::Echo | Kind::HashEmbed | Kind::Program(_) | Kind::Serve(_) => None,
             Kind::Web(web) => web.take_batch(),
         }
     }
@@ -115,7 +126,7 @@ impl Executor {
     pub async fn ended(&mut self, into: &mut Vec<Ended>) {
         if self.ready.is_empty() {
             match &mut self.kind {
-                Kind::Echo => std::future::pending().await,
+                Kind::Echo | Kind::HashEmbed => std::future::pending().await,
                 Kind::Program(programs) => programs.ended(into).await,
                 Kind::Serve(pool) => pool.ended(into).await,
                 Kind::Web(web) => web.ended(into).await,
@@ -127,7 +138,7 @@ impl Executor {
     /// Ends whatever still runs. A long-lived program is told by the end of its input, and has a moment to leave.
     pub async fn close(self) {
         match self.kind {
-            Kind::Echo => {}
+            Kind::Echo | Kind::HashEmbed => {}
             Kind::Program(mut programs) => {
                 programs.tasks.shutdown().await;
                 programs.keepers.close().await;

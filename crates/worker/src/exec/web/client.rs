@@ -24,6 +24,9 @@ const CONNECT_MAX: Duration = Duration::from_secs(10);
 /// How long a connection that nobody uses is kept.
 const IDLE_MAX: Duration = Duration::from_secs(30);
 
+/// What a stream of events may hold, each of which repeats what the answer says once.
+const STREAM_BYTES_MAX: usize = 64 << 20;
+
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 
@@ -58,6 +61,8 @@ pub(super) struct Reply {
     pub(super) status: StatusCode,
     /// How long to wait, as the other side says.
     pub(super) retry_after: Option<Duration>,
+    /// `text/event-stream`.
+    pub(super) is_stream: bool,
     /// Where it is elsewhere.
     pub(super) location: Option<String>,
     pub(super) body: Bytes,
@@ -115,6 +120,9 @@ fn request(post: Post) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
 
 async fn read(response: Response<hyper::body::Incoming>, reply_max: usize) -> Answer {
     let (head, mut incoming) = response.into_parts();
+    let text = |name: &HeaderName| head.headers.get(name).and_then(|value| value.to_str().ok());
+    let is_stream = text(&header::CONTENT_TYPE).is_some_and(|kind| kind.starts_with("text/event-stream"));
+    let reply_max = if is_stream { STREAM_BYTES_MAX } else { reply_max };
     let mut body = BytesMut::new();
     while let Some(frame) = incoming.frame().await {
         match frame {
@@ -128,10 +136,10 @@ async fn read(response: Response<hyper::body::Incoming>, reply_max: usize) -> An
             Err(error) => return Answer::Broken(causes(&error)),
         }
     }
-    let text = |name: &HeaderName| head.headers.get(name).and_then(|value| value.to_str().ok());
     Answer::Reply(Reply {
         status: head.status,
         retry_after: retry_after(&head.headers, SystemTime::now()),
+        is_stream,
         location: text(&header::LOCATION).map(str::to_owned),
         body: body.freeze(),
     })

@@ -28,6 +28,8 @@ use crate::exec::verdict;
 pub(super) enum Verdict {
     /// The attempt is over.
     Ended(Outcome),
+    /// It was refused in company: alone, it is judged by itself.
+    Alone,
     /// The backend did not take it. It is sent again, and ends like this where that takes too long.
     Held(Failure),
 }

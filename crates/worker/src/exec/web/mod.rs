@@ -9,6 +9,7 @@
 
 mod client;
 mod judge;
+mod openai;
 mod pace;
 
 use std::collections::{HashMap, VecDeque};
@@ -16,18 +17,24 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use sheaf_task::{Assignment, BODY_BYTES_MAX, Class, Evidence, Failure, Fence, Outcome};
+use hyper::Uri;
+use sheaf_task::{Assignment, BODY_BYTES_MAX, Class, Evidence, Failure, Fence, Key, Outcome};
 use tokio::task::{self, AbortHandle, JoinSet};
 
 use super::{Ended, panicked, verdict};
-use crate::backend::{Backend, BackendError};
+use crate::backend::{Api, Backend, BackendError};
 use client::{Client, Post};
 use judge::{Judged, Verdict};
+pub use openai::check_schema;
+use openai::{Ask, Kind, Lengths, Schemas};
 use pace::Pace;
 
 pub(super) struct Web {
     backend: Arc<Backend>,
     client: Client,
+    uris: Uris,
+    lengths: Arc<Lengths>,
+    schemas: Schemas,
     pace: Pace,
     /// To be sent, in order.
     waiting: VecDeque<Flight>,
@@ -44,6 +51,10 @@ pub(super) struct Web {
 struct Flight {
     assignment: Assignment,
     since: Instant,
+    /// What its body asks for, where that is understood.
+    ask: Option<Ask>,
+    /// It shares no request.
+    is_alone: bool,
 }
 
 /// A request that is on its way.
@@ -60,6 +71,9 @@ impl Web {
         Ok(Self {
             backend: Arc::new(backend.clone()),
             client,
+            uris: Uris::new(backend)?,
+            lengths: Arc::default(),
+            schemas: Schemas::default(),
             pace: Pace::new(most),
             waiting: VecDeque::new(),
             sent: JoinSet::new(),
@@ -70,8 +84,17 @@ impl Web {
         })
     }
 
-    pub(super) fn start(&mut self, assignment: Assignment) {
-        self.waiting.push_back(Flight { assignment, since: Instant::now() });
+    /// The end of an attempt that is over before it began: its row is no request.
+    pub(super) fn start(&mut self, assignment: Assignment) -> Option<Ended> {
+        let mut flight = Flight { since: Instant::now(), ask: None, is_alone: assignment.alone, assignment };
+        if let Api::OpenAi { model, .. } = &self.backend.api {
+            match Ask::read(&flight.assignment.body, model.as_deref(), &mut self.schemas) {
+                Ok(ask) => flight.ask = Some(ask),
+                Err(why) => return Some(flight.end(verdict::failed(Class::Rejected, why, Evidence::default()))),
+            }
+        }
+        self.waiting.push_back(flight);
+        None
     }
 
     /// The end of an attempt that is still here. A request that nobody waits for any more is broken off.
@@ -130,12 +153,19 @@ impl Web {
     }
 
     fn send_all(&mut self, now: Instant, into: &mut Vec<Ended>) {
-        while self.rows_sent < self.pace.room(now) {
+        while let Some(room) = self.pace.room(now).checked_sub(self.rows_sent).filter(|room| *room > 0) {
             let Some(flight) = self.waiting.pop_front() else { return };
-            match self.time_left(&flight, now) {
-                Some(left) => self.send(vec![flight], left, now),
-                None => into.push(flight.end(judge::late(&self.backend, flight.assignment.timeout_ms))),
+            let Some(left) = self.time_left(&flight, now) else {
+                into.push(flight.end(judge::late(&self.backend, flight.assignment.timeout_ms)));
+                continue;
+            };
+            let mut flights = vec![flight];
+            while flights.len() < (room as usize).min(TOGETHER_MAX)
+                && let Some(next) = self.waiting.pop_front_if(|next| next.may_join(&flights))
+            {
+                flights.push(next);
             }
+            self.send(flights, left, now);
         }
     }
 
@@ -148,27 +178,46 @@ impl Web {
         limit.checked_sub(now - flight.since).filter(|left| !left.is_zero())
     }
 
+    /// Sends a request for these, which may go together.
     fn send(&mut self, flights: Vec<Flight>, left: Duration, now: Instant) {
-        let rows: Vec<(Fence, u64)> =
-            flights.iter().map(|flight| (flight.assignment.fence, flight.assignment.timeout_ms)).collect();
-        let body = flights.first().map_or_else(Bytes::new, |flight| flight.assignment.body.clone());
-        let post = Post {
-            uri: self.backend.url.uri(),
-            content_type: content_type(&body),
-            body,
-            authorization: None,
-            idempotency_key: flights.first().map_or_else(String::new, |flight| flight.assignment.fence.key.to_string()),
-            reply_max: BODY_BYTES_MAX,
-        };
-        let (client, backend) = (self.client.clone(), self.backend.clone());
+        let rows: Vec<(Fence, u64)> = flights.iter().map(Flight::row).collect();
+        let asks: Vec<Ask> = flights.iter().filter_map(|flight| flight.ask.clone()).collect();
+        let post = self.post(&flights, &asks);
+        let (client, backend, lengths) = (self.client.clone(), self.backend.clone(), self.lengths.clone());
         let abort = self.sent.spawn(async move {
             match tokio::time::timeout(left, client.post(post)).await {
-                Ok(answer) => judge::plain(&backend, &rows, answer),
+                Ok(answer) if asks.is_empty() => judge::plain(&backend, &rows, answer),
+                Ok(answer) => openai::judge(&backend, &lengths, &rows, &asks, answer),
                 Err(_) => judge::overdue(&backend, &rows),
             }
         });
         self.rows_sent += flights.len() as u32;
         self.parcels.insert(abort.id(), Parcel { flights, sent: now, abort });
+    }
+
+    fn post(&self, flights: &[Flight], asks: &[Ask]) -> Post {
+        let parts: Vec<_> = asks.iter().filter_map(|ask| ask.part.as_ref()).collect();
+        let body = match (asks, flights) {
+            ([_, _, ..], _) => openai::join(&parts),
+            ([ask], _) => ask.body.clone(),
+            ([], [flight, ..]) => flight.assignment.body.clone(),
+            ([], []) => Bytes::new(),
+        };
+        let keys = flights.iter().map(|flight| u128::from_le_bytes(flight.assignment.fence.key.0));
+        // Keys are digests: of several, each in one request at a time, this is as good as another digest.
+        let together = Key(keys.fold(0, |all, key| all ^ key).to_le_bytes());
+        let authorization = match &self.backend.api {
+            Api::OpenAi { key: Some(key), .. } => Some(key.authorization()),
+            Api::OpenAi { key: None, .. } | Api::Plain => None,
+        };
+        Post {
+            uri: self.uris.of(asks.first().map(|ask| ask.kind)),
+            content_type: content_type(&body),
+            body,
+            authorization,
+            idempotency_key: together.to_string(),
+            reply_max: (BODY_BYTES_MAX * flights.len()).min(REPLY_BYTES_MAX),
+        }
     }
 
     fn on_joined(&mut self, joined: Result<(task::Id, Judged), task::JoinError>, into: &mut Vec<Ended>) {
@@ -199,6 +248,7 @@ impl Web {
                     into.push(flight.end(Outcome::Failed(failure)));
                 }
                 Some(Verdict::Held(_)) => held.push(flight),
+                Some(Verdict::Alone) => held.push(Flight { is_alone: true, ..flight }),
                 None => {
                     let failure = Failure::new(Class::Error, "the backend's answer says nothing of this row");
                     into.push(flight.end(Outcome::Failed(failure)));
@@ -216,11 +266,61 @@ impl Web {
 }
 
 impl Flight {
+    fn row(&self) -> (Fence, u64) {
+        (self.assignment.fence, self.assignment.timeout_ms)
+    }
+
+    /// It may travel in one request with these.
+    fn may_join(&self, others: &[Flight]) -> bool {
+        let part =
+            |flight: &Flight| flight.ask.as_ref().and_then(|ask| ask.part.as_ref()).map(|part| part.rest.clone());
+        let agrees = |other: &Flight| {
+            let (here, there) = (part(self), part(other));
+            let is_alike = here.is_some() && here == there;
+            is_alike && !other.is_alone && self.assignment.timeout_ms == other.assignment.timeout_ms
+        };
+        let bytes: usize = others.iter().map(|other| other.assignment.body.len()).sum();
+        !self.is_alone && bytes + self.assignment.body.len() <= TOGETHER_BYTES_MAX && others.first().is_some_and(agrees)
+    }
+
     fn end(&self, outcome: Outcome) -> Ended {
         let ms = self.since.elapsed().as_millis() as u64;
         Ended { fence: self.assignment.fence, outcome, ms }
     }
 }
+
+/// Where requests go.
+struct Uris {
+    plain: Uri,
+    chat: Uri,
+    completions: Uri,
+    embeddings: Uri,
+}
+
+impl Uris {
+    fn new(backend: &Backend) -> Result<Self, BackendError> {
+        let of = |kind: Kind| backend.url.below(kind.path());
+        let (chat, completions, embeddings) = (of(Kind::Chat)?, of(Kind::Completions)?, of(Kind::Embeddings)?);
+        Ok(Self { plain: backend.url.uri(), chat, completions, embeddings })
+    }
+
+    fn of(&self, kind: Option<Kind>) -> Uri {
+        let uri = match kind {
+            None => &self.plain,
+            Some(Kind::Chat) => &self.chat,
+            Some(Kind::Completions) => &self.completions,
+            Some(Kind::Embeddings) => &self.embeddings,
+        };
+        uri.clone()
+    }
+}
+
+/// Rows in one request, at most; what OpenAI takes.
+const TOGETHER_MAX: usize = 2_048;
+/// Bytes of their bodies.
+const TOGETHER_BYTES_MAX: usize = 4 << 20;
+/// What the answer to several may hold.
+const REPLY_BYTES_MAX: usize = 64 << 20;
 
 /// What a body looks like: the other side may insist on a word for it.
 fn content_type(body: &Bytes) -> &'static str {
