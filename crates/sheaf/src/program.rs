@@ -6,18 +6,18 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use sheaf_task::Capacity;
 use sheaf_worker::keeper::KeeperCommand;
-use sheaf_worker::{Backend, BackendUrl, Mode, Work};
+use sheaf_worker::{Mode, Work};
 
 use crate::args::ProgramArgs;
+use crate::backend;
 
 /// The word that makes this binary a keeper of programs instead: see `sheaf_worker::keeper`.
 pub(crate) const KEEPER_WORD: &str = "__keeper";
 
 /// What is to be executed. Every mistake in it is found here, before any work.
 pub(crate) fn work_of(args: &ProgramArgs) -> Result<Work> {
-    if let Some(url) = &args.backend.http {
-        let backend = Backend { ca: args.backend.ca.clone(), ..Backend::new(BackendUrl::parse(url)?) };
-        return Ok(Work::Web(backend));
+    if let Some(work) = backend::work_of(&args.backend)? {
+        return Ok(work);
     }
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     let keeper = KeeperCommand { program, args: vec![KEEPER_WORD.into()] };
@@ -32,30 +32,35 @@ pub(crate) fn work_of(args: &ProgramArgs) -> Result<Work> {
 /// How much of it at once: as many as there are processors, and as many again waiting, unless said otherwise. Another
 /// machine's processors cannot be counted.
 pub(crate) fn capacity_of(args: &ProgramArgs) -> Capacity {
-    let processors = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
-    let is_echo = args.argv.first().is_some_and(|word| word == "builtin:echo");
-    let default = match (is_echo, &args.backend.http) {
-        (true, _) => ECHO_BATCH,
-        (false, Some(_)) => HTTP_BATCH,
-        (false, None) => processors,
+    let default = match (args.argv.first(), is_called(args)) {
+        (Some(word), _) if word == "builtin:echo" => ECHO_BATCH,
+        (_, true) => CALLS_BATCH,
+        (_, false) => std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
     };
     let batch = args.batch.unwrap_or(default).max(1);
     Capacity { batch, depth: args.depth.unwrap_or(batch), bytes: 0 }
 }
 
+/// A server does the work, and no program.
+fn is_called(args: &ProgramArgs) -> bool {
+    args.backend.http.is_some() || args.backend.backend.is_some()
+}
+
 /// Echo costs nothing: enough at once to keep every stage busy.
 const ECHO_BATCH: u32 = 2_048;
 
-/// Requests that a server is sent at once.
-const HTTP_BATCH: u32 = 8;
+/// Rows that a server is sent at once.
+const CALLS_BATCH: u32 = 8;
 
 /// The service that is offered unless it is named: the program's name without its directory, or the last part of the URL.
 pub(crate) fn service_of(named: Option<&String>, args: &ProgramArgs) -> Result<String> {
     if let Some(named) = named {
         return Ok(named.clone());
     }
-    if let Some(url) = &args.backend.http {
-        return Ok(BackendUrl::parse(url)?.base_name());
+    if args.argv.is_empty()
+        && let Some(service) = backend::service_of(&args.backend)?
+    {
+        return Ok(service);
     }
     let Some(program) = args.argv.first() else {
         bail!("no program given; write it after --, as in: -- ./annotate {{}}");
@@ -63,7 +68,7 @@ pub(crate) fn service_of(named: Option<&String>, args: &ProgramArgs) -> Result<S
     Ok(Path::new(program).file_name().unwrap_or_default().to_string_lossy().into_owned())
 }
 
-/// The words that decide what the answers are, for a revision; none where another's workers decide.
+/// The words that decide what the answers are, for a revision: of a model, that is all in the request.
 pub(crate) fn words_of(args: &ProgramArgs) -> Vec<OsString> {
     args.backend.http.as_ref().map_or_else(|| args.argv.clone(), |url| vec![url.into()])
 }

@@ -111,6 +111,15 @@ impl Work {
         config.check()?;
         Ok(Work::Program(config))
     }
+
+    /// Finds what is wrong with it before any work.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        match self {
+            Work::Echo | Work::HashEmbed => Ok(()),
+            Work::Program(config) => config.check(),
+            Work::Web(backend) => Ok(crate::exec::check_backend(backend)?),
+        }
+    }
 }
 
 impl ProgramConfig {

@@ -38,12 +38,13 @@ pub(crate) struct UpArgs {
 #[derive(Debug, Args)]
 #[command(help_template = EXAMPLES_FIRST, before_help = "Examples:\n  sheaf worker --join 127.0.0.1:4477 --batch 8 --depth 8 -- ./annotate {}\n  \
     sheaf worker --join 127.0.0.1:4477 --service embed --serve --batch 32 -- python3 embed.py\n  \
-    sheaf worker --join 127.0.0.1:4477 --batch 4 --http https://gpu-box:8443/annotate")]
+    sheaf worker --join 127.0.0.1:4477 --batch 4 --http https://gpu-box:8443/annotate\n  \
+    sheaf worker --join 127.0.0.1:4477 --batch 16 --backend http://127.0.0.1:8000/v1 --model M")]
 pub(crate) struct WorkerArgs {
     /// Address of the router.
     #[arg(long, value_name = "ADDR", env = "SHEAF_JOIN", default_value = LISTEN_DEFAULT)]
     pub join: String,
-    /// What this worker offers; the program's base name by default, or the last part of the URL.
+    /// What this worker offers; by default the program's base name, the model, or the last part of the URL.
     #[arg(long)]
     pub service: Option<String>,
     /// Its name, for people.

@@ -27,6 +27,7 @@ use crate::keeper::KeeperSlot;
 pub use hash_embed::HASH_EMBED_MODEL;
 use pool::Pool;
 use web::Web;
+pub(crate) use web::check as check_backend;
 pub use web::check_schema;
 
 /// The end of one attempt.

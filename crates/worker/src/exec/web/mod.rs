@@ -47,6 +47,11 @@ pub(super) struct Web {
     noticed: u32,
 }
 
+/// Finds what is wrong with a backend before it is called: its certificates, its address.
+pub(crate) fn check(backend: &Backend) -> Result<(), BackendError> {
+    Web::new(backend, 1).map(|_| ())
+}
+
 /// An attempt.
 struct Flight {
     assignment: Assignment,
