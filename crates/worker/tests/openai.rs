@@ -270,6 +270,18 @@ fn rows_share_requests_for_embeddings_and_each_gets_its_own_vector() {
 }
 
 #[test]
+fn vectors_belong_to_the_rows_that_their_indexes_name() {
+    let (_upstream, mut bench) =
+        calling(2, |_| Reply::ok(r#"{"data":[{"index":1,"embedding":[1.0]},{"index":0,"embedding":[0.0]}]}"#));
+    (0..2).for_each(|n| bench.start(assignment(n, embed(&json!("x")).to_string())));
+    for (n, ended) in (0..).zip(bench.ends(2)) {
+        let answer: Value = serde_json::from_slice(&ok(ended.outcome)).unwrap();
+        assert_eq!(answer["data"][0]["embedding"], json!([f64::from(n)]));
+    }
+    bench.close();
+}
+
+#[test]
 fn rows_that_ask_for_other_things_do_not_share() {
     let (upstream, mut bench) = calling(16, embedder);
     for (n, model) in (0..).zip(["a", "a", "b"]) {
