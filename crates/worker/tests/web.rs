@@ -6,7 +6,9 @@ mod common;
 #[path = "common/upstream.rs"]
 mod upstream;
 
+use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::{Bench, assignment, eventually, failed, fence, ok};
@@ -179,6 +181,49 @@ fn a_server_that_stays_away_is_an_error() {
     let mut bench = bench(&format!("http://{addr}/"), 4);
     failed(bench.run(assignment(1, "row")), Class::Error);
     bench.close();
+}
+
+/// A server with a certificate of its own making, which it returns: one request a connection, each answered `sealed`.
+fn sealed() -> (std::net::SocketAddr, String) {
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let (pem, chain) = (made.cert.pem(), vec![made.cert.der().clone()]);
+    let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let versions = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = Arc::new(versions.with_no_client_auth().with_single_cert(chain, key).unwrap());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let session = rustls::ServerConnection::new(config.clone()).unwrap();
+            let mut tls = rustls::StreamOwned::new(session, stream);
+            let mut request = [0; 4_096];
+            // A client that trusts nobody hangs up here.
+            let Ok(1..) = tls.read(&mut request) else { continue };
+            tls.write_all(b"HTTP/1.1 200 X\r\nconnection: close\r\ncontent-length: 6\r\n\r\nsealed").unwrap();
+        }
+    });
+    (addr, pem)
+}
+
+#[test]
+fn a_private_authority_is_trusted_where_it_is_named_and_nowhere_else() {
+    let (addr, pem) = sealed();
+    let dir = tempfile::tempdir().unwrap();
+    let ca = dir.path().join("ca.pem");
+    std::fs::write(&ca, pem).unwrap();
+    let url = BackendUrl::parse(&format!("https://localhost:{}/", addr.port())).unwrap();
+    let backend = Backend { ca: Some(ca.clone()), hold: HOLD, ..Backend::new(url.clone()) };
+    let mut trusting = Bench::of(Work::Web(backend.clone()), 1);
+    assert_eq!(ok(trusting.run(assignment(1, "row"))), "sealed");
+    trusting.close();
+    let other = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    std::fs::write(&ca, other.cert.pem()).unwrap();
+    let mut wary = Bench::of(Work::Web(backend.clone()), 1);
+    failed(wary.run(assignment(1, "row")), Class::Error);
+    wary.close();
+    std::fs::write(&ca, "no certificate").unwrap();
+    assert!(Work::Web(backend).check().is_err());
 }
 
 #[test]

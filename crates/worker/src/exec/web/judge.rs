@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::StatusCode;
+use serde_json::Value;
 use sheaf_task::{BODY_BYTES_MAX, Class, Evidence, Failure, Fence, Outcome, STDERR_TAIL_MAX};
 
 use super::client::{Answer, Reply};
@@ -136,11 +137,21 @@ fn failure(class: Class, message: &str, body: &[u8]) -> Failure {
     Failure { class, message: message.to_owned(), evidence: Evidence { stderr, ..Evidence::default() } }
 }
 
-/// The first line of what was answered that says something: `: no such model`.
+/// What an answer says of an error, `: no such model`: its message, where it is JSON with one, or its first line.
 pub(super) fn excerpt(body: &[u8]) -> String {
-    let text = String::from_utf8_lossy(&body[..body.len().min(STDERR_TAIL_MAX)]);
-    let line = text.lines().map(str::trim).find(|line| !line.is_empty());
-    line.map_or(String::new(), |line| format!(": {}", line.chars().take(EXCERPT_CHARS_MAX).collect::<String>()))
+    let said = message_in(body).unwrap_or_else(|| {
+        let text = String::from_utf8_lossy(&body[..body.len().min(STDERR_TAIL_MAX)]);
+        text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default().to_owned()
+    });
+    let said: String = said.chars().take(EXCERPT_CHARS_MAX).collect();
+    if said.is_empty() { said } else { format!(": {said}") }
+}
+
+/// In each of the places where APIs have it.
+fn message_in(body: &[u8]) -> Option<String> {
+    let value: Value = serde_json::from_slice(body).ok()?;
+    let places = ["/error/message", "/error", "/message", "/detail"];
+    places.into_iter().find_map(|place| Some(value.pointer(place)?.as_str()?.replace(['\n', '\r'], " ")))
 }
 
 /// Of an answer, as much as a message of one line bears.

@@ -45,6 +45,8 @@ pub(super) struct Web {
     /// How many rows are taken at once, as [`Web::take_batch`] last said, and as [`Web::ended`] last returned for.
     told: u32,
     noticed: u32,
+    /// When the log last had bad news of the backend.
+    said_at: Option<Instant>,
 }
 
 /// Finds what is wrong with a backend before it is called: its certificates, its address.
@@ -86,6 +88,7 @@ impl Web {
             rows_sent: 0,
             told: most.max(1),
             noticed: most.max(1),
+            said_at: None,
         })
     }
 
@@ -240,8 +243,7 @@ impl Web {
         let now = Instant::now();
         for _ in &parcel.flights {
             if self.pace.on_answer(&judged.mood, parcel.sent, now) {
-                let pause = self.pace.resumes_at(now).map_or(Duration::ZERO, |until| until - now);
-                tracing::warn!("{}; nothing is sent there for {pause:.1?}", judged.says);
+                self.say(&judged.says, now);
             }
         }
         let mut verdicts: HashMap<Fence, Verdict> = judged.verdicts.into_iter().collect();
@@ -261,6 +263,17 @@ impl Web {
             }
         }
         held.into_iter().rev().for_each(|flight| self.waiting.push_front(flight));
+    }
+
+    /// A backend under pressure gives many pauses: the log has some of them.
+    fn say(&mut self, what: &str, now: Instant) {
+        let pause = self.pace.resumes_at(now).map_or(Duration::ZERO, |until| until - now);
+        if self.said_at.is_some_and(|said| now - said < SAY_EVERY) {
+            tracing::debug!("{what}; nothing is sent there for {pause:.1?}");
+            return;
+        }
+        self.said_at = Some(now);
+        tracing::warn!("{what}; nothing is sent there for {pause:.1?}");
     }
 
     /// It would wait past its time, or for so long that another worker should have it.
@@ -320,6 +333,8 @@ impl Uris {
     }
 }
 
+/// Between two warnings of a backend's troubles.
+const SAY_EVERY: Duration = Duration::from_secs(10);
 /// Rows in one request, at most; what OpenAI takes.
 const TOGETHER_MAX: usize = 2_048;
 /// Bytes of their bodies.
