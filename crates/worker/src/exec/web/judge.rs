@@ -5,11 +5,11 @@
 //! | 2xx | ok, the body as it came | good |
 //! | 408, 425, 429, 503, with `Retry-After` or without | held; `error` when that takes too long | pressed |
 //! | other 4xx | rejected | good |
-//! | 5xx | error | unknown |
+//! | 5xx | error | failed |
 //! | 3xx | error | away: another address is meant |
 //! | no connection | held; `error` when that takes too long | away |
-//! | a connection or reply that breaks off | error | unknown |
-//! | nothing in time | timeout | unknown |
+//! | a connection or reply that breaks off | error | failed |
+//! | nothing in time | timeout | failed |
 //! | a reply over the limit | rejected | good |
 
 use std::time::Duration;
@@ -61,7 +61,11 @@ pub(super) fn plain(backend: &Backend, rows: &Rows, answer: Answer) -> Judged {
 /// Nothing came in time.
 pub(super) fn overdue(backend: &Backend, rows: &Rows) -> Judged {
     let verdict = |(fence, ms): &(Fence, u64)| (*fence, Verdict::Ended(late(backend, *ms)));
-    Judged { verdicts: rows.iter().map(verdict).collect(), mood: Mood::Unknown, says: String::new() }
+    Judged {
+        verdicts: rows.iter().map(verdict).collect(),
+        mood: Mood::Failed,
+        says: format!("{} does not answer in time", backend.url.shown()),
+    }
 }
 
 /// The outcome of a row whose time is over.
@@ -87,7 +91,7 @@ pub(super) fn sound(backend: &Backend, rows: &Rows, answer: Answer) -> Result<Re
         }
         Answer::Broken(why) => {
             let message = format!("{url} broke off before its answer was whole: {why}");
-            Err(all(rows, Mood::Unknown, String::new(), || ended(Class::Error, &message, &[])))
+            Err(all(rows, Mood::Failed, message.clone(), || ended(Class::Error, &message, &[])))
         }
     }
 }
@@ -111,7 +115,7 @@ pub(super) fn by_status(backend: &Backend, rows: &Rows, reply: &Reply, is_ours: 
     if status.is_client_error() {
         return all(rows, Mood::Good, String::new(), || ended(Class::Rejected, &message, body));
     }
-    all(rows, Mood::Unknown, String::new(), || ended(Class::Error, &message, body))
+    all(rows, Mood::Failed, message.clone(), || ended(Class::Error, &message, body))
 }
 
 /// It has too much to do: 408, 425 too early, 429, 503.

@@ -27,7 +27,7 @@ use client::{Client, Post};
 use judge::{Judged, Verdict};
 pub use openai::check_schema;
 use openai::{Ask, Kind, Lengths, Schemas};
-use pace::Pace;
+use pace::{Mood, Pace};
 
 pub(super) struct Web {
     backend: Arc<Backend>,
@@ -241,7 +241,9 @@ impl Web {
 
     fn on_judged(&mut self, parcel: Parcel, judged: Judged, into: &mut Vec<Ended>) {
         let now = Instant::now();
-        for _ in &parcel.flights {
+        // A good answer counts for each of its rows, a bad one is one.
+        let times = if judged.mood == Mood::Good { parcel.flights.len() } else { 1 };
+        for _ in 0..times {
             if self.pace.on_answer(&judged.mood, parcel.sent, now) {
                 self.say(&judged.says, now);
             }
@@ -290,15 +292,17 @@ impl Flight {
 
     /// It may travel in one request with these.
     fn may_join(&self, others: &[Flight]) -> bool {
-        let part =
-            |flight: &Flight| flight.ask.as_ref().and_then(|ask| ask.part.as_ref()).map(|part| part.rest.clone());
         let agrees = |other: &Flight| {
-            let (here, there) = (part(self), part(other));
-            let is_alike = here.is_some() && here == there;
+            let is_alike = self.rest().is_some() && self.rest() == other.rest();
             is_alike && !other.is_alone && self.assignment.timeout_ms == other.assignment.timeout_ms
         };
         let bytes: usize = others.iter().map(|other| other.assignment.body.len()).sum();
         !self.is_alone && bytes + self.assignment.body.len() <= TOGETHER_BYTES_MAX && others.first().is_some_and(agrees)
+    }
+
+    /// What it must have in common with those it shares a request with; `None` where it shares none.
+    fn rest(&self) -> Option<&str> {
+        self.ask.as_ref()?.part.as_ref().map(|part| part.rest.as_str())
     }
 
     fn end(&self, outcome: Outcome) -> Ended {

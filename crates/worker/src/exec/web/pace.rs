@@ -5,6 +5,7 @@
 //! | answers a window's worth of rows | grows by one, up to the most | none |
 //! | says that it has too much to do | is halved | as long as it asks for, else doubling |
 //! | cannot be reached, or will not have this worker | stays; one row tries first | doubling |
+//! | fails in any other way, many times in a row | the same | the same |
 //!
 //! It knows no HTTP and no rows: time is an argument, and what was sent before the last bad news is no news.
 //!
@@ -18,6 +19,8 @@ const PAUSE_MIN: Duration = Duration::from_millis(250);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// The shortest pause, whatever the backend asks for: nobody is asked again at once.
 const ASKED_MIN: Duration = Duration::from_millis(50);
+/// Failures in a row after which a backend counts as away: it would fail every row there is, and fast.
+const FAULTS_MAX: u32 = 16;
 /// The longest that is believed.
 const ASKED_MAX: Duration = Duration::from_secs(3_600);
 
@@ -26,8 +29,8 @@ const ASKED_MAX: Duration = Duration::from_secs(3_600);
 pub(super) enum Mood {
     /// It did its work.
     Good,
-    /// Nothing: a failure of its own.
-    Unknown,
+    /// It failed, perhaps by this row's doing.
+    Failed,
     /// It has too much to do, and may say for how long.
     Pressed(Option<Duration>),
     /// It is not there, or will not have this worker.
@@ -45,6 +48,8 @@ pub(super) struct Pace {
     paused_until: Option<Instant>,
     /// Bad news in a row.
     strikes: u32,
+    /// Failures since the last good answer.
+    faults: u32,
     /// It was away: one row tries whether it is back.
     is_probing: bool,
 }
@@ -52,7 +57,7 @@ pub(super) struct Pace {
 impl Pace {
     pub(super) fn new(most: u32) -> Self {
         let most = most.max(1);
-        Self { most, window: most, good: 0, cut_at: None, paused_until: None, strikes: 0, is_probing: false }
+        Self { most, window: most, good: 0, cut_at: None, paused_until: None, strikes: 0, faults: 0, is_probing: false }
     }
 
     /// Rows that may be with the backend at `now`.
@@ -77,7 +82,15 @@ impl Pace {
                 self.on_good();
                 false
             }
-            Mood::Good | Mood::Unknown => false,
+            Mood::Good => false,
+            Mood::Failed => {
+                self.faults = self.faults.saturating_add(1);
+                if self.faults < FAULTS_MAX {
+                    return false;
+                }
+                self.is_probing = true;
+                self.on_bad(None, is_news, now)
+            }
             Mood::Pressed(asked) => {
                 if is_news {
                     self.window = (self.window / 2).max(1);
@@ -92,7 +105,7 @@ impl Pace {
     }
 
     fn on_good(&mut self) {
-        (self.strikes, self.is_probing) = (0, false);
+        (self.strikes, self.faults, self.is_probing) = (0, 0, false);
         self.good += 1;
         if self.good >= self.window {
             self.good = 0;
@@ -215,13 +228,29 @@ mod tests {
     }
 
     #[test]
+    fn who_only_fails_is_soon_given_one_row_at_a_time() {
+        let mut world = World::new(8);
+        world.round(FAULTS_MAX - 1, &Mood::Failed);
+        world.round(1, &Mood::Good);
+        world.round(FAULTS_MAX - 1, &Mood::Failed);
+        assert_eq!(world.room(), 8, "rows may be to blame");
+        world.round(1, &Mood::Failed);
+        let first = world.pause();
+        assert_eq!(world.room(), 1);
+        world.round(1, &Mood::Failed);
+        assert!(first > Duration::ZERO && world.pause() > first);
+        world.round(1, &Mood::Good);
+        assert_eq!(world.room(), 8);
+    }
+
+    #[test]
     fn one_row_tries_whether_a_backend_is_back() {
         let mut world = World::new(8);
         world.round(8, &Mood::Away);
         assert_eq!(world.room(), 0);
         world.pause();
         assert_eq!(world.room(), 1);
-        world.round(1, &Mood::Unknown);
+        world.round(1, &Mood::Failed);
         assert_eq!(world.room(), 1);
         world.round(1, &Mood::Good);
         assert_eq!(world.room(), 8);

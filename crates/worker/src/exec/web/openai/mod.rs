@@ -91,11 +91,11 @@ pub(super) fn judge(backend: &Backend, lengths: &Lengths, rows: &Rows, asks: &[A
         }
         Err(Wrong::Garbage(why)) => {
             let message = format!("{url} answered with {why}");
-            judge::all(rows, Mood::Unknown, String::new(), || judge::ended(Class::Garbage, &message, &reply.body))
+            judge::all(rows, Mood::Failed, message.clone(), || judge::ended(Class::Garbage, &message, &reply.body))
         }
         Err(Wrong::Short(why)) => {
             let message = format!("{url} answered with {why}");
-            judge::all(rows, Mood::Unknown, String::new(), || judge::ended(Class::Error, &message, &reply.body))
+            judge::all(rows, Mood::Failed, message.clone(), || judge::ended(Class::Error, &message, &reply.body))
         }
         Err(Wrong::Inside(status)) => apart(judge::by_status(backend, rows, &Reply { status, ..reply }, true)),
     }
