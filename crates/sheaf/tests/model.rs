@@ -70,6 +70,29 @@ fn each_row_is_asked_once_and_its_label_stands_beside_it() {
 }
 
 #[test]
+fn every_kind_of_source_has_its_fields() {
+    let s = Sandbox::new();
+    let db = rusqlite::Connection::open(s.path("r.sqlite")).expect("a database");
+    db.execute_batch("create table r (id integer primary key, t text); insert into r values (7, 'a')").expect("SQL");
+    s.write("r.csv", "id,t\n7,a\n");
+    s.write("r.jsonl", "{\"id\": 7, \"t\": \"a\", \"more\": [1]}\n");
+    s.write("r.txt", "a\n");
+    let model = Upstream::start(echo);
+    let url = model.url("/v1");
+    let asks = |input: &[&str], prompt: &str, out: &str| {
+        let start = ["run", "--out", out, "--model", "m", "--backend", &url, "--prompt", prompt];
+        s.sheaf_exits(0, &[&start[..], input].concat());
+        s.output(out).remove(&1).expect("a row")["output"].clone()
+    };
+    let query = ["--in", "r.sqlite", "--query", "select id, t from r"];
+    assert_eq!(asks(&query, "{{ id }} is {{ t }}", "1.jsonl"), "7 IS A");
+    assert_eq!(asks(&["--in", "r.csv"], "{{ id }} was {{ t }}", "2.jsonl"), "7 WAS A");
+    assert_eq!(asks(&["--in", "r.jsonl", "--id", "id"], "{{ t }}{{ more[0] }}", "3.jsonl"), "A1");
+    assert_eq!(asks(&["--in", "r.jsonl", "--column", "t"], "<{{ text }}>", "4.jsonl"), "<A>");
+    assert_eq!(asks(&["--in", "r.txt"], "[{{ text }}]", "5.jsonl"), "[A]");
+}
+
+#[test]
 fn mistakes_are_told_before_anything_is_sent() {
     let s = Sandbox::new();
     reviews(&s, 3);

@@ -8,7 +8,8 @@ use hyper::Uri;
 use hyper::header::HeaderValue;
 use hyper::http::uri::{PathAndQuery, Scheme};
 
-/// How long an attempt waits for a backend that has too much to do or is away, before it is given back.
+/// How long an attempt waits for a backend that serves nobody, since it has too much to do or is away, before it is given
+/// back.
 pub const HOLD_DEFAULT: Duration = Duration::from_secs(60);
 /// How long a backend may take for one row where the job says nothing.
 pub const REPLY_DEFAULT: Duration = Duration::from_secs(600);

@@ -137,6 +137,16 @@ fn who_asks_for_too_long_a_wait_gives_the_row_back() {
 }
 
 #[test]
+fn rows_that_waited_too_long_are_given_back_together() {
+    let (upstream, mut bench) = calling(|_| Reply::new(429, ""));
+    (0..4).for_each(|n| bench.start(assignment(n, "x")));
+    bench.ends(4).into_iter().for_each(|ended| drop(failed(ended.outcome, Class::Error)));
+    // Four at first, then two; that the backend is pressed still is no news to the other two.
+    assert!(upstream.requests().len() <= 6, "{}", upstream.requests().len());
+    bench.close();
+}
+
+#[test]
 fn pressure_shrinks_what_is_taken_and_it_grows_back() {
     let (upstream, mut bench) =
         calling(|request| if request.number <= 4 { Reply::new(429, "") } else { Reply::ok("done") });

@@ -45,6 +45,8 @@ pub(super) struct Web {
     /// How many rows are taken at once, as [`Web::take_batch`] last said, and as [`Web::ended`] last returned for.
     told: u32,
     noticed: u32,
+    /// Since when no answer was a good one, where the last news were bad.
+    bad_since: Option<Instant>,
     /// When the log last had bad news of the backend.
     said_at: Option<Instant>,
 }
@@ -62,6 +64,8 @@ struct Flight {
     ask: Option<Ask>,
     /// It shares no request.
     is_alone: bool,
+    /// How often the backend did not take it.
+    refused: u32,
 }
 
 /// A request that is on its way.
@@ -88,13 +92,15 @@ impl Web {
             rows_sent: 0,
             told: most.max(1),
             noticed: most.max(1),
+            bad_since: None,
             said_at: None,
         })
     }
 
     /// The end of an attempt that is over before it began: its row is no request.
     pub(super) fn start(&mut self, assignment: Assignment) -> Option<Ended> {
-        let mut flight = Flight { since: Instant::now(), ask: None, is_alone: assignment.alone, assignment };
+        let mut flight =
+            Flight { since: Instant::now(), ask: None, is_alone: assignment.alone, refused: 0, assignment };
         if let Api::OpenAi { model, .. } = &self.backend.api {
             match Ask::read(&flight.assignment.body, model.as_deref(), &mut self.schemas) {
                 Ok(ask) => flight.ask = Some(ask),
@@ -241,11 +247,16 @@ impl Web {
 
     fn on_judged(&mut self, parcel: Parcel, judged: Judged, into: &mut Vec<Ended>) {
         let now = Instant::now();
+        if judged.mood == Mood::Good {
+            self.bad_since = None;
+        }
         // A good answer counts for each of its rows, a bad one is one.
         let times = if judged.mood == Mood::Good { parcel.flights.len() } else { 1 };
         for _ in 0..times {
             if self.pace.on_answer(&judged.mood, parcel.sent, now) {
+                self.bad_since.get_or_insert(now);
                 self.say(&judged.says, now);
+                self.give_back(&judged.says, now, into);
             }
         }
         let mut verdicts: HashMap<Fence, Verdict> = judged.verdicts.into_iter().collect();
@@ -256,7 +267,7 @@ impl Web {
                 Some(Verdict::Held(failure)) if self.is_too_long(&flight, now) => {
                     into.push(flight.end(Outcome::Failed(failure)));
                 }
-                Some(Verdict::Held(_)) => held.push(flight),
+                Some(Verdict::Held(_)) => held.push(Flight { refused: flight.refused + 1, ..flight }),
                 Some(Verdict::Alone) => held.push(Flight { is_alone: true, ..flight }),
                 None => {
                     let failure = Failure::new(Class::Error, "the backend's answer says nothing of this row");
@@ -265,6 +276,15 @@ impl Web {
             }
         }
         held.into_iter().rev().for_each(|flight| self.waiting.push_front(flight));
+    }
+
+    /// In a new pause, what would wait too long: it is not to queue for a try of its own.
+    fn give_back(&mut self, why: &str, now: Instant, into: &mut Vec<Ended>) {
+        let waiting = std::mem::take(&mut self.waiting);
+        let (back, kept) = waiting.into_iter().partition::<VecDeque<_>, _>(|flight| self.is_too_long(flight, now));
+        self.waiting = kept;
+        let failure = Failure::new(Class::Error, why);
+        into.extend(back.iter().map(|flight| flight.end(Outcome::Failed(failure.clone()))));
     }
 
     /// A backend under pressure gives many pauses: the log has some of them.
@@ -278,10 +298,13 @@ impl Web {
         tracing::warn!("{what}; nothing is sent there for {pause:.1?}");
     }
 
-    /// It would wait past its time, or for so long that another worker should have it.
+    /// It would wait past its time, or so long for a backend that serves nobody that another worker should have it. While
+    /// others are served it waits on, for its turn.
     fn is_too_long(&self, flight: &Flight, now: Instant) -> bool {
         let resumes = self.pace.resumes_at(now).unwrap_or(now);
-        resumes - flight.since > self.backend.hold || self.time_left(flight, resumes).is_none()
+        let waits_since = self.bad_since.unwrap_or(now).max(flight.since);
+        let is_over = flight.refused >= REFUSED_MAX || self.time_left(flight, resumes).is_none();
+        is_over || resumes - waits_since > self.backend.hold
     }
 }
 
@@ -337,6 +360,8 @@ impl Uris {
     }
 }
 
+/// How often a backend may not take a row, while it serves others, before the row is given back.
+const REFUSED_MAX: u32 = 64;
 /// Between two warnings of a backend's troubles.
 const SAY_EVERY: Duration = Duration::from_secs(10);
 /// Rows in one request, at most; what OpenAI takes.
