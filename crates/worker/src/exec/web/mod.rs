@@ -11,13 +11,13 @@ mod client;
 mod judge;
 mod openai;
 mod pace;
+mod uris;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use hyper::Uri;
 use sheaf_task::{Assignment, BODY_BYTES_MAX, Class, Evidence, Failure, Fence, Key, Outcome};
 use tokio::task::{self, AbortHandle, JoinSet};
 
@@ -26,8 +26,9 @@ use crate::backend::{Api, Backend, BackendError};
 use client::{Client, Post};
 use judge::{Judged, Verdict};
 pub use openai::check_schema;
-use openai::{Ask, Kind, Lengths, Schemas};
+use openai::{Ask, Lengths, Schemas};
 use pace::{Mood, Pace};
+use uris::{Uris, content_type};
 
 pub(super) struct Web {
     backend: Arc<Backend>,
@@ -334,32 +335,6 @@ impl Flight {
     }
 }
 
-/// Where requests go.
-struct Uris {
-    plain: Uri,
-    chat: Uri,
-    completions: Uri,
-    embeddings: Uri,
-}
-
-impl Uris {
-    fn new(backend: &Backend) -> Result<Self, BackendError> {
-        let of = |kind: Kind| backend.url.below(kind.path());
-        let (chat, completions, embeddings) = (of(Kind::Chat)?, of(Kind::Completions)?, of(Kind::Embeddings)?);
-        Ok(Self { plain: backend.url.uri(), chat, completions, embeddings })
-    }
-
-    fn of(&self, kind: Option<Kind>) -> Uri {
-        let uri = match kind {
-            None => &self.plain,
-            Some(Kind::Chat) => &self.chat,
-            Some(Kind::Completions) => &self.completions,
-            Some(Kind::Embeddings) => &self.embeddings,
-        };
-        uri.clone()
-    }
-}
-
 /// How often a backend may not take a row, while it serves others, before the row is given back.
 const REFUSED_MAX: u32 = 64;
 /// Between two warnings of a backend's troubles.
@@ -370,16 +345,6 @@ const TOGETHER_MAX: usize = 2_048;
 const TOGETHER_BYTES_MAX: usize = 4 << 20;
 /// What the answer to several may hold.
 const REPLY_BYTES_MAX: usize = 64 << 20;
-
-/// What a body looks like: the other side may insist on a word for it.
-fn content_type(body: &Bytes) -> &'static str {
-    let is_json = matches!(body.trim_ascii_start().first(), Some(b'{' | b'['));
-    match std::str::from_utf8(body) {
-        Ok(_) if is_json => "application/json",
-        Ok(_) => "text/plain; charset=utf-8",
-        Err(_) => "application/octet-stream",
-    }
-}
 
 async fn until(time: Option<Instant>) {
     match time {
