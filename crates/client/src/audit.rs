@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use crate::prompt::Tokens;
 use sheaf_roles::client::{Audit, Ended, Reason};
 
 /// How a run ended.
@@ -16,6 +17,8 @@ pub struct Summary {
     pub whole: bool,
     /// How long it took, milliseconds.
     pub ms: u64,
+    /// What the answers written in this run cost, by their own word; those answered without execution among them.
+    pub tokens: Option<Tokens>,
 }
 
 /// The books of a job, earlier runs included: `submitted = ok + failed + open`.
@@ -68,6 +71,10 @@ impl fmt::Display for Summary {
             f,
             "submitted {submitted} {sign} ok {ok} + failed {failed} + open {open}; lost {lost}, repeated {repeated}"
         )?;
-        write!(f, "; resumed {resumed}, cached {cached}")
+        write!(f, "; resumed {resumed}, cached {cached}")?;
+        match self.tokens {
+            Some(Tokens { prompt, completion }) => write!(f, "; tokens {prompt} in, {completion} out"),
+            None => Ok(()),
+        }
     }
 }

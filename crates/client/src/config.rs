@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use sheaf_task::JobOptions;
 
 use crate::identity::{Fingerprint, JobError, JobRecord, take_up};
+use crate::prompt::Prompt;
 use crate::reconcile::{Kept, ReconcileError, reconcile};
 use crate::rows::Namer;
 use crate::sink::{Claim, Sink, SinkError, SinkSpec};
-use crate::source::{self, Source, SourceError, SourceSpec, UniqueIds};
+use crate::source::{self, Format, Prompted, Source, SourceError, SourceSpec, UniqueIds};
 
 /// A job, as a command describes it.
 #[derive(Clone, Debug)]
@@ -24,8 +25,8 @@ pub struct JobConfig {
     pub service: String,
     /// What changes when the answers change: see [`crate::default_revision`].
     pub revision: String,
-    /// How bodies are made of rows; empty where they are not.
-    pub template: String,
+    /// How requests are made of rows, and results of answers, where they are.
+    pub prompt: Option<Prompt>,
     /// Execute every row, whatever earlier jobs have answered.
     pub fresh: bool,
     /// Equal rows share one execution.
@@ -45,7 +46,7 @@ impl JobConfig {
             sink: self.sink.description(),
             service: self.service.clone(),
             revision: self.revision.clone(),
-            template: self.template.clone(),
+            template: self.prompt.as_ref().map_or_else(String::new, Prompt::description),
         }
     }
 }
@@ -128,6 +129,10 @@ pub struct Claimed {
 pub fn claim(config: JobConfig) -> Result<Claimed, PrepareError> {
     let claim = Claim::take(&config.sink)?;
     let mut source = source::open(&config.source, claim.state_dir())?;
+    if let Some(prompt) = &config.prompt {
+        let is_text = config.source.format() == Format::Text || config.source.column.is_some();
+        source = Box::new(Prompted::open(source, prompt.clone(), is_text)?);
+    }
     if claim.is_keyed_by_id() {
         source = Box::new(UniqueIds::new(source));
     }

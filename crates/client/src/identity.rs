@@ -263,6 +263,7 @@ mod tests {
             attempts: 1,
             worker: String::new(),
             ms: 0,
+            tokens: None,
         };
         sink.commit(&[row], None).unwrap();
         drop(sink);

@@ -9,6 +9,7 @@
 //! | [`source`] | rows from text, JSONL, CSV, SQLite, standard input |
 //! | [`sink`] | results into JSONL, CSV, SQLite, each committed once with the cursor |
 //! | `rows`, `reconcile` | names of rows; the sink made to agree with the source |
+//! | `prompt` | rows made into requests for a model, answers into results |
 //! | `identity`, `revision` | the job beside its sink; what makes it another |
 //! | `scan`, `writer`, `driver`, `line` | two threads, the loop between them, the session with the router |
 //! | `progress`, `audit` | how far it is; how it ended |
@@ -22,6 +23,7 @@ mod identity;
 mod ids;
 mod line;
 mod progress;
+mod prompt;
 mod reconcile;
 mod revision;
 mod rows;
@@ -36,5 +38,6 @@ pub use driver::{Line, RunError, run_job};
 pub use identity::{Difference, Fingerprint, JobError, JobRecord, take_up};
 pub use line::{LineError, SessionLine};
 pub use progress::{Pace, Phase, Progress};
+pub use prompt::{Prompt, PromptError, PromptSpec, PromptTask, Tokens};
 pub use reconcile::ReconcileError;
 pub use revision::{RevisionError, default_revision};

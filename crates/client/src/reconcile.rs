@@ -145,6 +145,7 @@ mod tests {
                     attempts: 1,
                     worker: String::new(),
                     ms: 0,
+                    tokens: None,
                 });
             }
         }

@@ -68,7 +68,7 @@ impl World {
             sink: SinkSpec::new(self.path(out)),
             service: rows.to_owned(),
             revision: String::new(),
-            template: String::new(),
+            prompt: None,
             fresh: false,
             share: false,
             limit: None,

@@ -3,6 +3,7 @@
 mod admin;
 mod args;
 mod ask;
+mod backend;
 mod bench;
 mod doctor;
 mod out;

@@ -7,7 +7,7 @@ use sheaf_worker::Stop;
 use tokio::sync::watch;
 
 use crate::args::{UpArgs, WorkerArgs};
-use crate::program::{base_name, capacity_of, work_of};
+use crate::program::{capacity_of, service_of, work_of};
 use crate::signals::Signals;
 
 /// Runs a router until a signal, `sheaf shutdown`, or a failed disk.
@@ -56,7 +56,7 @@ pub(crate) async fn up(args: UpArgs) -> Result<u8> {
 pub(crate) async fn work(args: WorkerArgs) -> Result<u8> {
     let mut signals = Signals::listen()?;
     let work = work_of(&args.program)?;
-    let service = args.service.clone().unwrap_or_else(|| base_name(&args.program.argv));
+    let service = service_of(args.service.as_ref(), &args.program)?;
     let config = sheaf_worker::Config {
         name: args.name.clone().unwrap_or_else(|| format!("{}-{}", host_name(), std::process::id())),
         services: vec![service.clone()],

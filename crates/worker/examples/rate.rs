@@ -9,7 +9,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
 use bytes::Bytes;
-use sheaf_task::{Assignment, Fence, Key};
+use sheaf_task::{Assignment, Capacity, Fence, Key};
 use sheaf_worker::keeper::{self, KeeperCommand};
 use sheaf_worker::{Executor, Mode, RETRY_EXIT_DEFAULT, Work};
 
@@ -32,7 +32,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
 }
 
 async fn measure(work: &Work, attempts: u32, batch: u32) -> Result<(), Box<dyn Error>> {
-    let mut executor = Executor::start_up(work)?;
+    let mut executor = Executor::start_up(work, Capacity { batch, depth: 0, bytes: 0 })?;
     let since = Instant::now();
     let (mut started, mut ended, mut failed) = (0, 0, 0);
     let mut ends = Vec::new();

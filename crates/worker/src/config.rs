@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use crate::backend::{Backend, BackendError};
 use crate::keeper::KeeperCommand;
 
 /// The word in argv that stands for the row.
@@ -17,8 +18,12 @@ pub const RETRY_EXIT_DEFAULT: &[i32] = &[75];
 pub enum Work {
     /// The answer is the body; no process. For measuring.
     Echo,
+    /// Embeddings by feature hashing; no process and no model. For trying everything around one.
+    HashEmbed,
     /// A program.
     Program(ProgramConfig),
+    /// A server that is called over HTTP.
+    Web(Backend),
 }
 
 /// A program and how it is run.
@@ -77,6 +82,9 @@ pub enum ConfigError {
     /// No memory limit on this system.
     #[error("--memory needs Linux: leave it out here")]
     NoMemoryLimit,
+    /// The server cannot be called, whatever it would answer.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
     /// The keeper of programs does not start.
     #[error("cannot start the process that keeps the programs ({}): {error}", program.display())]
     Keeper {
@@ -102,6 +110,15 @@ impl Work {
         let config = ProgramConfig { argv, mode, retry_exit, memory, keeper };
         config.check()?;
         Ok(Work::Program(config))
+    }
+
+    /// Finds what is wrong with it before any work.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        match self {
+            Work::Echo | Work::HashEmbed => Ok(()),
+            Work::Program(config) => config.check(),
+            Work::Web(backend) => Ok(crate::exec::check_backend(backend)?),
+        }
     }
 }
 

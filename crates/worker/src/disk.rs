@@ -99,6 +99,11 @@ impl Disk {
         [sync, self.full_until].into_iter().flatten().min()
     }
 
+    /// What should be written waits for room.
+    pub(crate) fn is_full(&self) -> bool {
+        self.full_until.is_some()
+    }
+
     /// Waits for a sync under way; for ever where there is none. May be dropped and called again.
     pub(crate) async fn synced(&mut self) -> io::Result<()> {
         let Some(syncing) = &mut self.syncing else { return std::future::pending().await };

@@ -86,12 +86,10 @@ pub enum WorkerError {
 
 /// Runs a worker until it is stopped or cannot go on. Errors that are there at the start come before any work.
 pub async fn run(config: Config, mut stop: watch::Receiver<Stop>) -> Result<Summary, WorkerError> {
-    if let Work::Program(program) = &config.work {
-        program.check()?;
-    }
+    config.work.check()?;
     let (spool, recovered) = recover(&config)?;
     let seeds = [seed()?, seed()?, seed()?];
-    let executor = Executor::start_up(&config.work)?;
+    let executor = Executor::start_up(&config.work, config.capacity)?;
     let (port, mut shell) = assemble(&config, executor, spool.map(Disk::new), recovered, seeds);
     let (commands, for_link) = mpsc::channel(COMMANDS_MAX);
     let (from_link, mut reports) = mpsc::channel(REPORTS_MAX);

@@ -26,7 +26,7 @@ pub(crate) struct Shell {
     pub(crate) executor: Executor,
     pub(crate) disk: Option<Disk>,
     pub(crate) clock: Clock,
-    /// What this worker takes when its disk is not full.
+    /// What this worker takes when its disk is not full, as far as its executor can.
     pub(crate) capacity: Capacity,
     pub(crate) died_with: Vec<Fence>,
     /// For the link, in order.
@@ -81,6 +81,7 @@ impl Shell {
     }
 
     pub(crate) fn on_ended(&mut self, ended: Vec<Ended>) {
+        self.follow_executor();
         self.attempts += ended.len() as u64;
         if let Some(disk) = &mut self.disk {
             disk.on_ended(ended.iter().map(|ended| ended.fence));
@@ -88,6 +89,15 @@ impl Shell {
         for Ended { fence, outcome, ms } in ended {
             self.executing.remove(&fence);
             self.handle(Event::Finished { fence, outcome, ms });
+        }
+    }
+
+    /// The executor can do more at once than before, or less.
+    fn follow_executor(&mut self) {
+        let Some(batch) = self.executor.take_batch() else { return };
+        self.capacity.batch = batch;
+        if !self.disk.as_ref().is_some_and(Disk::is_full) {
+            self.handle(Event::CapacityChanged(self.capacity));
         }
     }
 

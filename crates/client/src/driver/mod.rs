@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use sheaf_net::Clock;
 use sheaf_roles::client::{Client, Config, Event, Kept, Output, ScannedRow, Tag, Ticket, WriteId, WriteRow};
-use sheaf_task::{Class, Failure, JobSpec, ToRouter};
+use sheaf_task::{Class, Failure, JobSpec, Outcome, ToRouter};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -25,6 +25,7 @@ use crate::identity::{JobError, JobRecord};
 use crate::ids::Ids;
 use crate::line::LineError;
 use crate::progress::{Pace, Phase, Progress};
+use crate::prompt::{Prompt, Tokens};
 use crate::reconcile::ReconcileError;
 use crate::rows::NamedRow;
 use crate::scan::{Page, Scanned, Scanner};
@@ -102,6 +103,8 @@ pub async fn run_job<L: Line>(
         scanner,
         writer,
         ids: Ids::default(),
+        prompt: config.prompt,
+        tokens: None,
         share: config.share,
         whole: None,
         job: (claim, record),
@@ -138,6 +141,9 @@ struct Run<L> {
     scanner: Scanner,
     writer: Writer<WriteId>,
     ids: Ids,
+    prompt: Option<Prompt>,
+    /// Of the rows written in this run.
+    tokens: Option<Tokens>,
     share: bool,
     /// The scan has ended, at the source's end or at the limit.
     whole: Option<bool>,
@@ -199,9 +205,19 @@ impl<L: Line> Run<L> {
         Ok(None)
     }
 
-    fn sink_row(&self, row: WriteRow) -> SinkRow {
+    fn sink_row(&mut self, row: WriteRow) -> SinkRow {
         let WriteRow { row, number, outcome, key, attempts, worker, ms } = row;
-        SinkRow { row, number, id: self.ids.of(number), outcome, key, attempts, worker, ms }
+        let (outcome, tokens) = match (outcome, &self.prompt) {
+            (Outcome::Ok(answer), Some(prompt)) => {
+                let (result, tokens) = prompt.result(answer);
+                (Outcome::Ok(result), tokens)
+            }
+            (outcome, _) => (outcome, None),
+        };
+        if let Some(tokens) = tokens {
+            *self.tokens.get_or_insert_default() += tokens;
+        }
+        SinkRow { row, number, id: self.ids.of(number), outcome, key, attempts, worker, ms, tokens }
     }
 
     fn on_scanned(&mut self, scanned: Scanned) -> Result<Event, RunError> {
@@ -239,7 +255,7 @@ impl<L: Line> Run<L> {
         self.line.close().await;
         let tasks_failed = self.teller.saw_failure || self.machine.counts().failed > 0;
         let (clock, whole, (claim, mut record)) = (self.clock, self.whole == Some(true), self.job);
-        let (scanner, writer) = (self.scanner, self.writer);
+        let (scanner, writer, tokens) = (self.scanner, self.writer, self.tokens);
         let finish = move || -> Result<Summary, RunError> {
             scanner.stop();
             let mut sink = writer.stop()?;
@@ -252,7 +268,7 @@ impl<L: Line> Run<L> {
                     crate::source::discard_copies(claim.state_dir()).map_err(ReconcileError::Source)?;
                 }
             }
-            Ok(Summary { ended, tasks_failed, whole, ms: ms(clock) })
+            Ok(Summary { ended, tasks_failed, whole, tokens, ms: ms(clock) })
         };
         tokio::task::spawn_blocking(finish).await.map_err(|_| RunError::Panicked)?
     }

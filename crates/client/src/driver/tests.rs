@@ -149,7 +149,7 @@ fn config(dir: &Path, out: &str) -> JobConfig {
         sink: SinkSpec::new(dir.join(out)),
         service: "s".into(),
         revision: "1".into(),
-        template: String::new(),
+        prompt: None,
         fresh: false,
         share: false,
         limit: None,

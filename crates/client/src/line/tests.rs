@@ -178,7 +178,7 @@ fn job(dir: &Path, lines: &[String]) -> JobConfig {
         sink: SinkSpec { ordered: true, ..SinkSpec::new(dir.join("o.csv")) },
         service: "echo".into(),
         revision: "1".into(),
-        template: String::new(),
+        prompt: None,
         fresh: false,
         share: false,
         limit: None,

@@ -1,7 +1,7 @@
 //! How one result looks as a line of JSONL or a record of CSV.
 //!
 //! JSONL: `{"row": 17, "id": …, "status": "ok|failed", "output": …, "error": {class, message, evidence}, "key": …,
-//! "attempts": 1, "worker": …, "ms": 12}`. `output` is a string; an answer that is not UTF-8 is in `output_base64`
+//! "attempts": 1, "worker": …, "ms": 12}`, and `"tokens": {prompt, completion}` where they are known. `output` is a string; an answer that is not UTF-8 is in `output_base64`
 //! instead. CSV has the same in columns.
 
 use std::io::Write;
@@ -10,6 +10,7 @@ use std::path::Path;
 use sheaf_task::{Failure, Outcome};
 
 use super::SinkRow;
+use crate::prompt::Tokens;
 use crate::source::{SourceId, push_json_string};
 
 /// The kinds of file.
@@ -119,6 +120,13 @@ fn push_jsonl(out: &mut Vec<u8>, row: &SinkRow) {
     push_json_string(out, &row.worker);
     out.extend_from_slice(b", \"ms\": ");
     push_number(out, row.ms);
+    if let Some(Tokens { prompt, completion }) = row.tokens {
+        out.extend_from_slice(b", \"tokens\": {\"prompt\": ");
+        push_number(out, prompt);
+        out.extend_from_slice(b", \"completion\": ");
+        push_number(out, completion);
+        out.push(b'}');
+    }
     out.extend_from_slice(b"}\n");
 }
 

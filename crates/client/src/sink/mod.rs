@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use sheaf_task::{Key, Outcome, RouterId, RowId};
 
+use crate::prompt::Tokens;
 use crate::source::SourceId;
 
 pub use home::Claim;
@@ -41,6 +42,8 @@ pub struct SinkRow {
     pub worker: String,
     /// How long the last attempt took, milliseconds.
     pub ms: u64,
+    /// What it cost, where that is known.
+    pub tokens: Option<Tokens>,
 }
 
 /// The number up to which a router's deliveries are in the sink.

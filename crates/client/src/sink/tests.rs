@@ -34,6 +34,7 @@ fn row(name: &str, number: u64) -> SinkRow {
         attempts: 1,
         worker: "w".into(),
         ms: 12,
+        tokens: None,
     }
 }
 

@@ -9,6 +9,7 @@ mod csv;
 mod json;
 mod jsonl;
 mod line;
+mod prompted;
 mod spool;
 mod sqlite;
 #[cfg(test)]
@@ -23,6 +24,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 
 pub(crate) use json::push_json_string;
+pub(crate) use prompted::Prompted;
 pub(crate) use unique::UniqueIds;
 
 /// One row of a source.
@@ -103,12 +105,14 @@ pub struct SourceSpec {
     pub column: Option<String>,
     /// The field or column that names a row; for a query, a column called `id` when `None`.
     pub id: Option<String>,
+    /// The body is an object of all fields, also where one of them alone would be taken.
+    pub all_fields: bool,
 }
 
 impl SourceSpec {
     /// A source at `path`, read by its name's ending.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), format: None, query: None, column: None, id: None }
+        Self { path: path.into(), format: None, query: None, column: None, id: None, all_fields: false }
     }
 
     /// True for standard input.
@@ -260,6 +264,14 @@ pub enum SourceError {
         path: PathBuf,
         /// What it said.
         error: rusqlite::Error,
+    },
+    /// A row that cannot be made into a request.
+    #[error("no request can be made of row {row}: {reason}")]
+    Prompt {
+        /// The first sound row of the source.
+        row: u64,
+        /// What is wrong.
+        reason: String,
     },
     /// A CSV file whose header cannot be read.
     #[error("the header of {path} cannot be read: {reason}")]

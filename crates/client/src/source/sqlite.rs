@@ -152,6 +152,7 @@ impl Shape {
         let others: Vec<usize> = (0..names.len()).filter(|place| Some(*place) != id).collect();
         let body = match (known(&spec.column)?, others.as_slice()) {
             (Some(column), _) => BodyColumns::One(column),
+            (None, _) if spec.all_fields => BodyColumns::Object((0..names.len()).collect()),
             (None, [only]) => BodyColumns::One(*only),
             (None, []) => BodyColumns::One(0),
             (None, _) => BodyColumns::Object(others),

@@ -50,8 +50,11 @@ pub const DEATHS_MAX: u8 = 3;
 /// Garbage answers without an `ok` between them after which a worker is quarantined.
 pub const GARBAGE_MAX: u32 = 5;
 
-/// How long a quarantined worker is given nothing, milliseconds.
-pub const QUARANTINE_MS: u64 = 300_000;
+/// How long a quarantined worker is given nothing the first time, milliseconds; doubles with each garbage answer after it.
+pub const QUARANTINE_FIRST_MS: u64 = 10_000;
+
+/// The longest that a quarantined worker is given nothing, milliseconds.
+pub const QUARANTINE_MAX_MS: u64 = 300_000;
 
 /// First pause before a failed task is tried again, milliseconds; doubles with each failure.
 pub const BACKOFF_FIRST_MS: u64 = 500;

@@ -6,7 +6,7 @@ use sheaf_session::Micros;
 use sheaf_task::{Class, Failure, Fence, Outcome};
 
 use super::Router;
-use super::limits::{BACKOFF_FIRST_MS, BACKOFF_MAX_MS, GARBAGE_MAX, QUARANTINE_MS};
+use super::limits::{BACKOFF_FIRST_MS, BACKOFF_MAX_MS, GARBAGE_MAX, QUARANTINE_FIRST_MS, QUARANTINE_MAX_MS};
 use super::queue::End;
 use super::record::{Ended, Record};
 use super::slab::{ENDED, Ix, Spot};
@@ -57,17 +57,18 @@ impl Router {
         }
     }
 
-    /// A worker answered garbage; after repeats it is given nothing for a while.
+    /// A worker answered garbage; after repeats it is given nothing for a while, and longer each time that it goes on
+    /// where it stopped: one that is only unlucky is soon back, one that is broken costs ever less.
     pub(super) fn blame(&mut self, no: WorkerNo) {
-        if no == WorkerNo::NONE {
+        // What it had in hand when it was shut out is no news.
+        if no == WorkerNo::NONE || self.workers.worker(no).quarantine.is_some() {
             return;
         }
-        let until = self.time.now + Micros::from_ms(QUARANTINE_MS);
         let worker = self.workers.worker_mut(no);
-        worker.garbage += 1;
-        if worker.garbage >= GARBAGE_MAX {
-            (worker.garbage, worker.quarantine) = (0, Some(until));
-            self.workers.room_changed(no);
-        }
+        worker.garbage = worker.garbage.saturating_add(1);
+        let Some(again) = worker.garbage.checked_sub(GARBAGE_MAX) else { return };
+        let ms = QUARANTINE_MAX_MS.min(QUARANTINE_FIRST_MS << again.min(16));
+        worker.quarantine = Some(self.time.now + Micros::from_ms(ms));
+        self.workers.room_changed(no);
     }
 }

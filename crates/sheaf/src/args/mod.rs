@@ -1,7 +1,9 @@
 //! The command line: what may be said, with help that leads with examples. Nothing is done here.
 
 mod admin;
+mod backend;
 mod bench;
+mod prompt;
 mod run;
 mod serve;
 
@@ -11,7 +13,9 @@ use clap::{Args, Parser, Subcommand};
 use sheaf_session::Faults;
 
 pub(crate) use admin::{DoctorArgs, FailuresArgs, JobArgs, JobCommand, RetryArgs, TaskCommand};
+pub(crate) use backend::BackendArgs;
 pub(crate) use bench::{BenchArgs, BenchCommand, WorkersArgs};
+pub(crate) use prompt::PromptArgs;
 pub(crate) use run::{OrderArg, RunArgs};
 pub(crate) use serve::{ProgramArgs, UpArgs, WorkerArgs};
 
@@ -42,6 +46,7 @@ Examples:
   sheaf up                                                          a router that others join
   sheaf worker --join 127.0.0.1:4477 --batch 8 -- ./annotate {}     a worker for it
   sheaf run --join 127.0.0.1:4477 --in rows.jsonl --out out.jsonl --service annotate
+  sheaf run --in reviews.jsonl --out labels.jsonl --prompt 'Classify: {{ text }}' --model M --backend URL
 Repeat a command after any crash: it resumes, and nothing that finished is done again.
 Exit codes: 0 all rows ok, 2 usage or refusal, 3 finished with failed rows, 130 interrupted and resumable.";
 

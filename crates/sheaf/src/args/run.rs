@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{Chaos, EXAMPLES_FIRST, ProgramArgs};
+use super::{Chaos, EXAMPLES_FIRST, ProgramArgs, PromptArgs};
 use crate::units;
 
 /// Sends rows through a program, and writes each row's answer once.
@@ -34,7 +34,8 @@ pub(crate) struct RunArgs {
     /// The job's name; the output's file name by default.
     #[arg(long)]
     pub name: Option<String>,
-    /// What the tasks ask for; the program's base name by default.
+    /// What the tasks ask for; by default the program's base name, the model, or the last
+    /// part of the URL.
     #[arg(long)]
     pub service: Option<String>,
     /// What changes when the answers change; by default a digest of the command line and the files it names.
@@ -73,7 +74,7 @@ pub(crate) struct RunArgs {
     /// Use the router at this address, and its workers, instead of our own. How they run is theirs to say: a PROGRAM given
     /// here too (with --stdin or --serve) only tells the service and the revision.
     #[arg(long, value_name = "ADDR", env = "SHEAF_JOIN",
-        conflicts_with_all = ["batch", "depth", "memory", "retry_exit", "grace"])]
+        conflicts_with_all = ["batch", "depth", "memory", "retry_exit", "grace", "http", "backend"])]
     pub join: Option<String>,
     /// Where our own router keeps its journal; unused with --join.
     #[arg(long, value_name = "DIR", env = "SHEAF_DATA", default_value = super::DATA_DEFAULT)]
@@ -83,6 +84,8 @@ pub(crate) struct RunArgs {
     pub grace: Duration,
     #[command(flatten)]
     pub chaos: Chaos,
+    #[command(flatten)]
+    pub prompt: PromptArgs,
     #[command(flatten)]
     pub program: ProgramArgs,
 }
@@ -104,6 +107,9 @@ Examples:
   sheaf run --in rows.jsonl --column text --out labels.csv --stdin -- ./classify
   sheaf run --in db.sqlite --query 'select id, text from reviews' --out db.sqlite --table labels -- ./label {}
   sheaf run --in rows.txt --out out.jsonl --serve --batch 16 -- python3 model.py
+  sheaf run --in rows.txt --out out.jsonl --batch 4 --http http://127.0.0.1:8080/annotate
+  sheaf run --in reviews.jsonl --out labels.jsonl --prompt 'Classify: {{ text }}' --model M --backend http://127.0.0.1:8000/v1
+  sheaf run --in rows.txt --out vectors.jsonl --embed '{{ text }}' --backend builtin:hash-embed
   sheaf run --join 127.0.0.1:4477 --in rows.txt --out out.jsonl --service annotate
 The same command again resumes. State is kept in OUT.sheaf/ (files), in
 table _sheaf and DB.sheaf/TABLE/ (SQLite), the journal in .sheaf/.";

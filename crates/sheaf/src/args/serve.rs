@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{Chaos, EXAMPLES_FIRST, LISTEN_DEFAULT};
+use super::{BackendArgs, Chaos, EXAMPLES_FIRST, LISTEN_DEFAULT};
 use crate::units;
 
 /// Starts a router.
@@ -37,12 +37,14 @@ pub(crate) struct UpArgs {
 /// Starts a worker.
 #[derive(Debug, Args)]
 #[command(help_template = EXAMPLES_FIRST, before_help = "Examples:\n  sheaf worker --join 127.0.0.1:4477 --batch 8 --depth 8 -- ./annotate {}\n  \
-    sheaf worker --join 127.0.0.1:4477 --service embed --serve --batch 32 -- python3 embed.py")]
+    sheaf worker --join 127.0.0.1:4477 --service embed --serve --batch 32 -- python3 embed.py\n  \
+    sheaf worker --join 127.0.0.1:4477 --batch 4 --http https://gpu-box:8443/annotate\n  \
+    sheaf worker --join 127.0.0.1:4477 --batch 16 --backend http://127.0.0.1:8000/v1 --model M")]
 pub(crate) struct WorkerArgs {
     /// Address of the router.
     #[arg(long, value_name = "ADDR", env = "SHEAF_JOIN", default_value = LISTEN_DEFAULT)]
     pub join: String,
-    /// What this worker offers; the program's base name by default.
+    /// What this worker offers; by default the program's base name, the model, or the last part of the URL.
     #[arg(long)]
     pub service: Option<String>,
     /// Its name, for people.
@@ -79,6 +81,8 @@ pub(crate) struct ProgramArgs {
     #[arg(long, value_name = "CODES", value_delimiter = ',', default_value = "75",
         value_parser = clap::value_parser!(i32).range(1..=255))]
     pub retry_exit: Vec<i32>,
+    #[command(flatten)]
+    pub backend: BackendArgs,
     /// The program and its arguments, {} for the row; or builtin:echo.
     #[arg(last = true, value_name = "PROGRAM")]
     pub argv: Vec<std::ffi::OsString>,

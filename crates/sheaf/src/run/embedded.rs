@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::args::RunArgs;
-use crate::program::{base_name, capacity_of, work_of};
+use crate::program::{capacity_of, service_of, work_of};
 use crate::signals::Signals;
 
 /// Both, running.
@@ -33,7 +33,7 @@ impl Embedded {
         })
         .await?;
         let (stop, stopped) = watch::channel(Stop::No);
-        let service = args.service.clone().unwrap_or_else(|| base_name(&args.program.argv));
+        let service = service_of(args.service.as_ref(), &args.program)?;
         let worker = tokio::spawn(sheaf_worker::run(
             sheaf_worker::Config {
                 name: "local".to_owned(),

@@ -9,17 +9,20 @@ use sheaf_client::source::SourceSpec;
 use sheaf_task::{JobOptions, Order};
 
 use crate::args::{OrderArg, ProgramArgs, RunArgs};
-use crate::program::{base_name, mode_name};
+use crate::backend::prompt_of;
+use crate::program::{mode_name, words_of};
 
 /// The job, as far as it can be told without a router.
 pub(super) fn job_of(args: &RunArgs) -> Result<JobConfig> {
     let (service, revision) = service_of(args)?;
+    let prompt = prompt_of(&args.prompt, &args.program.backend)?;
     let source = SourceSpec {
         path: args.input.clone(),
         format: None,
         query: args.query.clone(),
         column: args.column.clone(),
         id: args.id.clone(),
+        all_fields: prompt.is_some(),
     };
     let sink = SinkSpec { path: args.out.clone(), table: args.table.clone(), ordered: args.ordered };
     Ok(JobConfig {
@@ -28,7 +31,7 @@ pub(super) fn job_of(args: &RunArgs) -> Result<JobConfig> {
         sink,
         service,
         revision,
-        template: String::new(),
+        prompt,
         fresh: args.fresh,
         share: args.share,
         limit: args.limit,
@@ -43,19 +46,17 @@ fn service_of(args: &RunArgs) -> Result<(String, String)> {
     if args.join.is_some() && argv.is_empty() && (*stdin || *serve) {
         bail!("--stdin and --serve tell how a program runs: with --join, say so to `sheaf worker`");
     }
-    let service = match (&args.service, argv.is_empty()) {
-        (Some(service), _) => service.clone(),
-        (None, false) => base_name(argv),
-        (None, true) if args.join.is_some() => {
-            bail!("say which service the rows are for: --service NAME, as the workers announce it")
-        }
-        (None, true) => bail!("no program given; write it after --, as in: -- ./annotate {{}}"),
-    };
+    let words = words_of(&args.program);
+    let is_named = args.service.is_some() || args.program.backend.model.is_some() || !words.is_empty();
+    if args.join.is_some() && !is_named {
+        bail!("say which service the rows are for: --service NAME, as the workers announce it");
+    }
+    let service = crate::program::service_of(args.service.as_ref(), &args.program)?;
     let revision = match &args.revision {
         Some(revision) => revision.clone(),
-        None if argv.is_empty() => String::new(),
+        None if words.is_empty() => String::new(),
         None => {
-            sheaf_client::default_revision(argv, mode_name(&args.program), "").context("cannot tell the revision")?
+            sheaf_client::default_revision(&words, mode_name(&args.program), "").context("cannot tell the revision")?
         }
     };
     Ok((service, revision))

@@ -192,6 +192,7 @@ fn audit_json(summary: &Summary) -> serde_json::Value {
             "submitted": books.submitted, "ok": books.ok, "failed": books.failed, "open": books.open,
             "lost": audit.lost, "repeated": audit.repeated, "cached": audit.cached, "resumed": audit.resumed,
         },
+        "tokens": summary.tokens.map(|tokens| serde_json::json!({ "prompt": tokens.prompt, "completion": tokens.completion })),
         "ms": summary.ms, "exit": summary.exit_code(),
         "reason": reason(&summary.ended.reason), "why": why(&summary.ended.reason),
     })

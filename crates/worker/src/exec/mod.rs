@@ -4,6 +4,7 @@
 //! worker machine bounds how many; memory per attempt is bounded whatever the program writes.
 
 mod flight;
+mod hash_embed;
 mod life;
 mod line;
 mod pipes;
@@ -11,18 +12,23 @@ mod pool;
 mod program;
 mod serve;
 mod verdict;
+mod web;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-use sheaf_task::{Assignment, Class, Failure, Fence, Outcome};
+use sheaf_task::{Assignment, Capacity, Class, Failure, Fence, Outcome};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{self, JoinSet};
 
 use crate::config::{ConfigError, Mode, ProgramConfig, Work};
 use crate::keeper::KeeperSlot;
+pub use hash_embed::HASH_EMBED_MODEL;
 use pool::Pool;
+use web::Web;
+pub(crate) use web::check as check_backend;
+pub use web::check_schema;
 
 /// The end of one attempt.
 #[derive(Clone, Debug)]
@@ -44,8 +50,10 @@ pub struct Executor {
 
 enum Kind {
     Echo,
+    HashEmbed,
     Program(Programs),
     Serve(Pool),
+    Web(Web),
 }
 
 /// One process an attempt.
@@ -58,10 +66,12 @@ struct Programs {
 }
 
 impl Executor {
-    /// Checks `work` and makes ready for it. Call within a tokio runtime.
-    pub fn start_up(work: &Work) -> Result<Self, ConfigError> {
+    /// Checks `work` and makes ready for it: for `capacity` at once. Call within a tokio runtime.
+    pub fn start_up(work: &Work, capacity: Capacity) -> Result<Self, ConfigError> {
         let kind = match work {
             Work::Echo => Kind::Echo,
+            Work::HashEmbed => Kind::HashEmbed,
+            Work::Web(backend) => Kind::Web(Web::new(backend, capacity.batch)?),
             Work::Program(config) => {
                 config.check()?;
                 let keepers = KeeperSlot::start(config.keeper.clone())
@@ -82,27 +92,45 @@ impl Executor {
             Kind::Echo => {
                 self.ready.push_back(Ended { fence: assignment.fence, outcome: Outcome::Ok(assignment.body), ms: 0 });
             }
+            Kind::HashEmbed => {
+                let since = Instant::now();
+                let outcome = hash_embed::answer(&assignment.body);
+                let ms = since.elapsed().as_millis() as u64;
+                self.ready.push_back(Ended { fence: assignment.fence, outcome, ms });
+            }
             Kind::Program(programs) => programs.start(assignment),
             Kind::Serve(pool) => pool.start(assignment),
+            Kind::Web(web) => self.ready.extend(web.start(assignment)),
         }
     }
 
     /// Ends an attempt at once; it comes out as cancelled, or as what it ended with a moment before.
     pub fn kill(&mut self, fence: Fence) {
         match &mut self.kind {
-            Kind::Echo => {}
+            Kind::Echo | Kind::HashEmbed => {}
             Kind::Program(programs) => programs.kill(fence),
             Kind::Serve(pool) => self.ready.extend(pool.kill(fence)),
+            Kind::Web(web) => self.ready.extend(web.kill(fence)),
         }
     }
 
-    /// Waits for attempts that ended, and appends them. Nothing is lost when the wait is dropped.
+    /// How many attempts it can make at once from now on, where that has changed since it was last asked.
+    pub fn take_batch(&mut self) -> Option<u32> {
+        match &mut self.kind {
+            Kind::Echo | Kind::HashEmbed | Kind::Program(_) | Kind::Serve(_) => None,
+            Kind::Web(web) => web.take_batch(),
+        }
+    }
+
+    /// Waits for attempts that ended, and appends them; or, appending none, until [`Executor::take_batch`] has news.
+    /// Nothing is lost when the wait is dropped.
     pub async fn ended(&mut self, into: &mut Vec<Ended>) {
         if self.ready.is_empty() {
             match &mut self.kind {
-                Kind::Echo => std::future::pending().await,
+                Kind::Echo | Kind::HashEmbed => std::future::pending().await,
                 Kind::Program(programs) => programs.ended(into).await,
                 Kind::Serve(pool) => pool.ended(into).await,
+                Kind::Web(web) => web.ended(into).await,
             }
         }
         into.extend(self.ready.drain(..));
@@ -111,12 +139,13 @@ impl Executor {
     /// Ends whatever still runs. A long-lived program is told by the end of its input, and has a moment to leave.
     pub async fn close(self) {
         match self.kind {
-            Kind::Echo => {}
+            Kind::Echo | Kind::HashEmbed => {}
             Kind::Program(mut programs) => {
                 programs.tasks.shutdown().await;
                 programs.keepers.close().await;
             }
             Kind::Serve(pool) => pool.close().await,
+            Kind::Web(web) => web.close().await,
         }
     }
 }

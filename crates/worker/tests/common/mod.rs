@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use sheaf_task::{Assignment, Class, Failure, Fence, Key, Outcome};
+use sheaf_task::{Assignment, Capacity, Class, Failure, Fence, Key, Outcome};
 use sheaf_worker::keeper::KeeperCommand;
 use sheaf_worker::{Ended, Executor, Mode, ProgramConfig, Work};
 
@@ -42,10 +42,14 @@ pub struct Bench {
 
 impl Bench {
     pub fn new(config: ProgramConfig) -> Self {
+        Self::of(Work::Program(config), 1)
+    }
+
+    pub fn of(work: Work, batch: u32) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let executor = {
             let _entered = runtime.enter();
-            Executor::start_up(&Work::Program(config)).unwrap()
+            Executor::start_up(&work, Capacity { batch, depth: 0, bytes: 0 }).unwrap()
         };
         Self { runtime, executor: Some(executor) }
     }
