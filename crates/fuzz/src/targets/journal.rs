@@ -34,7 +34,7 @@ struct Recovery {
 }
 
 fn config() -> Config {
-    Config { segment_bytes: 1024, reserve_bytes: 0, free_segments_max: 1 }
+    Config { segment_bytes: 1024, reserve_bytes: 0, free_segments_max: 1, ..Config::default() }
 }
 
 impl Target for Recovery {
