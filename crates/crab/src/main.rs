@@ -1,0 +1,59 @@
+//! crab: the smallest HTTPS server that cannot be overloaded. One heavy program becomes an HTTPS endpoint that slowly
+//! marches on, whatever is thrown at it.
+//!
+//! Two processes of one binary. The *supervisor* owns the listening socket and starts the *server* again whatever happened
+//! to it. The server has three loops, and hands things between them by ownership, never by lock:
+//!
+//! ```text
+//!   accept ──connection──► queue keeper ──whole queue──► handler ──one request──► program
+//!     ▲                       │    ▲                        │
+//!     └──────ticket───────────┘    └──idle or failed────────┘
+//!                             └─► readers (a request is queued when it is complete)
+//! ```
+//!
+//! Full means nothing: no ticket, no accept. The kernel's backlog drops what comes then, and crab sleeps.
+
+mod accept;
+mod answer;
+mod args;
+mod body;
+mod conn;
+mod family;
+mod handler;
+mod head;
+mod light;
+mod limits;
+mod plant;
+mod program;
+mod queue;
+mod reader;
+mod say;
+mod server;
+mod supervisor;
+mod tls;
+
+use std::process::ExitCode;
+
+use args::Wish;
+
+/// Exit code for a command line or a certificate that cannot work: starting again would not help.
+const EXIT_USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    say::one_line_for_each_panic();
+    let mut words = std::env::args_os().skip(1).peekable();
+    let is_server = words.next_if(|word| word == supervisor::SERVER_WORD).is_some();
+    let config = match args::parse(words) {
+        Ok(Wish::Serve(config)) => config,
+        Ok(Wish::Print(text)) => return say::result(&text),
+        Err(error) => {
+            say::line(&format!("{error}\nTry: crab --help"));
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    let result = if is_server { server::run(*config) } else { supervisor::run(&config) };
+    result.unwrap_or_else(|error| {
+        say::line(&error);
+        ExitCode::from(EXIT_USAGE)
+    })
+}
