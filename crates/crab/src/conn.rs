@@ -17,9 +17,9 @@ use crate::tls;
 pub(crate) const GRACE: Duration = Duration::from_secs(5);
 /// Slowest body and slowest answer, in bytes a second.
 const RATE: u64 = 4096;
-/// After an answer: how much of what the peer still sends is discarded, and for how long, before the socket is closed. Closed
-/// with bytes unread, it would be reset, and the answer lost.
-const DISCARD_BYTES: u64 = 64 << 10;
+/// After an answer: how much of what the peer still sends is discarded, in reads of 4 KiB, and for how long, before the socket
+/// is closed. Closed with bytes unread, it would be reset, and the answer lost.
+const DISCARD_READS: usize = 16;
 const DISCARD_TIME: Duration = Duration::from_millis(500);
 
 /// A socket with a deadline.
@@ -62,6 +62,15 @@ impl Timed {
     fn left(&self) -> io::Result<Duration> {
         let left = self.deadline.saturating_duration_since(Instant::now());
         if left.is_zero() { Err(ErrorKind::TimedOut.into()) } else { Ok(left) }
+    }
+
+    fn discard(&mut self) {
+        let mut bytes = [0; 4096];
+        for _ in 0..DISCARD_READS {
+            if !matches!(self.read(&mut bytes), Ok(1..)) {
+                return;
+            }
+        }
     }
 
     fn moved(&mut self, bytes: usize) -> usize {
@@ -135,8 +144,7 @@ impl Conn {
         timed.earns = false;
         timed.deadline = Instant::now() + DISCARD_TIME;
         if timed.stream.shutdown(Shutdown::Write).is_ok() {
-            // However this ends, the connection is over.
-            let _ = io::copy(&mut timed.take(DISCARD_BYTES), &mut io::sink());
+            timed.discard();
         }
     }
 

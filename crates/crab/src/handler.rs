@@ -5,11 +5,10 @@
 //!
 //! A handler that panics is thrown away. What it had not begun goes back to the keeper; what runs ends by its own time limit.
 
-use std::collections::BTreeMap;
 use std::net::{Shutdown, TcpStream};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
+use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -29,8 +28,10 @@ const STACK: usize = 256 << 10;
 /// Names a request within its handler; later ones are greater.
 type Id = u64;
 
-/// What a request's thread tells.
-enum Progress {
+/// What a handler is told.
+pub(crate) enum Order {
+    /// The whole queue, by the keeper, when the handler is idle.
+    Work(Batch),
     /// The program has ended, and its place is free; the answer follows on this socket.
     Ended(Id, Arc<TcpStream>),
     /// The answer is sent, or never will be.
@@ -40,23 +41,27 @@ enum Progress {
 struct Handler {
     config: Arc<Config>,
     light: Light,
-    progress: Receiver<Progress>,
-    tell: SyncSender<Progress>,
+    inbox: Receiver<Order>,
+    tell: SyncSender<Order>,
     next: Id,
     running: usize,
-    senders: BTreeMap<Id, Arc<TcpStream>>,
+    /// Answers on their way, the oldest first.
+    senders: Vec<(Id, Arc<TcpStream>)>,
     last_start: Option<Instant>,
 }
 
-/// Starts a handler. It lives until it panics or its inbox is dropped.
+/// Starts a handler. It lives until it panics.
 ///
 /// # Errors
 /// When there is no thread to be had.
-pub(crate) fn start(config: Arc<Config>, events: SyncSender<Event>) -> std::io::Result<SyncSender<Batch>> {
-    let (inbox, batches) = mpsc::sync_channel::<Batch>(1);
+pub(crate) fn start(config: Arc<Config>, events: SyncSender<Event>) -> std::io::Result<SyncSender<Order>> {
+    // Each thread of a request tells two things, the keeper one: none ever waits to tell them.
+    let most = config.jellyfish.unwrap_or(1) + SENDERS + 1;
+    let (tell, inbox) = mpsc::sync_channel(2 * most + 1);
+    let mut handler = Handler::new(config, inbox, tell.clone());
     thread::Builder::new().name("handler".into()).stack_size(STACK).spawn(move || {
-        let mut handler = Handler::new(config);
-        while let Ok(mut batch) = batches.recv() {
+        loop {
+            let mut batch = handler.next_batch();
             let result = panic::catch_unwind(AssertUnwindSafe(|| handler.work(&mut batch)));
             let event = if result.is_ok() { Event::Idle } else { Event::Failed(batch) };
             // Without a keeper the process is ending.
@@ -65,16 +70,33 @@ pub(crate) fn start(config: Arc<Config>, events: SyncSender<Event>) -> std::io::
             }
         }
     })?;
-    Ok(inbox)
+    Ok(tell)
 }
 
 impl Handler {
-    fn new(config: Arc<Config>) -> Self {
-        // Each thread tells two things; none ever waits to tell them.
-        let most = config.jellyfish.unwrap_or(1) + SENDERS + 1;
-        let (tell, progress) = mpsc::sync_channel(2 * most);
+    fn new(config: Arc<Config>, inbox: Receiver<Order>, tell: SyncSender<Order>) -> Self {
         let light = Light::new(config.jellyfish);
-        Self { config, light, progress, tell, next: 0, running: 0, senders: BTreeMap::new(), last_start: None }
+        Self { config, light, inbox, tell, next: 0, running: 0, senders: Vec::new(), last_start: None }
+    }
+
+    /// Idle: waits for work.
+    fn next_batch(&mut self) -> Batch {
+        loop {
+            if let Some(batch) = self.hear(self.config.timeout) {
+                return batch;
+            }
+        }
+    }
+
+    /// Waits at most so long for one order, and notes it unless it is work.
+    fn hear(&mut self, wait: Duration) -> Option<Batch> {
+        match self.inbox.recv_timeout(wait) {
+            Ok(Order::Work(batch)) => return Some(batch),
+            Ok(Order::Ended(id, socket)) => self.on_ended(id, socket),
+            Ok(Order::Sent(id)) => self.senders.retain(|(sender, _)| *sender != id),
+            Err(_) => {}
+        }
+        None
     }
 
     /// First in, first out, until another program could start and there is no request left.
@@ -95,9 +117,6 @@ impl Handler {
     /// Waits until pace, light and running programs allow one more.
     fn wait_for_turn(&mut self) {
         loop {
-            while let Ok(progress) = self.progress.try_recv() {
-                self.note(progress);
-            }
             let pause = self.pause();
             if pause.is_zero() && self.running < self.light.allows() {
                 // Whoever is still there with nothing running has outlived its program.
@@ -112,10 +131,7 @@ impl Handler {
                 // Only the end of a program helps, and that comes within its time.
                 self.config.timeout
             };
-            match self.progress.recv_timeout(wait) {
-                Ok(progress) => self.note(progress),
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
-            }
+            self.hear(wait);
         }
     }
 
@@ -124,21 +140,13 @@ impl Handler {
         self.last_start.map_or(Duration::ZERO, |start| self.config.pace.saturating_sub(start.elapsed()))
     }
 
-    fn note(&mut self, progress: Progress) {
-        match progress {
-            Progress::Ended(id, socket) => {
-                self.running -= 1;
-                self.senders.insert(id, socket);
-                while self.senders.len() > SENDERS
-                    && let Some((_, oldest)) = self.senders.pop_first()
-                {
-                    // It fails on a socket that is closed already, which is what is wanted.
-                    let _ = oldest.shutdown(Shutdown::Both);
-                }
-            }
-            Progress::Sent(id) => {
-                self.senders.remove(&id);
-            }
+    fn on_ended(&mut self, id: Id, socket: Arc<TcpStream>) {
+        self.running -= 1;
+        self.senders.push((id, socket));
+        if self.senders.len() > SENDERS {
+            let (_, oldest) = self.senders.remove(0);
+            // It fails on a socket that is closed already, which is what is wanted.
+            let _ = oldest.shutdown(Shutdown::Both);
         }
     }
 
@@ -160,14 +168,14 @@ impl Handler {
 struct Place {
     id: Id,
     socket: Option<Arc<TcpStream>>,
-    tell: SyncSender<Progress>,
+    tell: SyncSender<Order>,
 }
 
 impl Place {
     fn ended(&mut self) {
         if let Some(socket) = self.socket.take() {
             // A handler that was thrown away counts no more.
-            let _ = self.tell.send(Progress::Ended(self.id, socket));
+            let _ = self.tell.send(Order::Ended(self.id, socket));
         }
     }
 }
@@ -176,7 +184,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.ended();
         // As above.
-        let _ = self.tell.send(Progress::Sent(self.id));
+        let _ = self.tell.send(Order::Sent(self.id));
     }
 }
 

@@ -23,19 +23,19 @@ pub(crate) struct Light {
     seen: Option<(Instant, Colour)>,
 }
 
-/// A file of pressure, and from how many per cent on it is yellow and red.
+/// A file of pressure, and from how many per cent on it is yellow and red. Whole per cents: code for fractions is large.
 struct Source {
     path: String,
-    yellow: f64,
-    red: f64,
+    yellow: u64,
+    red: u64,
 }
 
 /// How long a colour is believed, and how long one sleeps at red.
 pub(crate) const GLANCE: Duration = Duration::from_millis(500);
 
 /// Waiting for a processor only makes things slow; waiting for memory is the beginning of the end.
-const CPU: (&str, f64, f64) = ("cpu", 50.0, 90.0);
-const MEMORY: (&str, f64, f64) = ("memory", 5.0, 20.0);
+const CPU: (&str, u64, u64) = ("cpu", 50, 90);
+const MEMORY: (&str, u64, u64) = ("memory", 5, 20);
 
 impl Light {
     /// A light for up to `programs` at once. `None`: always one, and nothing is looked at.
@@ -81,7 +81,7 @@ impl Source {
     }
 }
 
-fn judge(value: f64, yellow: f64, red: f64) -> Colour {
+fn judge(value: u64, yellow: u64, red: u64) -> Colour {
     if value >= red {
         Colour::Red
     } else if value >= yellow {
@@ -95,7 +95,7 @@ fn judge(value: f64, yellow: f64, red: f64) -> Colour {
 fn sources() -> Vec<Source> {
     let group = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let group = group.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default().to_owned();
-    let of = |(name, yellow, red): (&str, f64, f64)| {
+    let of = |(name, yellow, red): (&str, u64, u64)| {
         let paths = [format!("/proc/pressure/{name}"), format!("/sys/fs/cgroup/{group}/{name}.pressure")];
         paths.map(|path| Source { path, yellow, red })
     };
@@ -103,25 +103,30 @@ fn sources() -> Vec<Source> {
     all.filter(|source| source.colour().is_some()).collect()
 }
 
-/// `some avg10=1.53 avg60=…`: per cent.
-fn some_avg10(text: &str) -> Option<f64> {
+/// `some avg10=1.53 avg60=…`: whole per cents.
+fn some_avg10(text: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix("some avg10="))?;
-    line.split_whitespace().next()?.parse().ok()
+    whole(line)
 }
 
-/// Load for each processor, and the share of memory that is free. What cannot be read is green: crab is no reason to stop.
+/// The number at the start, without its fraction.
+fn whole(text: &str) -> Option<u64> {
+    text.trim_start().split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
+/// Load for each processor, and the share of memory in use. What cannot be read is green: it is no reason to stop.
 fn by_load() -> Colour {
-    let load = fs::read_to_string("/proc/loadavg").ok().and_then(|text| text.split(' ').next()?.parse::<f64>().ok());
-    let processors = std::thread::available_parallelism().map_or(1.0, |count| count.get() as f64);
-    let memory = fs::read_to_string("/proc/meminfo").ok().and_then(|text| used_percent(&text));
-    judge(load.unwrap_or(0.0) / processors, 1.5, 3.0).max(judge(memory.unwrap_or(0.0), 90.0, 95.0))
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let is_processor = |line: &&str| line.starts_with("cpu") && !line.starts_with("cpu ");
+    let processors = read("/proc/stat").lines().filter(is_processor).count().max(1) as u64;
+    let load = 100 * whole(&read("/proc/loadavg")).unwrap_or_default() / processors;
+    let memory = used_percent(&read("/proc/meminfo")).unwrap_or_default();
+    judge(load, 150, 300).max(judge(memory, 90, 95))
 }
 
-fn used_percent(meminfo: &str) -> Option<f64> {
-    let field = |name: &str| -> Option<f64> {
-        meminfo.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().next()?.parse().ok()
-    };
-    Some(100.0 - 100.0 * field("MemAvailable:")? / field("MemTotal:")?)
+fn used_percent(meminfo: &str) -> Option<u64> {
+    let field = |name: &str| whole(meminfo.lines().find_map(|line| line.strip_prefix(name))?);
+    Some(100 - (100 * field("MemAvailable:")?).checked_div(field("MemTotal:")?)?.min(100))
 }
 
 #[cfg(test)]
@@ -130,18 +135,18 @@ mod tests {
 
     #[test]
     fn pressure_is_read_from_the_first_number_of_some() {
-        assert_eq!(some_avg10("some avg10=55.90 avg60=1.00 total=3\nfull avg10=99.00 avg60=0"), Some(55.9));
+        assert_eq!(some_avg10("some avg10=55.90 avg60=1.00 total=3\nfull avg10=99.00 avg60=0"), Some(55));
         assert_eq!(some_avg10("nonsense"), None);
     }
 
     #[test]
     fn memory_counts_what_is_available_and_not_what_is_free() {
-        assert_eq!(used_percent("MemTotal: 1000 kB\nMemFree: 10 kB\nMemAvailable: 250 kB\n"), Some(75.0));
+        assert_eq!(used_percent("MemTotal: 1000 kB\nMemFree: 10 kB\nMemAvailable: 250 kB\n"), Some(75));
     }
 
     #[test]
     fn a_colour_begins_at_its_limit() {
-        assert_eq!([4.9, 5.0, 20.0].map(|value| judge(value, 5.0, 20.0)), [Colour::Green, Colour::Yellow, Colour::Red]);
+        assert_eq!([4, 5, 20].map(|value| judge(value, 5, 20)), [Colour::Green, Colour::Yellow, Colour::Red]);
     }
 
     #[test]

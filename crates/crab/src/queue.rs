@@ -5,16 +5,16 @@
 //! complete requests wait; while `queue` requests or `queue_bytes` bytes wait, no ticket is given. What was being read when
 //! the queue became full still gets in, so it never holds more than `queue + readers`.
 
-use std::collections::BTreeMap;
 use std::collections::VecDeque;
 use std::mem;
 use std::net::{IpAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
 
+use crate::accept::Tickets;
 use crate::args::Config;
 use crate::conn::Conn;
-use crate::handler;
+use crate::handler::{self, Order};
 use crate::reader::{self, Door};
 use crate::say;
 
@@ -46,8 +46,8 @@ pub(crate) enum Event {
 ///                    └──Failed──► failed ──a fresh one──► busy with what is left
 /// ```
 enum Handler {
-    Idle(SyncSender<Batch>),
-    Busy(SyncSender<Batch>),
+    Idle(SyncSender<Order>),
+    Busy(SyncSender<Order>),
     Failed(Batch),
 }
 
@@ -55,29 +55,27 @@ enum Handler {
 pub(crate) struct Keeper {
     config: Arc<Config>,
     door: Arc<Door>,
-    tickets: SyncSender<()>,
+    tickets: Tickets,
     events: SyncSender<Event>,
     /// Tickets given and not used.
     given: usize,
-    /// Connections that are being read, by address.
-    reading: BTreeMap<IpAddr, usize>,
-    readers: usize,
+    /// The addresses of connections that are being read.
+    reading: Vec<IpAddr>,
     queue: Batch,
     bytes: usize,
     handler: Handler,
 }
 
 impl Keeper {
-    /// A keeper with an empty queue, and a handler. `tickets` must have room for `config.readers`.
-    pub(crate) fn new(config: Arc<Config>, door: Door, tickets: SyncSender<()>, events: SyncSender<Event>) -> Self {
+    /// A keeper with an empty queue. The handler is yet to be made, as after a failure.
+    pub(crate) fn new(config: Arc<Config>, door: Door, tickets: Tickets, events: SyncSender<Event>) -> Self {
         Self {
             config,
             door: Arc::new(door),
             tickets,
             events,
             given: 0,
-            reading: BTreeMap::new(),
-            readers: 0,
+            reading: Vec::new(),
             queue: Batch::new(),
             bytes: 0,
             handler: Handler::Failed(Batch::new()),
@@ -109,23 +107,17 @@ impl Keeper {
 
     fn on_accepted(&mut self, stream: TcpStream, ip: IpAddr) {
         self.given -= 1;
-        let of_this = self.reading.entry(ip).or_default();
-        if *of_this >= self.config.per_address {
+        if self.reading.iter().filter(|reading| **reading == ip).count() >= self.config.per_address {
             // Closed without a word: an address with so many slow connections gets no more attention.
             return;
         }
-        *of_this += 1;
-        self.readers += 1;
+        self.reading.push(ip);
         reader::start(stream, ip, Arc::clone(&self.door), self.events.clone());
     }
 
     fn on_read(&mut self, ip: IpAddr, request: Option<Request>) {
-        self.readers -= 1;
-        if let Some(of_this) = self.reading.get_mut(&ip) {
-            *of_this -= 1;
-            if *of_this == 0 {
-                self.reading.remove(&ip);
-            }
+        if let Some(index) = self.reading.iter().position(|reading| *reading == ip) {
+            self.reading.swap_remove(index);
         }
         if let Some(request) = request {
             self.bytes += request.input.len();
@@ -153,11 +145,11 @@ impl Keeper {
         }
     }
 
-    fn give(&mut self, inbox: SyncSender<Batch>, batch: Batch) {
+    fn give(&mut self, inbox: SyncSender<Order>, batch: Batch) {
         self.handler = if batch.is_empty() {
             Handler::Idle(inbox)
         } else {
-            match inbox.try_send(batch) {
+            match inbox.try_send(Order::Work(batch)) {
                 Ok(()) => Handler::Busy(inbox),
                 // Its thread is gone without a word, which only a fault of ours could bring about.
                 Err(_) => {
@@ -174,10 +166,8 @@ impl Keeper {
             self.queue.retain(|request| !request.conn.has_left());
             self.bytes = self.queue.iter().map(|request| request.input.len()).sum();
         }
-        while !self.is_full() && self.given + self.readers < self.config.readers {
-            if self.tickets.try_send(()).is_err() {
-                return;
-            }
+        while !self.is_full() && self.given + self.reading.len() < self.config.readers {
+            self.tickets.give();
             self.given += 1;
         }
     }

@@ -9,10 +9,11 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::process::{self, ExitCode};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc;
-use std::thread;
+use std::thread::{self, Thread};
 
-use crate::accept;
+use crate::accept::{self, Tickets};
 use crate::args::Config;
 use crate::family;
 use crate::limits;
@@ -39,14 +40,15 @@ pub(crate) fn run(mut config: Config) -> Result<ExitCode, String> {
     let door = Door::new(&config)?;
     family::adopt_orphans();
     let config = Arc::new(config);
-    let (give_ticket, tickets) = mpsc::sync_channel(config.readers);
     // One event for each reader or ticket, and one of the handler: nobody ever waits to tell.
     let (events, inbox) = mpsc::sync_channel(config.readers + 4);
     let tell = events.clone();
     vital("lifeline", move || end_with(lifeline)).map_err(no_thread)?;
-    vital("accept", move || accept::run(&listener, &tickets, &tell)).map_err(no_thread)?;
+    let count = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&count);
+    let accepting = vital("accept", move || accept::run(&listener, &seen, &tell)).map_err(no_thread)?;
     let _end = EndOfServer;
-    Keeper::new(config, door, give_ticket, events).run(&inbox);
+    Keeper::new(config, door, Tickets { count, accepting }, events).run(&inbox);
     Ok(ExitCode::FAILURE)
 }
 
@@ -59,12 +61,12 @@ fn no_thread(error: io::Error) -> String {
 }
 
 /// A thread without which there is no server: when it ends, in whatever way, so does the process.
-fn vital(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+fn vital(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<Thread> {
     let body = move || {
         let _end = EndOfServer;
         work();
     };
-    thread::Builder::new().name(name.to_owned()).stack_size(STACK).spawn(body).map(drop)
+    thread::Builder::new().name(name.to_owned()).stack_size(STACK).spawn(body).map(|handle| handle.thread().clone())
 }
 
 struct EndOfServer;

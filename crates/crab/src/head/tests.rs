@@ -72,7 +72,7 @@ fn request_lines_are_strict() {
         ("GET / HTTP/1.2\r\nHost: a\r\n\r\n", 505),
         ("GET  / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
         ("GET / HTTP/1.1 \r\nHost: a\r\n\r\n", 400),
-        ("GET /a b HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        ("GET /a b HTTP/1.1\r\nHost: a\r\n\r\n", 505),
         ("GET a HTTP/1.1\r\nHost: a\r\n\r\n", 400),
         ("GET * HTTP/1.1\r\nHost: a\r\n\r\n", 400),
         ("GET /#x HTTP/1.1\r\nHost: a\r\n\r\n", 400),
