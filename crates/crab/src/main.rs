@@ -2,20 +2,19 @@
 //! marches on, whatever is thrown at it.
 //!
 //! Two processes of one binary. The *supervisor* owns the listening socket and starts the *server* again whatever happened
-//! to it. The server has three loops, and hands things between them by ownership, never by lock:
+//! to it. In the server, work moves by ownership: into a thread when it starts, out of it when it is joined.
 //!
 //! ```text
-//!   accept ──connection──► queue keeper ──whole queue──► handler ──one request──► program
-//!     ▲                       │    ▲                        │
-//!     └──────ticket───────────┘    └──idle or failed────────┘
-//!                             └─► readers (a request is queued when it is complete)
+//!   accept loop ──connection──► reader, a thread ──complete request──► the queue of the accept loop
+//!   accept loop ──whole queue──► handler, a thread ──one request──► a thread ──► the program, a process
 //! ```
 //!
-//! Full means nothing: no ticket, no accept. The kernel's backlog drops what comes then, and crab sleeps.
+//! Full means nothing: the accept loop sleeps until the handler takes the queue, and the kernel's backlog drops what comes.
 
 mod accept;
 mod answer;
 mod args;
+mod bell;
 mod body;
 mod conn;
 mod family;
@@ -25,7 +24,6 @@ mod light;
 mod limits;
 mod plant;
 mod program;
-mod queue;
 mod reader;
 mod say;
 mod server;

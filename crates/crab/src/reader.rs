@@ -1,21 +1,21 @@
 //! A reader: a disposable thread that makes a complete request of a connection, or answers that it is none.
 //!
-//! It ends by itself: every read has a deadline. Its end is told by what it drops, so a panic is told, too.
+//! It ends by itself, for every read has a deadline, and rings then.
 
-use std::io::{BufReader, Write};
-use std::net::{IpAddr, TcpStream};
+use std::io::{self, BufReader, Write};
+use std::net::TcpStream;
 use std::sync::Arc;
-use std::sync::mpsc::SyncSender;
-use std::thread;
+use std::thread::{self, JoinHandle};
 
+use crate::accept::Request;
 use crate::answer::Answer;
 use crate::args::Config;
+use crate::bell::{AtEnd, Rope};
 use crate::body;
 use crate::conn::{Conn, Timed};
 use crate::head::{self, Framing, Head, Method};
 use crate::plant;
 use crate::program;
-use crate::queue::{Event, Request};
 use crate::tls::Acceptor;
 
 /// What readers need to know.
@@ -42,32 +42,20 @@ impl Door {
     }
 }
 
-/// Tells the keeper how it ended when it is dropped.
-struct Report {
-    ip: IpAddr,
-    request: Option<Request>,
-    events: SyncSender<Event>,
-}
-
-impl Report {
-    fn with(mut self, request: Option<Request>) {
-        self.request = request;
-    }
-}
-
-impl Drop for Report {
-    fn drop(&mut self) {
-        // Without a keeper the process is ending.
-        let _ = self.events.send(Event::Read(self.ip, self.request.take()));
-    }
-}
-
-/// Reads one connection in a thread of its own. If there is none to be had, the connection is closed.
-pub(crate) fn start(stream: TcpStream, ip: IpAddr, door: Arc<Door>, events: SyncSender<Event>) {
-    let report = Report { ip, request: None, events };
-    let work = move || report.with(admit(stream, &door));
-    // A failure drops the report, and that tells it.
-    let _ = thread::Builder::new().stack_size(STACK).spawn(work);
+/// Reads one connection in a thread of its own, which rings with its place at its end.
+///
+/// # Errors
+/// When there is no thread to be had; then the connection is closed.
+pub(crate) fn start(
+    stream: TcpStream,
+    door: Arc<Door>,
+    rope: Rope,
+    place: u32,
+) -> io::Result<JoinHandle<Option<Request>>> {
+    thread::Builder::new().stack_size(STACK).spawn(move || {
+        let _told = AtEnd(rope, place);
+        admit(stream, &door)
+    })
 }
 
 fn admit(stream: TcpStream, door: &Door) -> Option<Request> {
