@@ -1,7 +1,8 @@
 //! The command line: what may be said, and errors that say what to do. Nothing is done here.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,15 +10,17 @@ use std::time::Duration;
 #[derive(Debug)]
 pub(crate) enum Wish {
     Serve(Box<Config>),
-    Print(String),
+    Print(&'static str),
 }
 
 /// Everything that can be set. Each number is a bound.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Config {
-    pub(crate) listen: SocketAddr,
-    /// Certificate chain and key; without them it is plain HTTP, on loopback only.
-    pub(crate) tls: Option<(PathBuf, PathBuf)>,
+    /// There is one when parsing is done.
+    pub(crate) listen: Option<SocketAddr>,
+    /// Certificate chain and key: both, or plain HTTP, on loopback only.
+    pub(crate) cert: Option<PathBuf>,
+    pub(crate) key: Option<PathBuf>,
     /// Requests that wait; as many again may be with the handler.
     pub(crate) queue: usize,
     /// Bytes of the bodies that wait.
@@ -71,71 +74,50 @@ TIME is 250ms, 60s, 15m, 2h. SIZE is 4096, 64KiB, 1MiB, 2GiB.
 
 /// Longest queue that may be asked for, most readers, most programs at once: each is a thread or a descriptor.
 const QUEUE_MAX: usize = 100_000;
-const READERS_MAX: usize = 1_000;
-const PROGRAMS_MAX: usize = 1_000;
-/// Longest of all times: a year.
-const TIME_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+const MANY_MAX: usize = 1_000;
+/// Longest of all times: a year, in milliseconds.
+const TIME_MAX: u64 = 365 * 24 * 3_600_000;
+
+/// A word of the command line that cannot be, and what to say instead.
+#[derive(Debug)]
+pub(crate) struct Fault(pub(crate) OsString, pub(crate) &'static str);
 
 /// Reads the command line.
 ///
 /// # Errors
 /// What is wrong, and what to say instead.
-pub(crate) fn parse(mut words: impl Iterator<Item = OsString>) -> Result<Wish, String> {
+pub(crate) fn parse(mut words: impl Iterator<Item = OsString>) -> Result<Wish, Fault> {
     let mut config = Config::default();
-    let (mut listen, mut cert, mut key) = (None, None, None);
     while let Some(word) = words.next() {
-        let word = word.into_string().map_err(|word| format!("{} is no option", word.display()))?;
-        let (name, inline) = match word.split_once('=') {
-            Some((name, value)) => (name.to_owned(), Some(OsString::from(value))),
-            None => (word, None),
-        };
-        match name.as_str() {
-            "--help" | "-h" => return Ok(Wish::Print(HELP.to_owned())),
-            "--version" | "-V" => return Ok(Wish::Print(concat!("crab ", env!("CARGO_PKG_VERSION"), "\n").to_owned())),
+        match word.to_str().unwrap_or_default() {
+            "--help" | "-h" => return Ok(Wish::Print(HELP)),
+            "--version" | "-V" => return Ok(Wish::Print(concat!("crab ", env!("CARGO_PKG_VERSION"), "\n"))),
             "--" => {
                 config.program = words.collect();
                 break;
             }
-            _ if !name.starts_with("--") => return Err(format!("the program stands after `--`: -- {name} …")),
-            _ => {}
-        }
-        if !OPTIONS.contains(&name.as_str()) {
-            return Err(format!("there is no option {name}"));
-        }
-        let value = inline.or_else(|| words.next()).ok_or_else(|| format!("{name} needs a value"))?;
-        match name.as_str() {
-            "--cert" => cert = Some(PathBuf::from(value)),
-            "--key" => key = Some(PathBuf::from(value)),
-            _ => {
-                let text = value.to_str().ok_or_else(|| format!("{name}: {} is no text", value.display()))?;
-                config.set(&name, text, &mut listen).map_err(|why| format!("{name} {text}: {why}"))?;
+            name => {
+                let Some(value) = words.next() else { return Err(Fault(word, "it needs a value")) };
+                if let Err(why) = config.set(name, &value) {
+                    return Err(Fault(if why == UNKNOWN { word } else { value }, why));
+                }
             }
         }
     }
-    config.finish(listen, cert, key).map(|config| Wish::Serve(Box::new(config)))
+    match config.contradiction() {
+        None => Ok(Wish::Serve(Box::new(config))),
+        Some((word, why)) => Err(Fault(word.into(), why)),
+    }
 }
 
-/// Those that take a value.
-const OPTIONS: [&str; 12] = [
-    "--listen",
-    "--cert",
-    "--key",
-    "--queue",
-    "--queue-bytes",
-    "--pace",
-    "--timeout",
-    "--body-max",
-    "--output-max",
-    "--readers",
-    "--per-address",
-    "--jellyfish",
-];
+const UNKNOWN: &str = "there is no such option; the program stands after --";
 
 impl Default for Config {
     fn default() -> Self {
         Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-            tls: None,
+            listen: None,
+            cert: None,
+            key: None,
             queue: 500,
             queue_bytes: 64 << 20,
             pace: Duration::ZERO,
@@ -151,104 +133,96 @@ impl Default for Config {
 }
 
 impl Config {
-    fn set(&mut self, name: &str, text: &str, listen: &mut Option<SocketAddr>) -> Result<(), String> {
+    fn set(&mut self, name: &str, value: &OsStr) -> Result<(), &'static str> {
+        let text = value.to_str().unwrap_or_default();
         match name {
             "--listen" => {
-                *listen = Some(text.parse().map_err(|_| "an address and a port, as in 0.0.0.0:8443 or [::]:8443")?);
+                let address = text.parse().map_err(|_| "an address and a port, as in 0.0.0.0:8443 or [::]:8443")?;
+                self.listen = Some(address);
             }
-            "--queue" => self.queue = count(text, 1, QUEUE_MAX)?,
+            "--cert" => self.cert = Some(value.into()),
+            "--key" => self.key = Some(value.into()),
+            "--queue" => self.queue = count(text, 1..=QUEUE_MAX)?,
             "--queue-bytes" => self.queue_bytes = size(text)?,
             "--pace" => self.pace = time(text)?,
             "--timeout" => self.timeout = time(text)?,
             "--body-max" => self.body_max = size(text)?,
             "--output-max" => self.output_max = size(text)?,
-            "--readers" => self.readers = count(text, 1, READERS_MAX)?,
-            "--per-address" => self.per_address = count(text, 0, READERS_MAX)?,
-            _ => self.jellyfish = Some(count(text, 1, PROGRAMS_MAX)?),
+            "--readers" => self.readers = count(text, 1..=MANY_MAX)?,
+            "--per-address" => self.per_address = count(text, 0..=MANY_MAX)?,
+            "--jellyfish" => self.jellyfish = Some(count(text, 1..=MANY_MAX)?),
+            _ => return Err(UNKNOWN),
         }
         Ok(())
     }
 
-    fn finish(
-        mut self,
-        listen: Option<SocketAddr>,
-        cert: Option<PathBuf>,
-        key: Option<PathBuf>,
-    ) -> Result<Self, String> {
-        self.listen = listen.ok_or("--listen is missing, as in --listen 127.0.0.1:8080")?;
-        self.tls = match (cert, key) {
-            (Some(cert), Some(key)) => Some((cert, key)),
-            (None, None) => None,
-            (Some(_), None) => return Err("--cert needs --key".to_owned()),
-            (None, Some(_)) => return Err("--key needs --cert".to_owned()),
-        };
-        if self.tls.is_none() && !self.listen.ip().is_loopback() {
-            let listen = self.listen;
-            return Err(format!("{listen} is not loopback, so it takes HTTPS: add --cert FILE --key FILE"));
-        }
-        if self.program.is_empty() {
-            return Err("the program is missing: -- PROGRAM ARGS".to_owned());
-        }
-        if self.timeout.is_zero() {
-            return Err("--timeout 0 lets no program run".to_owned());
-        }
-        Ok(self)
+    /// What is missing, or cannot be together.
+    fn contradiction(&self) -> Option<(&'static str, &'static str)> {
+        Some(match (&self.listen, &self.cert, &self.key) {
+            (None, _, _) => ("--listen", "is missing, as in --listen 127.0.0.1:8080"),
+            (_, Some(_), None) => ("--cert", "needs --key"),
+            (_, None, Some(_)) => ("--key", "needs --cert"),
+            (Some(listen), None, None) if !listen.ip().is_loopback() => {
+                ("--listen", "beyond loopback it takes HTTPS: add --cert FILE --key FILE")
+            }
+            _ if self.program.is_empty() => ("--", "the program is missing: -- PROGRAM ARGS"),
+            _ if self.timeout.is_zero() => ("--timeout", "no program ends in no time"),
+            _ => return None,
+        })
     }
 }
 
-fn count(text: &str, least: usize, most: usize) -> Result<usize, String> {
-    match text.parse() {
-        Ok(number) if (least..=most).contains(&number) => Ok(number),
-        _ => Err(format!("a number from {least} to {most}")),
-    }
+fn count(text: &str, range: RangeInclusive<usize>) -> Result<usize, &'static str> {
+    let number = text.parse().ok().filter(|number| range.contains(number));
+    number.ok_or("a number: --queue from 1 to 100000, the others up to 1000")
 }
 
 fn split(text: &str) -> (&str, &str) {
-    text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()))
+    text.split_at(text.bytes().position(|byte| !byte.is_ascii_digit()).unwrap_or(text.len()))
 }
 
-fn time(text: &str) -> Result<Duration, String> {
+fn time(text: &str) -> Result<Duration, &'static str> {
     let (number, unit) = split(text);
-    let milliseconds: Option<u64> = match unit {
-        "ms" => Some(1),
-        "s" => Some(1_000),
-        "m" => Some(60_000),
-        "h" => Some(3_600_000),
-        _ => None,
+    let milliseconds = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => 0,
     };
-    let whole = number.parse::<u64>().ok().zip(milliseconds).and_then(|(number, unit)| number.checked_mul(unit));
-    let time = whole.map(Duration::from_millis).filter(|time| *time <= TIME_MAX);
-    time.ok_or_else(|| "a time, as in 250ms, 60s, 15m or 2h".to_owned())
+    let time = number.parse().ok().and_then(|number: u64| number.checked_mul(milliseconds));
+    let time = time.filter(|time| milliseconds > 0 && *time <= TIME_MAX);
+    time.map(Duration::from_millis).ok_or("a time, as in 250ms, 60s, 15m or 2h")
 }
 
-fn size(text: &str) -> Result<usize, String> {
+fn size(text: &str) -> Result<usize, &'static str> {
     let (number, unit) = split(text);
-    let shift: Option<u32> = match unit {
-        "" => Some(0),
-        "KiB" => Some(10),
-        "MiB" => Some(20),
-        "GiB" => Some(30),
-        _ => None,
+    let bytes = match unit {
+        "" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => 0,
     };
-    let bytes = number.parse::<usize>().ok().zip(shift).and_then(|(number, shift)| number.checked_mul(1 << shift));
-    bytes.ok_or_else(|| "a size, as in 4096, 64KiB, 1MiB or 2GiB".to_owned())
+    let size = number.parse().ok().and_then(|number: usize| number.checked_mul(bytes)).filter(|_| bytes > 0);
+    size.ok_or("a size, as in 4096, 64KiB, 1MiB or 2GiB")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parsed(line: &str) -> Result<Config, String> {
+    fn parsed(line: &str) -> Result<Config, Fault> {
         match parse(line.split_whitespace().map(OsString::from))? {
             Wish::Serve(config) => Ok(*config),
-            Wish::Print(text) => Err(text),
+            Wish::Print(text) => Err(Fault(OsString::new(), text)),
         }
     }
 
     #[test]
     fn a_whole_command_line() {
         let line =
-            "--listen [::1]:1 --queue=7 --pace 250ms --timeout 15m --body-max 64KiB --jellyfish 4 -- a --queue {}";
+            "--listen [::1]:1 --queue 7 --pace 250ms --timeout 15m --body-max 64KiB --jellyfish 4 -- a --queue {}";
         let config = parsed(line).unwrap();
         assert_eq!((config.queue, config.body_max, config.jellyfish), (7, 65536, Some(4)));
         assert_eq!((config.pace.as_millis(), config.timeout.as_secs()), (250, 900));
@@ -273,6 +247,9 @@ mod tests {
             "--listen 127.0.0.1:1 --body-max 99999999999999GiB -- a",
             "--listen 127.0.0.1:1 --tea -- a",
             "--listen 127.0.0.1:1 a",
+            "--listen 127.0.0.1:1 --queue=7 -- a",
+            "--listen 127.0.0.1:1 --pace 5d -- a",
+            "--listen 127.0.0.1:1 --body-max 5MB -- a",
         ];
         for line in lines {
             assert!(parsed(line).is_err(), "{line}");

@@ -3,7 +3,7 @@
 //!
 //! Invariant: whoever waits knows how many may ring, and that is far less than the pipe holds.
 
-use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::io::{self, ErrorKind, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,7 +60,7 @@ impl Bell {
     /// # Errors
     /// As for `wait`.
     pub(crate) fn wait_for(&mut self, time: Duration) -> io::Result<Option<u32>> {
-        let time = Timespec::try_from(time).map_err(io::Error::other)?;
+        let time = Timespec::try_from(time).map_err(|_| ErrorKind::InvalidInput)?;
         let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
         match poll(&mut fds, Some(&time)) {
             Ok(0) | Err(Errno::INTR) => Ok(None),

@@ -79,5 +79,5 @@ fn children() -> Vec<Pid> {
 
 fn children_of(thread: &str) -> Vec<Pid> {
     let text = fs::read_to_string(format!("/proc/self/task/{thread}/children")).unwrap_or_default();
-    text.split_whitespace().filter_map(|word| Pid::from_raw(word.parse().ok()?)).collect()
+    text.split(' ').filter_map(|word| Pid::from_raw(word.parse().ok()?)).collect()
 }

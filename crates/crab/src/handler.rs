@@ -63,7 +63,7 @@ pub(crate) fn start(
     rope: Rope,
     number: u32,
 ) -> io::Result<JoinHandle<End>> {
-    thread::Builder::new().name("handler".into()).stack_size(STACK).spawn(move || {
+    thread::Builder::new().stack_size(STACK).spawn(move || {
         let _told = AtEnd(rope, number);
         match panic::catch_unwind(AssertUnwindSafe(|| handler.work(&mut batch))) {
             Ok(Ok(())) => End::Idle(handler),

@@ -107,10 +107,8 @@ fn too_large() -> Answer {
 
 /// `/path?query` or `http://host/path?query`.
 fn split_target(target: &str) -> Result<(String, Option<String>), Answer> {
-    let origin = match target.split_once("://") {
-        Some(("http" | "https", rest)) => rest.find(['/', '?']).map_or("/", |at| rest.split_at(at).1),
-        _ => target,
-    };
+    let absolute = target.strip_prefix("http://").or_else(|| target.strip_prefix("https://"));
+    let origin = absolute.map_or(target, |rest| rest.find(['/', '?']).map_or("/", |at| rest.split_at(at).1));
     if !origin.starts_with(['/', '?']) || origin.contains('#') || !origin.is_ascii() {
         return Err(Answer::text(400, "the target is no path"));
     }

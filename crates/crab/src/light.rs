@@ -111,7 +111,7 @@ fn some_avg10(text: &str) -> Option<u64> {
 
 /// The number at the start, without its fraction.
 fn whole(text: &str) -> Option<u64> {
-    text.trim_start().split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+    text.trim_ascii_start().split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
 /// Load for each processor, and the share of memory in use. What cannot be read is green: it is no reason to stop.

@@ -32,7 +32,7 @@ mod tls;
 
 use std::process::ExitCode;
 
-use args::Wish;
+use args::{Fault, Wish};
 
 /// Exit code for a command line or a certificate that cannot work: starting again would not help.
 const EXIT_USAGE: u8 = 2;
@@ -43,9 +43,9 @@ fn main() -> ExitCode {
     let is_server = words.next_if(|word| word == supervisor::SERVER_WORD).is_some();
     let config = match args::parse(words) {
         Ok(Wish::Serve(config)) => config,
-        Ok(Wish::Print(text)) => return say::result(&text),
-        Err(error) => {
-            say::line(&format!("{error}\nTry: crab --help"));
+        Ok(Wish::Print(text)) => return say::result(text),
+        Err(Fault(word, why)) => {
+            say::line(&format!("{}: {why}\nTry: crab --help", word.display()));
             return ExitCode::from(EXIT_USAGE);
         }
     };

@@ -20,7 +20,7 @@ use crate::args::Config;
 use crate::conn::Conn;
 
 /// Where the input goes.
-const INPUT: &str = "{}";
+const INPUT: &[u8] = b"{}";
 /// Largest input as an argument: the kernel takes 128 KiB, with what stands around it.
 pub(crate) const ARGUMENT_MAX: usize = 120 << 10;
 /// How much of the end of standard error is kept, and how much of its last line is told.
@@ -47,7 +47,7 @@ pub(crate) enum Outcome {
 
 /// Whether the input becomes an argument.
 pub(crate) fn takes_argument(program: &[OsString]) -> bool {
-    program.iter().skip(1).any(|word| word.to_string_lossy().contains(INPUT))
+    program.iter().skip(1).any(|word| find_input(word.as_bytes()).is_some())
 }
 
 /// Runs the program on `input`, for as long as `client` is there.
@@ -71,7 +71,7 @@ impl Outcome {
                 (None, signal) => Answer::text(500, &format!("ended by signal {}", signal.unwrap_or_default())),
             },
             Outcome::NotStarted(error) => Answer::text(503, &format!("the program does not start: {error}")),
-            Outcome::TimedOut => Answer::text(504, &format!("not done within {} ms", config.timeout.as_millis())),
+            Outcome::TimedOut => Answer::text(504, "not done in time"),
             Outcome::TooMuchOutput => {
                 Answer::text(502, &format!("the output has more than {} bytes", config.output_max))
             }
@@ -81,9 +81,10 @@ impl Outcome {
 }
 
 fn last_line(errors: &[u8]) -> String {
-    let text = String::from_utf8_lossy(errors);
-    let line = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("no message");
-    line.chars().filter(|c| !c.is_control()).take(LAST_LINE_MAX).collect()
+    let mut lines = errors.split(|byte| *byte == b'\n');
+    let line = lines.rfind(|line| !line.trim_ascii().is_empty()).unwrap_or(b"no message");
+    let line = line.split_at_checked(LAST_LINE_MAX).map_or(line, |(start, _)| start);
+    String::from_utf8_lossy(line).chars().filter(|c| !c.is_control()).collect()
 }
 
 /// A running program and its pipes. Dropped, it is dead.
@@ -152,7 +153,7 @@ impl<'a> Run<'a> {
         fds.extend(child.stdin.as_ref().map(|pipe| PollFd::new(pipe, PollFlags::OUT)));
         fds.extend(child.stdout.as_ref().map(|pipe| PollFd::new(pipe, PollFlags::IN)));
         fds.extend(child.stderr.as_ref().map(|pipe| PollFd::new(pipe, PollFlags::IN)));
-        match poll(&mut fds, Some(&Timespec::try_from(left).map_err(io::Error::other)?)) {
+        match poll(&mut fds, Some(&Timespec::try_from(left).map_err(|_| ErrorKind::InvalidInput)?)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
@@ -249,11 +250,15 @@ fn is_later(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }
 
+fn find_input(word: &[u8]) -> Option<usize> {
+    word.windows(INPUT.len()).position(|part| part == INPUT)
+}
+
 /// An argument with the input in the place of each `{}`.
 fn fill(word: &OsStr, input: &[u8]) -> OsString {
     let mut rest = word.as_bytes();
     let mut filled = Vec::new();
-    while let Some(at) = rest.windows(INPUT.len()).position(|part| part == INPUT.as_bytes()) {
+    while let Some(at) = find_input(rest) {
         let (before, after) = rest.split_at(at);
         filled.extend_from_slice(before);
         filled.extend_from_slice(input);

@@ -37,7 +37,10 @@ impl Door {
     /// # Errors
     /// When it cannot be used.
     pub(crate) fn new(config: &Config) -> Result<Self, String> {
-        let tls = config.tls.as_ref().map(|(cert, key)| Acceptor::new(cert, key)).transpose()?;
+        let tls = match (&config.cert, &config.key) {
+            (Some(cert), Some(key)) => Some(Acceptor::new(cert, key)?),
+            _ => None,
+        };
         Ok(Self { tls, body_max: config.body_max, takes_argument: program::takes_argument(&config.program) })
     }
 }

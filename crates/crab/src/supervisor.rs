@@ -36,11 +36,12 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// # Errors
 /// When the address cannot be listened on.
 pub(crate) fn run(config: &Config) -> Result<ExitCode, String> {
-    let listener = TcpListener::bind(config.listen).map_err(|error| format!("--listen {}: {error}", config.listen))?;
-    rustix::net::listen(&listener, BACKLOG).map_err(|error| format!("--listen {}: {error}", config.listen))?;
+    let listener = config.listen.ok_or(io::ErrorKind::InvalidInput.into()).and_then(TcpListener::bind);
+    let listener = listener.and_then(|listener| Ok(rustix::net::listen(&listener, BACKLOG).map(|()| listener)?));
+    let listener = listener.map_err(|error| format!("cannot listen there: {error}"))?;
+    let port = listener.local_addr().map_or(0, |address| address.port());
+    say::line(&format!("listening for {} on port {port}", if config.cert.is_some() { "HTTPS" } else { "HTTP" }));
     family::adopt_orphans();
-    let address = listener.local_addr().unwrap_or(config.listen);
-    say::line(&format!("listening on {}://{address}", if config.tls.is_some() { "https" } else { "http" }));
     let (mut pause, mut is_first) = (Duration::ZERO, true);
     loop {
         let started = Instant::now();
@@ -51,7 +52,7 @@ pub(crate) fn run(config: &Config) -> Result<ExitCode, String> {
         family::end_all();
         is_first = false;
         pause = if started.elapsed() >= HEALTHY { PAUSE_FIRST } else { (2 * pause).clamp(PAUSE_FIRST, PAUSE_MAX) };
-        say::line(&format!("the server ended ({}); it starts again in {} ms", told(&end), pause.as_millis()));
+        say::line(&format!("the server ended ({}) and starts again", told(&end)));
         thread::sleep(pause);
     }
 }
