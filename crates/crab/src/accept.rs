@@ -5,7 +5,6 @@
 //! wait; while `queue` requests or `queue_bytes` bytes wait, it sleeps until the handler takes them. What was being read when
 //! the queue became full still gets in, so it never holds more than `queue + readers`.
 
-use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::mem;
 use std::net::{IpAddr, TcpListener};
@@ -29,7 +28,7 @@ pub(crate) struct Request {
 }
 
 /// Requests in the order in which they were complete.
-pub(crate) type Batch = VecDeque<Request>;
+pub(crate) type Batch = Vec<Request>;
 
 /// Who rings: the handler, or the reader of that place.
 const HANDLER: u32 = u32::MAX;
@@ -136,7 +135,7 @@ impl Accept {
         let reading = self.readers.get_mut(place).and_then(Option::take);
         // A reader that panicked has no request.
         if let Some(Ok(Some(request))) = reading.map(|reading| reading.thread.join()) {
-            self.queue.push_back(request);
+            self.queue.push(request);
         }
     }
 

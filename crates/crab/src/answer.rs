@@ -4,30 +4,32 @@ use std::io::{self, Write};
 
 use crate::conn::Conn;
 
-/// An answer.
-#[derive(Debug, PartialEq, Eq)]
+/// An answer of one line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Short(pub(crate) u16, pub(crate) &'static str);
+
+/// Any answer.
 pub(crate) struct Answer {
-    pub(crate) status: u16,
-    /// More lines of the head, each with its CRLF.
-    headers: &'static str,
+    status: u16,
     body: Vec<u8>,
+}
+
+impl Short {
+    /// Writes it, without the body for HEAD, and closes the connection.
+    pub(crate) fn send(self, conn: Conn, head_only: bool) {
+        Answer::text(self.0, self.1.as_bytes()).send(conn, head_only);
+    }
 }
 
 impl Answer {
     /// Output of the program, as it is.
     pub(crate) fn output(body: Vec<u8>) -> Self {
-        Self { status: 200, headers: "", body }
+        Self { status: 200, body }
     }
 
     /// One line of text.
-    pub(crate) fn text(status: u16, text: &str) -> Self {
-        Self { status, headers: "", body: format!("{text}\n").into_bytes() }
-    }
-
-    /// The refusal of a method.
-    pub(crate) fn wrong_method() -> Self {
-        let headers = "Allow: GET, POST\r\n";
-        Self { headers, ..Self::text(405, "POST a body, or GET with a query") }
+    pub(crate) fn text(status: u16, text: &[u8]) -> Self {
+        Self { status, body: [text, b"\n"].concat() }
     }
 
     /// Writes it, without the body for HEAD, and closes the connection.
@@ -40,11 +42,12 @@ impl Answer {
     }
 
     fn write(&self, out: &mut impl Write, head_only: bool) -> io::Result<()> {
-        let Self { status, headers, body } = self;
+        let Self { status, body } = self;
+        let allow = if *status == 405 { "Allow: GET, POST\r\n" } else { "" };
         let kind =
             if std::str::from_utf8(body).is_ok() { "text/plain; charset=utf-8" } else { "application/octet-stream" };
         let head = format!(
-            "HTTP/1.1 {status} {}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n{headers}\
+            "HTTP/1.1 {status} {}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n{allow}\
              X-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n",
             reason(*status),
             body.len()

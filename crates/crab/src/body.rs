@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, ErrorKind, Read};
 
-use crate::answer::Answer;
+use crate::answer::Short;
 use crate::head::Framing;
 
 /// Longest line with the size of a chunk, and all that may follow the last chunk.
@@ -15,20 +15,20 @@ const GROW: usize = 64 << 10;
 ///
 /// # Errors
 /// With the answer to one that is too large, too slow, cut off, or in wrong chunks.
-pub(crate) fn read(source: &mut impl BufRead, framing: Framing, max: usize) -> Result<Vec<u8>, Answer> {
+pub(crate) fn read(source: &mut impl BufRead, framing: Framing, max: usize) -> Result<Vec<u8>, Short> {
     let mut body = Vec::new();
     match framing {
         Framing::None => {}
-        Framing::Length(length) if length > max => return Err(too_large(max)),
+        Framing::Length(length) if length > max => return Err(TOO_LARGE),
         Framing::Length(length) => extend(source, &mut body, length)?,
         Framing::Chunked => {
             while let size @ 1.. = chunk_size(source)? {
                 if size > max - body.len() {
-                    return Err(too_large(max));
+                    return Err(TOO_LARGE);
                 }
                 extend(source, &mut body, size)?;
                 if !line(source, 2)?.is_empty() {
-                    return Err(Answer::text(400, "a chunk is longer than its size"));
+                    return Err(Short(400, "a chunk is longer than its size"));
                 }
             }
             skip_trailers(source)?;
@@ -38,24 +38,22 @@ pub(crate) fn read(source: &mut impl BufRead, framing: Framing, max: usize) -> R
 }
 
 /// The answer when bytes do not come.
-pub(crate) fn broken(error: &io::Error) -> Answer {
+pub(crate) fn broken(error: &io::Error) -> Short {
     match error.kind() {
-        ErrorKind::TimedOut => Answer::text(408, "the request came too slowly"),
-        _ => Answer::text(400, "the request was cut off"),
+        ErrorKind::TimedOut => Short(408, "the request came too slowly"),
+        _ => Short(400, "the request was cut off"),
     }
 }
 
-/// The answer to a body of more than `max` bytes.
-pub(crate) fn too_large(max: usize) -> Answer {
-    Answer::text(413, &format!("the body has more than {max} bytes"))
-}
+/// The answer to a body over its bound.
+pub(crate) const TOO_LARGE: Short = Short(413, "the input is larger than it may be here");
 
-fn extend(source: &mut impl BufRead, body: &mut Vec<u8>, mut length: usize) -> Result<(), Answer> {
+fn extend(source: &mut impl BufRead, body: &mut Vec<u8>, mut length: usize) -> Result<(), Short> {
     while length > 0 {
         let step = length.min(GROW);
         let got = source.take(step as u64).read_to_end(body).map_err(|error| broken(&error))?;
         if got < step {
-            return Err(Answer::text(400, "the body is shorter than its length"));
+            return Err(Short(400, "the body is shorter than its length"));
         }
         length -= step;
     }
@@ -63,26 +61,26 @@ fn extend(source: &mut impl BufRead, body: &mut Vec<u8>, mut length: usize) -> R
 }
 
 /// A line without its CRLF.
-fn line(source: &mut impl BufRead, max: u64) -> Result<Vec<u8>, Answer> {
+fn line(source: &mut impl BufRead, max: u64) -> Result<Vec<u8>, Short> {
     let mut line = Vec::new();
     source.take(max).read_until(b'\n', &mut line).map_err(|error| broken(&error))?;
     match line.strip_suffix(b"\r\n") {
         Some(text) if !text.contains(&b'\r') => Ok(text.to_vec()),
-        _ => Err(Answer::text(400, "the chunks are wrong: a line too long or without CRLF")),
+        _ => Err(Short(400, "the chunks are wrong: a line too long or without CRLF")),
     }
 }
 
 /// `1f;extension`: hexadecimal digits and nothing else before the end or the semicolon.
-fn chunk_size(source: &mut impl BufRead) -> Result<usize, Answer> {
+fn chunk_size(source: &mut impl BufRead) -> Result<usize, Short> {
     let line = line(source, CHUNK_LINE_MAX)?;
     let digits = line.split(|byte| *byte == b';').next().unwrap_or_default();
     let is_hex = !digits.is_empty() && digits.iter().all(u8::is_ascii_hexdigit);
     let size =
         std::str::from_utf8(digits).ok().filter(|_| is_hex).and_then(|text| usize::from_str_radix(text, 16).ok());
-    size.ok_or_else(|| Answer::text(400, "the size of a chunk is no hexadecimal number"))
+    size.ok_or_else(|| Short(400, "the size of a chunk is no hexadecimal number"))
 }
 
-fn skip_trailers(source: &mut impl BufRead) -> Result<(), Answer> {
+fn skip_trailers(source: &mut impl BufRead) -> Result<(), Short> {
     let mut left = TRAILERS_MAX;
     loop {
         let trailer = line(source, left)?;
@@ -97,7 +95,7 @@ fn skip_trailers(source: &mut impl BufRead) -> Result<(), Answer> {
 ///
 /// # Errors
 /// With the answer to a `%` that two hexadecimal digits do not follow.
-pub(crate) fn decode_query(query: &str) -> Result<Vec<u8>, Answer> {
+pub(crate) fn decode_query(query: &str) -> Result<Vec<u8>, Short> {
     let mut text = Vec::with_capacity(query.len());
     let mut bytes = query.bytes();
     while let Some(byte) = bytes.next() {
@@ -107,7 +105,7 @@ pub(crate) fn decode_query(query: &str) -> Result<Vec<u8>, Answer> {
                 let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
                 let (high, low) = (digit(bytes.next()), digit(bytes.next()));
                 let value = high.zip(low).and_then(|(high, low)| u8::try_from(high * 16 + low).ok());
-                value.ok_or_else(|| Answer::text(400, "a % in the query without two hexadecimal digits"))?
+                value.ok_or_else(|| Short(400, "a % in the query without two hexadecimal digits"))?
             }
             _ => byte,
         });
@@ -121,7 +119,7 @@ mod tests {
 
     fn chunked(bytes: &str) -> Result<String, u16> {
         let body = read(&mut bytes.as_bytes(), Framing::Chunked, 10);
-        body.map(|body| String::from_utf8(body).unwrap()).map_err(|answer| answer.status)
+        body.map(|body| String::from_utf8(body).unwrap()).map_err(|answer| answer.0)
     }
 
     #[test]
@@ -164,8 +162,8 @@ mod tests {
         assert_eq!(chunked("b\r\n"), Err(413));
         assert_eq!(chunked("9\r\n123456789\r\n2\r\n"), Err(413));
         assert_eq!(chunked("ffffffffffffffff\r\n"), Err(413));
-        assert_eq!(read(&mut [].as_slice(), Framing::Length(11), 10).unwrap_err().status, 413);
-        assert_eq!(read(&mut b"abc".as_slice(), Framing::Length(4), 10).unwrap_err().status, 400);
+        assert_eq!(read(&mut [].as_slice(), Framing::Length(11), 10).unwrap_err().0, 413);
+        assert_eq!(read(&mut b"abc".as_slice(), Framing::Length(4), 10).unwrap_err().0, 400);
         assert_eq!(read(&mut b"abcd".as_slice(), Framing::Length(3), 10).unwrap(), b"abc");
     }
 
@@ -173,7 +171,7 @@ mod tests {
     fn queries_are_decoded() {
         assert_eq!(decode_query("a+b%2B%c3%BC=1&x").unwrap(), "a b+ü=1&x".as_bytes());
         for wrong in ["%", "%4", "%zz", "%+1"] {
-            assert_eq!(decode_query(wrong).unwrap_err().status, 400, "{wrong}");
+            assert_eq!(decode_query(wrong).unwrap_err().0, 400, "{wrong}");
         }
     }
 }

@@ -85,7 +85,8 @@ impl Handler {
 
     /// First in, first out, until another program could start and there is no request left.
     fn work(&mut self, batch: &mut Batch) -> io::Result<()> {
-        while let Some(request) = batch.pop_front() {
+        while !batch.is_empty() {
+            let request = batch.remove(0);
             plant::panic_here("handler");
             if request.conn.has_left() {
                 continue;
@@ -172,7 +173,7 @@ impl Handler {
 fn serve(request: Request, config: &Config, rope: Rope, id: u32) {
     let _sent = AtEnd(rope.clone(), id);
     let ended = AtEnd(rope, id);
-    let answer = program::run(config, &request.input, &request.conn).answer(config);
+    let answer = program::run(config, &request.input, &request.conn).answer();
     drop(ended);
     if let Some(answer) = answer {
         answer.send(request.conn, false);

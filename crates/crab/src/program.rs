@@ -61,30 +61,32 @@ pub(crate) fn run(config: &Config, input: &[u8], client: &Conn) -> Outcome {
 
 impl Outcome {
     /// What the client is told, if it is still there.
-    pub(crate) fn answer(self, config: &Config) -> Option<Answer> {
+    pub(crate) fn answer(self) -> Option<Answer> {
         Some(match self {
             Outcome::Exited(status, output, errors) => match (status.code(), status.signal()) {
                 (Some(0), _) => Answer::output(output),
                 (Some(EXIT_BAD_DATA), _) => Answer::text(400, &last_line(&errors)),
                 (Some(EXIT_TRY_AGAIN), _) => Answer::text(503, &last_line(&errors)),
-                (Some(code), _) => Answer::text(500, &format!("exit {code}: {}", last_line(&errors))),
-                (None, signal) => Answer::text(500, &format!("ended by signal {}", signal.unwrap_or_default())),
+                (Some(code), _) => {
+                    Answer::text(500, &[format!("exit {code}: ").as_bytes(), &last_line(&errors)].concat())
+                }
+                (None, signal) => {
+                    Answer::text(500, format!("ended by signal {}", signal.unwrap_or_default()).as_bytes())
+                }
             },
-            Outcome::NotStarted(error) => Answer::text(503, &format!("the program does not start: {error}")),
-            Outcome::TimedOut => Answer::text(504, "not done in time"),
-            Outcome::TooMuchOutput => {
-                Answer::text(502, &format!("the output has more than {} bytes", config.output_max))
-            }
+            Outcome::NotStarted(error) => Answer::text(503, format!("the program does not start: {error}").as_bytes()),
+            Outcome::TimedOut => Answer::text(504, b"not done in time"),
+            Outcome::TooMuchOutput => Answer::text(502, b"the output is larger than it may be here"),
             Outcome::ClientLeft => return None,
         })
     }
 }
 
-fn last_line(errors: &[u8]) -> String {
+/// The last line that says something.
+fn last_line(errors: &[u8]) -> Vec<u8> {
     let mut lines = errors.split(|byte| *byte == b'\n');
     let line = lines.rfind(|line| !line.trim_ascii().is_empty()).unwrap_or(b"no message");
-    let line = line.split_at_checked(LAST_LINE_MAX).map_or(line, |(start, _)| start);
-    String::from_utf8_lossy(line).chars().filter(|c| !c.is_control()).collect()
+    line.iter().copied().filter(|byte| !byte.is_ascii_control()).take(LAST_LINE_MAX).collect()
 }
 
 /// A running program and its pipes. Dropped, it is dead.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use crate::accept::Request;
-use crate::answer::Answer;
+use crate::answer::Short;
 use crate::args::Config;
 use crate::bell::{AtEnd, Rope};
 use crate::body;
@@ -88,7 +88,7 @@ fn admit(stream: TcpStream, door: &Door) -> Option<Request> {
 fn greet(socket: Timed, door: &Door) -> Option<Conn> {
     let Some(acceptor) = &door.tls else { return Some(Conn::plain(socket)) };
     if socket.first_byte().ok()? != TLS_HANDSHAKE {
-        Answer::text(400, "this port speaks HTTPS: https://…").send(Conn::plain(socket), false);
+        Short(400, "this port speaks HTTPS: https://…").send(Conn::plain(socket), false);
         return None;
     }
     acceptor.accept(socket).ok().map(Conn::tls)
@@ -98,16 +98,16 @@ fn greet(socket: Timed, door: &Door) -> Option<Conn> {
 ///
 /// # Errors
 /// With the answer to everything that is no request for the program: refusals, and health.
-fn input(head: &Head, door: &Door, source: &mut BufReader<Conn>) -> Result<Vec<u8>, Answer> {
+fn input(head: &Head, door: &Door, source: &mut BufReader<Conn>) -> Result<Vec<u8>, Short> {
     let is_empty = matches!(head.framing, Framing::None | Framing::Length(0));
     let input = match (head.method, &head.query) {
-        (Method::Get | Method::Head, _) if !is_empty => return Err(Answer::text(400, "GET has no body here: POST it")),
-        (Method::Get | Method::Head, None) if head.path == "/health" => return Err(Answer::text(200, "ok")),
+        (Method::Get | Method::Head, _) if !is_empty => return Err(Short(400, "GET has no body here: POST it")),
+        (Method::Get | Method::Head, None) if head.path == "/health" => return Err(Short(200, "ok")),
         (Method::Get, Some(query)) => body::decode_query(query)?,
-        (Method::Get, None) => return Err(Answer::text(400, "GET has no query: /?what+the+program+gets")),
-        (Method::Head | Method::Other, _) => return Err(Answer::wrong_method()),
+        (Method::Get, None) => return Err(Short(400, "GET has no query: /?what+the+program+gets")),
+        (Method::Head | Method::Other, _) => return Err(Short(405, "POST a body, or GET with a query")),
         (Method::Post, _) if head.framing == Framing::None => {
-            return Err(Answer::text(411, "POST needs a Content-Length, or chunks"));
+            return Err(Short(411, "POST needs a Content-Length, or chunks"));
         }
         (Method::Post, _) => posted(head, door, source)?,
     };
@@ -117,11 +117,11 @@ fn input(head: &Head, door: &Door, source: &mut BufReader<Conn>) -> Result<Vec<u
     Ok(input)
 }
 
-fn posted(head: &Head, door: &Door, source: &mut BufReader<Conn>) -> Result<Vec<u8>, Answer> {
+fn posted(head: &Head, door: &Door, source: &mut BufReader<Conn>) -> Result<Vec<u8>, Short> {
     if let Framing::Length(length) = head.framing
         && length > door.body_max
     {
-        return Err(body::too_large(door.body_max));
+        return Err(body::TOO_LARGE);
     }
     source.get_mut().begin_transfer();
     if head.expects_continue && source.buffer().is_empty() {
@@ -132,12 +132,12 @@ fn posted(head: &Head, door: &Door, source: &mut BufReader<Conn>) -> Result<Vec<
     body::read(source, head.framing, door.body_max)
 }
 
-fn check_argument(input: &[u8]) -> Result<(), Answer> {
+fn check_argument(input: &[u8]) -> Result<(), Short> {
     if input.len() > program::ARGUMENT_MAX {
-        return Err(body::too_large(program::ARGUMENT_MAX));
+        return Err(body::TOO_LARGE);
     }
     if input.contains(&0) {
-        return Err(Answer::text(400, "the input becomes an argument of the program, which cannot hold NUL"));
+        return Err(Short(400, "the input becomes an argument of the program, which cannot hold NUL"));
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use super::*;
 
 fn parsed(text: &str) -> Result<Head, u16> {
-    read(&mut text.as_bytes()).and_then(|head| parse(&head)).map_err(|answer| answer.status)
+    read(&mut text.as_bytes()).and_then(|head| parse(&head)).map_err(|answer| answer.0)
 }
 
 fn with(lines: &str) -> Result<Head, u16> {
