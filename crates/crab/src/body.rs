@@ -77,7 +77,7 @@ fn chunk_size(source: &mut impl BufRead) -> Result<usize, Short> {
     let is_hex = !digits.is_empty() && digits.iter().all(u8::is_ascii_hexdigit);
     let size =
         std::str::from_utf8(digits).ok().filter(|_| is_hex).and_then(|text| usize::from_str_radix(text, 16).ok());
-    size.ok_or_else(|| Short(400, "the size of a chunk is no hexadecimal number"))
+    size.ok_or(Short(400, "the size of a chunk is no hexadecimal number"))
 }
 
 fn skip_trailers(source: &mut impl BufRead) -> Result<(), Short> {
@@ -105,7 +105,7 @@ pub(crate) fn decode_query(query: &str) -> Result<Vec<u8>, Short> {
                 let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
                 let (high, low) = (digit(bytes.next()), digit(bytes.next()));
                 let value = high.zip(low).and_then(|(high, low)| u8::try_from(high * 16 + low).ok());
-                value.ok_or_else(|| Short(400, "a % in the query without two hexadecimal digits"))?
+                value.ok_or(Short(400, "a % in the query without two hexadecimal digits"))?
             }
             _ => byte,
         });
