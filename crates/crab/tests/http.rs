@@ -12,7 +12,7 @@ mod common;
 
 use std::io::Write;
 
-use common::{Crab, hear, post};
+use common::{Crab, hear};
 
 #[test]
 fn the_program_gets_the_body_and_the_client_its_output() {
@@ -126,6 +126,7 @@ mod https {
     use openssl::ssl::{SslConnector, SslMethod, SslVersion};
 
     use super::*;
+    use crate::common::post;
 
     const FILES: &str = "--cert tests/data/cert.pem --key tests/data/key.pem";
 
