@@ -1,7 +1,7 @@
 //! The handler: takes a whole queue, and starts the program for each request in turn, as the light and the pace allow.
 //!
 //! Each request gets a disposable thread, which runs the program, gives its place back, and then sends the answer; so a client
-//! that takes its answer slowly keeps nobody waiting. Of those at most `SENDERS` are there: the oldest is cut for a newer one.
+//! that takes its answer slowly keeps nobody waiting. Of those there are as many as there are readers: the oldest is cut for a newer one.
 //!
 //! A handler that panics is thrown away. What it had not begun goes back to the accept loop; what runs ends by its time limit.
 
@@ -20,8 +20,6 @@ use crate::light::{GLANCE, Light};
 use crate::plant;
 use crate::program;
 
-/// Answers on their way at the same time.
-const SENDERS: usize = 32;
 /// Bytes of stack of a request's thread.
 const STACK: usize = 256 << 10;
 
@@ -149,7 +147,7 @@ impl Handler {
     fn cut_slowest(&self) {
         let mut sending = self.flights.iter().filter(|flight| !flight.runs);
         if let Some(oldest) = sending.next()
-            && sending.count() >= SENDERS
+            && sending.count() >= self.config.readers
         {
             // It fails on a socket that is closed already, which is what is wanted.
             let _ = oldest.socket.shutdown(Shutdown::Both);
