@@ -34,6 +34,8 @@ pub(crate) type Batch = Vec<Request>;
 const HANDLER: u32 = u32::MAX;
 /// After a failed accept: descriptors are short, and will come back.
 const PAUSE: Duration = Duration::from_millis(100);
+/// After a connection that was one too many of its address.
+const BREATH: Duration = Duration::from_millis(1);
 
 /// The states of the handler.
 ///
@@ -120,8 +122,9 @@ impl Accept {
         plant::panic_here("accept");
         let ip = peer.ip();
         if self.readers.iter().flatten().filter(|reading| reading.ip == ip).count() >= self.config.per_address {
-            // Closed without a word: an address with so many slow connections gets no more attention.
-            return;
+            // Closed without a word: an address with so many slow connections gets no more attention. Whoever is closed so may
+            // come back at once, and must not keep a processor busy with that.
+            return thread::sleep(BREATH);
         }
         // Without a thread the connection is closed.
         if let Ok(thread) = reader::start(stream, Arc::clone(&self.door), self.rope.clone(), place as u32)
