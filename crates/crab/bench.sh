@@ -58,7 +58,7 @@ measure() {
 echo "| $connections connections, $seconds s | idle RSS kB (own) | alone /s | flooded /s | goodput | RSS at a third → at the end | CPU ms user, system | log lines | next request |"
 echo "|---|---|---|---|---|---|---|---|---|"
 for queue in 500 16; do
-    "$crab" --listen 127.0.0.1:1844$((queue % 7)) --cert "$dir/cert.pem" --key "$dir/key.pem" --queue $queue -- sh -c "$program" 2>"$dir/log" &
+    env MALLOC_ARENA_MAX=1 "$crab" --listen 127.0.0.1:1844$((queue % 7)) --cert "$dir/cert.pem" --key "$dir/key.pem" --queue $queue -- sh -c "$program" 2>"$dir/log" &
     supervisor=$! pids="$pids $!"
     sleep 1
     measure "crab --queue $queue" 1844$((queue % 7)) "$(pgrep -P $supervisor)" "$dir/log"
