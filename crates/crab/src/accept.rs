@@ -159,9 +159,13 @@ impl Accept {
                 let batch = mem::take(&mut self.queue);
                 self.busy(handler, batch)
             }
-            State::Failed(rest) => match Handler::new(Arc::clone(&self.config)) {
-                Ok(handler) if rest.is_empty() => State::Idle(Box::new(handler)),
-                Ok(handler) => self.busy(Box::new(handler), rest),
+            State::Failed(mut rest) => match Handler::new(Arc::clone(&self.config)) {
+                Ok(handler) if rest.is_empty() && self.queue.is_empty() => State::Idle(Box::new(handler)),
+                Ok(handler) => {
+                    // With what came meanwhile: nobody might ring again for it.
+                    rest.append(&mut self.queue);
+                    self.busy(Box::new(handler), rest)
+                }
                 // Whatever happens next is the occasion to try again.
                 Err(_) => State::Failed(rest),
             },

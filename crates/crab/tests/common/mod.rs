@@ -87,7 +87,12 @@ impl Crab {
 
     /// The server process.
     pub(crate) fn server(&self) -> u32 {
-        *children(self.child.id()).first().expect("no server")
+        let mut server = None;
+        until("there is a server", || {
+            server = children(self.child.id()).first().copied();
+            server.is_some()
+        });
+        server.expect("it was there")
     }
 }
 
