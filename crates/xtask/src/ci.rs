@@ -1,6 +1,6 @@
 //! `cargo xtask ci`: what a commit must pass, as a list of commands. Stops at the first failure and says how to repeat it.
 //!
-//! Steps are ordered by what they cost, so that a slip of the pen is found in seconds. They need nothing but Rust.
+//! Steps are ordered by what they cost, so that a slip of the pen is found in seconds. They need nothing but Rust; crab also wants OpenSSL, and says so.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -69,6 +69,7 @@ fn steps(crates: &[Crate], tools: Tools, simulator: bool) -> Vec<Step> {
         counted_instructions(tools.counter),
         Step::cargo("fuzz", "xtask fuzz"),
         Step::cargo("torture", "xtask torture"),
+        Step::cargo("crab", "xtask crab"),
         dependencies(tools.deny),
         Step {
             name: "docs",

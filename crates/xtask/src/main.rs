@@ -1,9 +1,10 @@
-//! The project's own chores, each a command: `cargo xtask ci | tidy | sim | torture | fuzz | hot | bench`.
+//! The project's own chores, each a command: `cargo xtask ci | tidy | sim | torture | fuzz | hot | crab | bench`.
 //!
 //! It knows how to judge and start things; it does not know what Sheaf does.
 
 mod bench;
 mod ci;
+mod crab;
 mod fuzz;
 mod hot;
 mod sim;
@@ -29,6 +30,7 @@ cargo xtask torture [--family F] [--seed S] [--minutes M | --cycles N | --rounds
 cargo xtask fuzz [--target T] [--inputs N | --minutes M] [--seed S] [--input FILE]
                                arbitrary bytes for everything that reads bytes: the corpus, then inputs made from it
 cargo xtask hot [--record]     count the instructions that the hottest functions cost a task, against those on record
+cargo xtask crab               the small HTTPS server, a workspace of its own: clippy, tests, and its size
 cargo xtask bench peers [--tasks N] [--runs N] [--only NAME,..] [--measure NAME,..] [--dir DIR] [--install]
                                Sheaf and other queues, the same work, one table; a peer that is missing is said to be";
 
@@ -51,6 +53,7 @@ fn command(args: &[String]) -> anyhow::Result<()> {
         Some((name, rest)) if name == "torture" => torture::run(rest),
         Some((name, rest)) if name == "fuzz" => fuzz::run(rest),
         Some((name, rest)) if name == "hot" => hot::run(rest),
+        Some((name, [])) if name == "crab" => crab::run(),
         Some((name, rest)) if name == "bench" => bench::run(rest),
         Some((name, _)) if name == "help" || name == "--help" => {
             println!("{HELP}");

@@ -18,7 +18,7 @@ const NOT_RUN: &str = "<!-- not run: ";
 /// A place that somebody has yet to write. In two parts, or this file would be a finding.
 const UNWRITTEN: [&str; 2] = ["TO ", "FILL"];
 
-const CHORES: [&str; 6] = ["ci", "tidy", "sim", "torture", "fuzz", "bench"];
+const CHORES: [&str; 7] = ["ci", "tidy", "sim", "torture", "fuzz", "crab", "bench"];
 const MAP: &str = "ARCHITECTURE.md";
 const MAP_LINES_MAX: usize = 250;
 
