@@ -26,7 +26,7 @@ pub trait Disk {
     fn write(&mut self, name: &str, offset: u64, bytes: &[u8]) -> Result<(), DiskError>;
 
     /// Asks for blocks, so that the file can be written up to `len` bytes and its length need not change; what is new in it
-    /// reads as zeros. A help that a disk may do without; one without room does nothing and says so. Makes the file.
+    /// reads as zeros. A help that a disk may do without; one without room says so, and may have done part of it. Makes the file.
     fn reserve(&mut self, name: &str, len: u64) -> Result<(), DiskError>;
 
     /// Makes all earlier writes to the file durable (`fdatasync`), and the file's own name if it is new.

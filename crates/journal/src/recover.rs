@@ -41,7 +41,7 @@ pub enum OpenError {
         file: String,
     },
     /// All epochs are used up.
-    #[error("the journal was opened four billion times")]
+    #[error("the journal has used up its epochs, which count starts or a clock's seconds")]
     EpochsExhausted,
 }
 

@@ -11,9 +11,9 @@ pub const READ_BYTES_MIN: usize = 16 << 10;
 /// Bytes that wait to be written to a carrier. Full: the session is asked for nothing more until some are out.
 pub const OUTBOUND_BYTES_MAX: usize = 1 << 20;
 
-/// How long a carrier may take none of the bytes that wait for it. Longer: the connection is given up. As long as a
-/// session bears silence, whose own timers cannot run while it is asked for nothing.
-pub const WRITE_STALL: Duration = Duration::from_secs(15);
+/// How long a carrier may take none of the bytes that wait for it. Longer: the connection is given up. A little longer than
+/// whoever connects bears silence: the session's own timers cannot run while it is asked for nothing.
+pub const WRITE_STALL: Duration = Duration::from_secs(5);
 
 /// Reports that wait for the embedder. Full: nothing more is read from the carrier.
 pub const REPORTS_MAX: usize = 4_096;

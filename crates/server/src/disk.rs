@@ -276,8 +276,8 @@ impl Disk for FileDisk {
                 return Ok(());
             }
             match retry_on_intr(|| fallocate(&*file, FallocateFlags::empty(), had, len - had)) {
-                // Not every file system can.
-                Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+                // Not every file system can, or may. What it cannot write it says when it is written.
+                Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::PERM | Errno::FBIG) => Ok(()),
                 outcome => Ok(outcome?),
             }
         };

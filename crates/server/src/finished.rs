@@ -17,6 +17,7 @@ use sheaf_roles::port::Fetched;
 use sheaf_roles::router::{Generation, Lsn, Record};
 use sheaf_task::Key;
 
+use crate::blocking::blocking;
 use crate::disk::FileDisk;
 use crate::store::Store;
 
@@ -131,7 +132,7 @@ impl Finished {
             return;
         }
         let is_damaged = |spans: &mut BTreeSet<Span>| !spans.is_empty();
-        let waited = self.mended.wait_timeout_while(self.damaged(), MEND_MAX, is_damaged);
+        let waited = blocking(|| self.mended.wait_timeout_while(self.damaged(), MEND_MAX, is_damaged));
         let (mut spans, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
         if timeout.timed_out() {
             tracing::error!("an index file is still not built again: rows that it would answer run again");

@@ -4,6 +4,7 @@
 //! Invariants: nothing is acknowledged before the writer has synced it; after an error of the disk the process stops;
 //! no stages wait for each other ([`stages`]).
 
+mod blocking;
 mod check;
 mod compaction;
 mod core;

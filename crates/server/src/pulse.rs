@@ -1,6 +1,6 @@
 //! Notices a stage that works on one thing and gets nowhere, and says which, and from which queue the work came.
 //!
-//! A stage that waits for work is not stalled, however long. Each stall is said once.
+//! A stage that waits for work is not stalled, however long; nor is the core while it has work and no thread takes it up. Each stall is said once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -16,7 +16,7 @@ use crate::stages::{QUEUES, Queue, Stage};
 #[derive(Debug)]
 pub(crate) struct Pulse {
     stage: Stage,
-    // Atomic, because the watchdog's thread reads what the stage's own thread writes.
+    // Atomic, because the watchdog's thread reads what the stage writes.
     beats: AtomicU64,
     /// Place in [`QUEUES`].
     queue: AtomicUsize,

@@ -80,8 +80,14 @@ pub(crate) fn restore(
 /// small number is a short one.
 fn seconds_since_2026() -> u32 {
     const UNIX_2026: u64 = 1_767_225_600;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    u32::try_from(now.saturating_sub(UNIX_2026)).unwrap_or_default()
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map(|now| now.as_secs().saturating_sub(UNIX_2026));
+    match now.map(u32::try_from) {
+        Ok(Ok(seconds)) if seconds > 0 => seconds,
+        Ok(_) | Err(_) => {
+            tracing::warn!("the clock is far off: a data directory put back from an old copy would not be noticed");
+            0
+        }
+    }
 }
 
 /// Records that are decoded while the ones before them are applied.
@@ -106,7 +112,7 @@ fn replay(journal: &Journal<FileDisk>, router: &mut Router) -> Result<(), Restor
         let reader = thread::Builder::new().name("sheaf-restore".into());
         let read = reader.spawn_scoped(scope, move || read_all(journal, &give)).map_err(RestoreError::Thread)?;
         for records in take {
-            router.expect(&records);
+            router.prefetch(&records);
             for (lsn, record) in &records {
                 if !router.replay(*lsn, record) {
                     tracing::debug!(lsn = lsn.0, "a record names a job that left, or whose own record is damaged");

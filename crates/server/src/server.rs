@@ -15,7 +15,7 @@ use sheaf_net::{Clock, Listener, NetError, Target};
 use sheaf_roles::router::Router;
 use sheaf_session::{Faults, Micros, Receipt, SessionId};
 use sheaf_task::{KeySecret, RouterId};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::core::Input;
@@ -83,7 +83,8 @@ pub struct Server {
     /// While it is there the core goes on.
     _inputs: mpsc::Sender<Vec<Input>>,
     stop: watch::Sender<bool>,
-    ended: oneshot::Receiver<Result<(), ServerError>>,
+    /// The core, and after it every thread.
+    ended: JoinHandle<Result<(), ServerError>>,
     listener: JoinHandle<()>,
     sessions: JoinHandle<()>,
     _dir: DataDir,

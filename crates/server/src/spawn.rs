@@ -13,7 +13,7 @@ use sheaf_journal::Journal;
 use sheaf_net::Clock;
 use sheaf_roles::router::{Lsn, Router};
 use sheaf_session::Micros;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 
 use crate::compaction::Compaction;
 use crate::core::{Core, Ending, Inlets, Input};
@@ -38,7 +38,7 @@ pub(crate) struct Shared {
 }
 
 /// Where events go in, and how it ended.
-pub(crate) type Spawned = (mpsc::Sender<Vec<Input>>, oneshot::Receiver<Result<(), ServerError>>);
+pub(crate) type Spawned = (mpsc::Sender<Vec<Input>>, tokio::task::JoinHandle<Result<(), ServerError>>);
 
 /// Starts the core, within the caller's runtime, and the writer, the indexer and the watchdog. The next record is `next`;
 /// the index has all up to `indexed`. The core ends soon after `stop` is true.
@@ -97,8 +97,7 @@ fn start_core(
     writer: JoinHandle<()>,
     indexer: JoinHandle<()>,
     watch: impl FnOnce(std::sync::mpsc::Receiver<()>) + Send + 'static,
-) -> Result<oneshot::Receiver<Result<(), ServerError>>, std::io::Error> {
-    let (end, ended) = oneshot::channel();
+) -> Result<tokio::task::JoinHandle<Result<(), ServerError>>, std::io::Error> {
     let (stop_watching, stop) = sync_channel(0);
     let watchdog = named("sheaf-watchdog", move || watch(stop))?;
     let core = tokio::spawn(core.run());
@@ -107,17 +106,13 @@ fn start_core(
         drop(stop_watching);
         watchdog.join().is_ok() && others.iter().all(Result::is_ok)
     };
-    tokio::spawn(async move {
+    Ok(tokio::spawn(async move {
         let outcome = core.await;
-        let outcome = match (outcome, tokio::task::spawn_blocking(join).await) {
+        match (outcome, tokio::task::spawn_blocking(join).await) {
             (Ok(outcome), Ok(true)) => outcome.map_err(ServerError::from),
-            _ => Err(ServerError::Panicked),
-        };
-        if end.send(outcome).is_err() {
-            tracing::debug!("nobody waits for the router's end");
+            (Ok(_) | Err(_), Ok(_) | Err(_)) => Err(ServerError::Panicked),
         }
-    });
-    Ok(ended)
+    }))
 }
 
 fn watchdog(pulses: [Arc<Pulse>; 3], shared: &Shared) -> impl FnOnce(std::sync::mpsc::Receiver<()>) + Send + 'static {

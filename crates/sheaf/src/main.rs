@@ -79,7 +79,10 @@ fn dispatch(cli: Cli) -> Result<u8> {
             Command::Completions { .. } => Ok(0),
         }
     });
-    runtime.block_on(command)?
+    runtime.block_on(command).unwrap_or_else(|error| match error.try_into_panic() {
+        Ok(panic) => std::panic::resume_unwind(panic),
+        Err(error) => Err(error.into()),
+    })
 }
 
 /// A router serves many connections, each on any processor. Where there is one, its link and its loop take turns: waking

@@ -40,8 +40,9 @@ pub(crate) struct Frame {
 
 /// Blocks without content: not worth laying out thousands of times.
 const RESERVE: &str = "journal/reserve";
-const RESERVED_KEPT: usize = 4 << 10;
 const HEADER: usize = 32;
+/// Bytes of what is reserved behind the frames that are kept.
+const RESERVED_KEPT: usize = 4 << 10;
 const MARK: u8 = 0xff;
 
 impl Specimen {

@@ -3,7 +3,8 @@
 use super::{append, config, contents, open};
 use crate::testing::{DiskCall, MemDisk};
 use crate::{
-    AppendError, Class, Disk, Entry, Epoch, Journal, Lsn, Map, OpenError, RECORD_MAX, ReadError, read_many, read_record,
+    AppendError, Class, Config, Disk, Entry, Epoch, Journal, Lsn, Map, OpenError, RECORD_MAX, ReadError, read_many,
+    read_record,
 };
 
 #[test]
@@ -136,4 +137,24 @@ fn a_borrowed_disk_does_all_that_the_disk_does() {
     change(&mut disk);
     let left: Vec<_> = disk.list().unwrap().into_iter().map(|file| (file.name, file.len)).collect();
     assert_eq!((left, disk.calls(DiskCall::Sync)), (vec![("c".to_string(), 5)], 1));
+}
+
+#[test]
+fn an_epoch_is_no_smaller_than_it_is_told_and_than_the_last() {
+    let mut disk = MemDisk::new();
+    let mut old = None;
+    for (least, taken) in [(1_000, 1_000), (5, 1_001), (0, 1_002), (2_000, 2_000)] {
+        let config = Config { epoch_min: Epoch(least), ..config() };
+        let (mut journal, report) = Journal::open(disk, config).unwrap();
+        assert_eq!((journal.epoch(), report.epoch), (Epoch(taken), Epoch(taken)));
+        append(&mut journal, &[b"one of each life"]);
+        journal.commit().unwrap();
+        assert_eq!(contents(&journal).len(), journal.last().0 as usize);
+        disk = journal.into_disk();
+        old.get_or_insert_with(|| disk.clone());
+    }
+    // Put back to a copy from before, it takes none of those again.
+    let config = Config { epoch_min: Epoch(2_001), ..config() };
+    let (journal, _) = Journal::open(old.unwrap(), config).unwrap();
+    assert_eq!((journal.epoch(), contents(&journal).len()), (Epoch(2_001), 1));
 }

@@ -323,6 +323,7 @@ fn blocks_are_there_before_the_records_and_none_are_asked_for_on_a_full_disk() {
     disk.crash(&mut |_| 1);
     let (mut journal, report) = open(disk);
     assert_eq!((report.records, report.damaged), (1, 0), "zeros behind the frames are no damage");
+    assert!(report.torn.is_none(), "and no torn tail");
 
     // Room for a record, but not for a segment.
     let room = journal.disk().used() + 200;

@@ -224,7 +224,7 @@ impl Router {
     }
 
     /// Records that come next in a replay: what they need is fetched, many at once.
-    pub fn expect(&self, records: &[(Lsn, Record)]) {
+    pub fn prefetch(&self, records: &[(Lsn, Record)]) {
         let key_of = |record: &Record| {
             if let Record::Submitted(submitted) = record {
                 return Some(submitted.key);

@@ -20,7 +20,8 @@ use crate::sink::Kind;
 /// Cuts of a round.
 const CUTS: u64 = 4;
 
-/// After a cut of less than this, work goes on within two seconds: whoever connects does so anew after three of silence.
+/// After a cut of less than this, work goes on within two seconds (on a machine that does other things, four): whoever
+/// connects does so anew after three of silence.
 const SHORT: Duration = Duration::from_secs(10);
 const RESUME_SHORT: Duration = Duration::from_secs(2);
 
@@ -163,16 +164,15 @@ fn close(way: Way, who: &[Role], cluster: &Cluster) -> anyhow::Result<()> {
     nft(&format!("add rule ip cut in ct original ip daddr {{ {} }} {direction}{chance}drop", doors.join(", ")))
 }
 
-/// The own ports of these peers' connections to the router.
-fn connections(who: &[Role], cluster: &Cluster) -> anyhow::Result<Vec<String>> {
+/// The own ports of a peer's connections to the router.
+fn connections(role: Role, cluster: &Cluster) -> anyhow::Result<Vec<String>> {
     let port: u16 = cluster.addr().rsplit_once(':').context("an address has a port")?.1.parse()?;
     let table = std::fs::read_to_string("/proc/net/tcp")?;
     let mut ports = Vec::new();
     for line in table.lines().skip(1) {
         let words: Vec<&str> = line.split_whitespace().collect();
         let [_, local, remote, "01", ..] = words[..] else { continue };
-        let is_theirs = who.iter().any(|role| remote == format!("{}:{port:04X}", hex(door(*role))));
-        if is_theirs {
+        if remote == format!("{}:{port:04X}", hex(door(role))) {
             let (_, local) = local.split_once(':').context("/proc/net/tcp")?;
             ports.push(u16::from_str_radix(local, 16)?.to_string());
         }
@@ -184,11 +184,11 @@ fn connections(who: &[Role], cluster: &Cluster) -> anyhow::Result<Vec<String>> {
 fn kill_connections(who: &[Role], cluster: &Cluster) -> anyhow::Result<()> {
     let mut ports = Vec::new();
     // After the cut before, they may be about to connect.
-    let found = wait_until(SHORT, || {
-        ports = connections(who, cluster)?;
-        Ok(!ports.is_empty())
-    })?;
-    ensure!(found, "no connection of {who:?} was found");
+    for role in who {
+        let found = wait_until(SHORT, || Ok(!connections(*role, cluster)?.is_empty()))?;
+        ensure!(found, "no connection of {role:?} was found");
+        ports.extend(connections(*role, cluster)?);
+    }
     let ports = ports.join(", ");
     nft(&format!("add rule ip cut in tcp sport {{ {ports} }} drop"))?;
     nft(&format!("add rule ip cut in tcp dport {{ {ports} }} drop"))
