@@ -64,8 +64,12 @@ impl Faults {
         Self::spend(&self.index_syncs, u64::from(is_index)).and_then(|()| Self::spend(&self.syncs, 1))
     }
 
+    fn on_grown(&self, file: &File, end: u64) -> io::Result<()> {
+        Self::spend(&self.room, end.saturating_sub(file.metadata()?.len()))
+    }
+
     fn on_write(&self, name: &str, file: &File, end: u64) -> io::Result<()> {
-        Self::spend(&self.room, end.saturating_sub(file.metadata()?.len())).inspect_err(|_| {
+        self.on_grown(file, end).inspect_err(|_| {
             self.refused.fetch_add(u64::from(name.ends_with(".seg1")), Ordering::SeqCst);
         })
     }
@@ -270,7 +274,7 @@ impl Disk for FileDisk {
             self.check()?;
             let file = self.write_file(name)?;
             #[cfg(test)]
-            self.faults.on_write(name, &file, len)?;
+            self.faults.on_grown(&file, len)?;
             let had = file.metadata()?.len();
             if had >= len {
                 return Ok(());

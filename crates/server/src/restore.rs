@@ -75,16 +75,18 @@ pub(crate) fn restore(
     Ok(Restored { router, finished, indexed, next: Lsn(report.next.0), journal })
 }
 
-/// A directory that is restored from an old copy does not know which epochs it has had; workers that hold attempts of
-/// those do. A clock that is wrong takes nothing away: the epoch still grows from start to start. Counted from 2026, for a
-/// small number is a short one.
+/// The least epoch of this start. A directory that is put back from an old copy does not know which epochs it has had;
+/// workers that hold attempts of those do. A clock that is wrong takes nothing away: the epoch still grows from start to
+/// start. Counted from 2026, for a small number is a short one.
 fn seconds_since_2026() -> u32 {
     const UNIX_2026: u64 = 1_767_225_600;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map(|now| now.as_secs().saturating_sub(UNIX_2026));
     match now.map(u32::try_from) {
         Ok(Ok(seconds)) if seconds > 0 => seconds,
         Ok(_) | Err(_) => {
-            tracing::warn!("the clock is far off: a data directory put back from an old copy would not be noticed");
+            tracing::warn!(
+                "the clock is far off: a router on an old copy of its data could take an epoch twice; set the clock"
+            );
             0
         }
     }

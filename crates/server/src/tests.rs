@@ -83,10 +83,11 @@ impl World {
         })
     }
 
-    /// Bytes in segments.
+    /// Bytes in segments, without what is reserved behind them.
     fn written(&self) -> u64 {
+        let used = |bytes: Vec<u8>| bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last as u64 + 1);
         // One may be dropped between the two looks.
-        self.journal(".seg1").iter().filter_map(|path| fs::metadata(path).ok()).map(|meta| meta.len()).sum()
+        self.journal(".seg1").iter().filter_map(|path| fs::read(path).ok()).map(used).sum()
     }
 
     fn journal(&self, ending: &str) -> Vec<PathBuf> {

@@ -6,8 +6,8 @@ use tokio::time::timeout;
 use super::*;
 use crate::WriterError;
 
-/// Their results are more than the reserve holds.
-const LONG: usize = 150;
+/// Their results are more than the reserve holds, and what is reserved behind the rows.
+const LONG: usize = 200;
 const BYTES: usize = 100_000;
 
 /// All rows are on disk, nobody works; then the disk is full, and a worker comes.
