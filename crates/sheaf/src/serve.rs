@@ -1,6 +1,7 @@
 //! `sheaf up` and `sheaf worker`: processes that run until they are stopped.
 
 use anyhow::{Context, Result};
+use sheaf_edge::{Edge, EdgeConfig};
 use sheaf_net::Target;
 use sheaf_server::{Server, ServerConfig};
 use sheaf_worker::Stop;
@@ -30,6 +31,7 @@ pub(crate) async fn up(args: UpArgs) -> Result<u8> {
         eprintln!("sheaf: router {} listens on {addr}, journal in {}", server.id().short(), args.data.display());
         eprintln!("sheaf: join it with: sheaf worker --join {addr} -- PROGRAM {{}}");
     }
+    let mut edge = open_door(&args, &server).await?;
     let stopper = server.stopper();
     let ended = server.ended();
     tokio::pin!(ended);
@@ -46,10 +48,28 @@ pub(crate) async fn up(args: UpArgs) -> Result<u8> {
             () = signals.next() => {
                 eprintln!("sheaf: stopping");
                 is_told = true;
+                // What the door has taken is answered first.
+                if let Some(edge) = edge.take() {
+                    edge.close().await;
+                }
                 stopper.stop();
             }
         }
     }
+}
+
+/// Opens the front door, where one is wanted.
+async fn open_door(args: &UpArgs, server: &Server) -> Result<Option<Edge>> {
+    let Some(listen) = args.http.clone() else { return Ok(None) };
+    let config = EdgeConfig {
+        listen,
+        data: args.data.join("edge"),
+        target: server.target(),
+        limits: sheaf_edge::Limits::default(),
+    };
+    let edge = Edge::open(config).await?;
+    eprintln!("sheaf: OpenAI's API at http://{}/v1", edge.addr());
+    Ok(Some(edge))
 }
 
 /// Runs a worker until a signal. The first lets it finish what it runs, the second does not.

@@ -1,0 +1,150 @@
+//! Takes connections and ends them. Each is a task of its own; there are never more than the limit says, and the next
+//! ones wait in the kernel's backlog.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use sheaf_net::Target;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::answer::answer;
+use crate::limits::Limits;
+
+/// What a door is opened with.
+#[derive(Clone, Debug)]
+pub struct EdgeConfig {
+    /// Where it listens.
+    pub listen: String,
+    /// Its directory: files and batches.
+    pub data: PathBuf,
+    /// The router.
+    pub target: Target,
+    /// Its bounds.
+    pub limits: Limits,
+}
+
+/// Why a door cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum EdgeError {
+    /// Its address.
+    #[error("cannot listen on {addr}: {error}")]
+    Listen {
+        /// As it was given.
+        addr: String,
+        /// What the system says.
+        error: io::Error,
+    },
+}
+
+/// What every handler has.
+pub(crate) struct Door {
+    pub config: EdgeConfig,
+    /// Told apart by when the door opened; counted from there.
+    opened: u64,
+    requests: AtomicU64,
+}
+
+impl Door {
+    /// A name for a request, the same in its answer and in the log.
+    pub(crate) fn request_id(&self) -> String {
+        format!("req_{:x}_{:x}", self.opened, self.requests.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// An open door.
+#[derive(Debug)]
+pub struct Edge {
+    addr: SocketAddr,
+    stop: watch::Sender<bool>,
+    accepting: JoinHandle<()>,
+}
+
+impl Edge {
+    /// Listens, and answers from then on.
+    pub async fn open(config: EdgeConfig) -> Result<Self, EdgeError> {
+        let failed = |error| EdgeError::Listen { addr: config.listen.clone(), error };
+        let listener = TcpListener::bind(&config.listen).await.map_err(failed)?;
+        let addr = listener.local_addr().map_err(failed)?;
+        let opened = std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_micros() as u64);
+        let door = Arc::new(Door { config, opened, requests: AtomicU64::new(0) });
+        let (stop, stopped) = watch::channel(false);
+        let accepting = tokio::spawn(accept(listener, door, stopped));
+        Ok(Self { addr, stop, accepting })
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Takes no more requests, answers those that have begun, and closes.
+    pub async fn close(self) {
+        self.stop.send_replace(true);
+        if let Err(error) = self.accepting.await {
+            tracing::error!(%error, "the door's listener panicked");
+        }
+    }
+}
+
+/// Out of file handles, as a rule: let some be closed before the next.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+async fn accept(listener: TcpListener, door: Arc<Door>, mut stopped: watch::Receiver<bool>) {
+    let mut connections = JoinSet::new();
+    let limits = door.config.limits;
+    loop {
+        tokio::select! {
+            _ = stopped.changed() => break,
+            Some(ended) = connections.join_next() => {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "a connection panicked");
+                }
+            }
+            accepted = listener.accept(), if connections.len() < limits.connections_max => match accepted {
+                Ok((stream, _)) => drop(connections.spawn(serve(stream, Arc::clone(&door), stopped.clone()))),
+                Err(error) => {
+                    tracing::warn!(%error, "a connection was not taken");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+        }
+    }
+    drop(listener);
+    let drained = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(limits.drain, drained).await.is_err() {
+        tracing::warn!("requests were still being answered, and are cut off");
+    }
+    connections.shutdown().await;
+}
+
+async fn serve(stream: TcpStream, door: Arc<Door>, mut stopped: watch::Receiver<bool>) {
+    let limits = door.config.limits;
+    let service = service_fn(move |request| {
+        let door = Arc::clone(&door);
+        async move { Ok::<_, Infallible>(answer(door, request).await) }
+    });
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(limits.head_timeout).max_buf_size(limits.head_bytes_max);
+    let connection = http.serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = &mut connection => ended,
+        _ = stopped.changed() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended");
+    }
+}
