@@ -81,6 +81,11 @@ impl Handler {
         Ok(Self { config, light, bell, rope, flights: Vec::new(), next: 0, last_start: None })
     }
 
+    /// Whether every answer is sent.
+    pub(crate) fn has_nothing(&self) -> bool {
+        self.flights.iter().all(|flight| flight.thread.is_finished())
+    }
+
     /// First in, first out, until another program could start and there is no request left.
     fn work(&mut self, batch: &mut Batch) -> io::Result<()> {
         while !batch.is_empty() {

@@ -142,6 +142,18 @@ fn a_server_that_is_killed_is_started_again_and_leaves_nothing() {
 }
 
 #[test]
+fn at_rest_there_is_only_the_supervisor_until_the_next_client() {
+    let crab = Crab::start("", OBEDIENT);
+    for _ in 0..2 {
+        let server = crab.server();
+        is_well(&crab);
+        until("the server has gone to rest", || children(crab.child.id()).is_empty());
+        is_well(&crab);
+        assert_ne!(crab.server(), server);
+    }
+}
+
+#[test]
 fn when_the_supervisor_is_killed_everything_ends() {
     let mut crab = Crab::start("", OBEDIENT);
     let stream = crab.connect();

@@ -24,7 +24,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let target = workspace::target_dir()?.join("crab");
     cargo("fmt --all -- --check")?;
     if has_headers() || install_headers() {
-        check(&target, "--features plant")?;
+        check(&target, "--features plant,headers")?;
         let size = size(&target, "")?;
         ensure!(size <= SIZE_MAX, "crab with OpenSSL has {size} bytes, {SIZE_MAX} at most");
         eprintln!("crab with OpenSSL: {size} bytes of {SIZE_MAX}; with rustls: {}", size_with_rustls(&target)?);
@@ -41,8 +41,8 @@ pub(crate) fn run() -> anyhow::Result<()> {
 
 fn check(target: &Path, features: &str) -> anyhow::Result<()> {
     let target = target.display();
-    cargo(&format!("clippy --locked --target-dir {target} --all-targets {features} -- -D warnings"))?;
-    cargo(&format!("test --locked --target-dir {target} {features}"))
+    cargo(&format!("clippy --locked --workspace --target-dir {target} --all-targets {features} -- -D warnings"))?;
+    cargo(&format!("test --locked --workspace --target-dir {target} {features}"))
 }
 
 fn size_with_rustls(target: &Path) -> anyhow::Result<u64> {
