@@ -2,8 +2,8 @@
 # Overload, measured: crab, nginx with limit_conn before fcgiwrap, and a Python http.server, all around the same program over
 # HTTPS on loopback, flooded by wrk. Needs wrk, curl, openssl and python3; without nginx and fcgiwrap that row is left out.
 #   crates/crab/bench.sh [SECONDS [CONNECTIONS]]        in the root; crab is built in release, or CRAB names it
-# The program takes 20 ms. First the rate of one client that waits for each answer, then that of the flood: the goodput, of
-# which only answers with 200 count. Memory is that of all processes of a server, without the program: RSS, and PSS in brackets.
+# The program takes 20 ms. The rate of one client that waits for each answer, for 10 s before and 10 s after, against that of the
+# flood: the goodput, of which only answers with 200 count. Memory is that of all processes of a server, without the program: RSS, and PSS in brackets.
 set -eu
 seconds=${1:-60} connections=${2:-1000}
 crab=${CRAB:-$(dirname "$0")/target/release/crab}
@@ -93,10 +93,12 @@ measure() {
     after=$(cpu "$3")
     next=$(curl -sk -m 120 -o /dev/null -w '%{http_code} after %{time_total} s' -d x "https://127.0.0.1:$2/" || true)
     wait $third $end
+    # The machine may have had other work at one of the two times.
+    alone=$((alone + $(answered "$2" 1 10)))
     echo "$before $after $alone $flood" | awk -v name="$1" -v s="$seconds" -v idle="$idle" -v third="$(cat "$dir/third")" \
         -v end="$(cat "$dir/end")" -v next_="$next" -v log_="$(wc -l <"$4")" '{
-        printf "| %s | %s | %.1f | %.1f | %.0f%% | %s → %s | %d, %d | %d | %s |\n", name, idle, $5 / 10, $6 / s,
-            100 * $6 / s / ($5 / 10), third, end, $3 - $1, $4 - $2, log_, next_ }'
+        printf "| %s | %s | %.1f | %.1f | %.0f%% | %s → %s | %d, %d | %d | %s |\n", name, idle, $5 / 20, $6 / s,
+            100 * $6 / s / ($5 / 20), third, end, $3 - $1, $4 - $2, log_, next_ }'
 }
 
 # What crab does while it is full: time on a processor of all threads of the server, which the kernel counts in nanoseconds.
