@@ -6,7 +6,7 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -25,7 +25,7 @@ const DISCARD_TIME: Duration = Duration::from_millis(500);
 
 /// A socket with a deadline.
 pub(crate) struct Timed {
-    /// Shared with the handler, which may only shut it down.
+    /// The handler may shut it down, and libssl reads and writes it.
     stream: Arc<TcpStream>,
     deadline: Instant,
     earns: bool,
@@ -52,6 +52,7 @@ impl Timed {
     }
 
     /// The socket. It does not block.
+    #[cfg(feature = "openssl")]
     pub(crate) fn socket(&self) -> Arc<TcpStream> {
         Arc::clone(&self.stream)
     }
@@ -161,8 +162,8 @@ impl Conn {
     }
 
     /// The socket, for somebody who may have to cut it.
-    pub(crate) fn socket(&self) -> Arc<TcpStream> {
-        self.timed().socket()
+    pub(crate) fn socket(&self) -> Weak<TcpStream> {
+        Arc::downgrade(&self.timed().stream)
     }
 
     /// Says goodbye in order, so that what was written last arrives.

@@ -8,7 +8,7 @@
 use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -47,7 +47,8 @@ pub(crate) enum End {
 struct Flight {
     id: u32,
     runs: bool,
-    socket: Arc<TcpStream>,
+    /// Weak, so that the connection is closed when its thread is done with it, and not when the handler looks.
+    socket: Weak<TcpStream>,
     thread: JoinHandle<()>,
 }
 
@@ -155,7 +156,7 @@ impl Handler {
             && sending.count() >= self.config.readers
         {
             // It fails on a socket that is closed already, which is what is wanted.
-            let _ = oldest.socket.shutdown(Shutdown::Both);
+            let _ = oldest.socket.upgrade().map(|socket| socket.shutdown(Shutdown::Both));
         }
     }
 

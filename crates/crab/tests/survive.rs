@@ -11,7 +11,7 @@
 mod common;
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::Shutdown;
 
 use common::{Crab, children, post, runs, until};
@@ -66,6 +66,19 @@ fn a_client_that_leaves_takes_its_program_along() {
     until("the program runs", || !children(crab.server()).is_empty());
     stream.shutdown(Shutdown::Both).unwrap();
     is_well(&crab);
+}
+
+#[test]
+fn who_leaves_only_half_is_not_kept() {
+    let crab = Crab::start("", OBEDIENT);
+    let server = crab.server();
+    let mut stream = crab.connect();
+    stream.write_all(&post(b"hang\n")).unwrap();
+    until("the program runs", || !children(server).is_empty());
+    stream.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(stream.read_to_end(&mut Vec::new()).unwrap(), 0);
+    is_well(&crab);
+    assert_eq!(crab.server(), server, "the connection ended only with the server, when that went to rest");
 }
 
 #[test]
@@ -182,19 +195,35 @@ fn requests_of_arbitrary_bytes() {
     let crab = Crab::start("--body-max 100", OBEDIENT);
     let server = crab.server();
     let count: u64 = std::env::var("CRAB_FUZZ").map_or(2_000, |count| count.parse().unwrap());
-    for seed in 0..count {
-        let bytes = mutated(seed);
-        let stream = crab.connect();
-        // It may be refused before it is all said.
-        let _ = (&stream).write_all(&bytes);
-        // So that a request without its end is not waited for.
-        let _ = stream.shutdown(Shutdown::Write);
-        if seed % 500 == 0 {
-            is_well(&crab);
+    std::thread::scope(|scope| {
+        for client in 0..CLIENTS as u64 {
+            let crab = &crab;
+            scope.spawn(move || {
+                for seed in (client..count).step_by(CLIENTS) {
+                    say_and_leave(crab, &mutated(seed));
+                    if seed % 500 == 0 {
+                        is_well(crab);
+                    }
+                }
+            });
         }
-    }
+    });
     is_well(&crab);
     assert_eq!(crab.server(), server, "it was started again in between");
+}
+
+/// Fewer than one address may have.
+const CLIENTS: usize = 4;
+
+/// Waits for the end of the connection, whatever it brings: so the bytes were read, and not refused for their number.
+fn say_and_leave(crab: &Crab, bytes: &[u8]) {
+    let mut stream = crab.connect();
+    // It may be refused before it is all said.
+    let _ = stream.write_all(bytes);
+    // So that a request without its end is not waited for.
+    let _ = stream.shutdown(Shutdown::Write);
+    // A reset is an end too.
+    let _ = stream.read_to_end(&mut Vec::new());
 }
 
 fn mutated(seed: u64) -> Vec<u8> {
@@ -249,8 +278,6 @@ fn nothing_leaks_over_https() {
 
 /// Many requests, `CRAB_MANY=100000` for a long run: no more descriptors, threads, children and memory than after the first.
 fn holds_no_more_after(crab: &Crab, request: impl Fn() + Sync) {
-    /// Fewer than one address may have.
-    const CLIENTS: usize = 4;
     /// Kilobytes that the heap may take besides: it settles after thousands of requests, and a leak of 100 bytes shows after 10,000.
     const SETTLES: u64 = 1024;
     let server = crab.server();
