@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -115,23 +116,39 @@ impl fmt::Display for Peer {
     }
 }
 
+/// From where a connection came to its listener. Not what the dialer says of itself: that is in its greeting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// From a socket: anybody.
+    Socket,
+    /// Through the door of this process, as whom its holder was given it ([`InProcess::for_app`]).
+    Process(Option<Arc<str>>),
+}
+
 /// The door of a listener for dialers of the same process.
 #[derive(Clone, Debug)]
 pub struct InProcess {
-    door: mpsc::Sender<Carrier>,
+    door: mpsc::Sender<(Carrier, Origin)>,
+    app: Option<Arc<str>>,
 }
 
 impl InProcess {
     /// A door, and what comes through it.
-    pub(crate) fn door() -> (Self, mpsc::Receiver<Carrier>) {
+    pub(crate) fn door() -> (Self, mpsc::Receiver<(Carrier, Origin)>) {
         let (door, arrivals) = mpsc::channel(1);
-        (Self { door }, arrivals)
+        (Self { door, app: None }, arrivals)
+    }
+
+    /// The same door for whoever speaks on behalf of `app` and of nobody else.
+    pub fn for_app(&self, app: &str) -> Self {
+        Self { door: self.door.clone(), app: Some(app.into()) }
     }
 
     /// A new connection; an error when the listener is gone.
     pub(crate) async fn connect(&self) -> io::Result<Carrier> {
         let (ours, theirs) = Carrier::pair();
-        self.door.send(theirs).await.map_err(|_| io::Error::from(io::ErrorKind::ConnectionRefused))?;
+        let origin = Origin::Process(self.app.clone());
+        self.door.send((theirs, origin)).await.map_err(|_| io::Error::from(io::ErrorKind::ConnectionRefused))?;
         Ok(ours)
     }
 }

@@ -13,7 +13,7 @@ mod outbound;
 mod source;
 mod strangers;
 
-pub use carrier::{Carrier, InProcess};
+pub use carrier::{Carrier, InProcess, Origin};
 pub use clock::Clock;
 pub use dial::{Backoff, Target};
 pub use error::NetError;

@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::carrier::{Carrier, InProcess, Peer};
+use crate::carrier::{Carrier, InProcess, Origin, Peer};
 use crate::clock::Clock;
 use crate::dial::loopback;
 use crate::error::NetError;
@@ -54,6 +54,8 @@ impl Incoming {
 pub struct Arrival {
     /// Which session it wants.
     pub session: SessionId,
+    /// Where it comes from.
+    pub origin: Origin,
     /// Its connection, for that session's link.
     pub incoming: Incoming,
 }
@@ -62,7 +64,7 @@ pub struct Arrival {
 #[derive(Debug)]
 pub struct Listener {
     tcp: Option<(TcpListener, SocketAddr)>,
-    local: mpsc::Receiver<Carrier>,
+    local: mpsc::Receiver<(Carrier, Origin)>,
     door: InProcess,
 }
 
@@ -97,11 +99,11 @@ impl Listener {
         let clock = Clock::start();
         loop {
             let (near, far) = (greetings.len() < 2 * STRANGERS_MAX, greetings.len() < STRANGERS_MAX);
-            let carrier = tokio::select! {
+            let (carrier, origin) = tokio::select! {
                 () = arrivals.closed() => break,
-                Some(carrier) = self.local.recv(), if near => carrier,
+                Some(arrived) = self.local.recv(), if near => arrived,
                 carrier = accept(self.tcp.as_ref()), if far => match carrier {
-                    Ok(carrier) => carrier,
+                    Ok(carrier) => (carrier, Origin::Socket),
                     Err(error) => {
                         tracing::warn!(%error, "a connection was not taken");
                         continue;
@@ -116,7 +118,7 @@ impl Listener {
                     continue;
                 }
             };
-            greetings.spawn(greet(carrier, arrivals.clone()));
+            greetings.spawn(greet(carrier, origin, arrivals.clone()));
         }
         greetings.shutdown().await;
     }
@@ -146,9 +148,9 @@ async fn accept(tcp: Option<&(TcpListener, SocketAddr)>) -> io::Result<Carrier> 
 
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-async fn greet(carrier: Carrier, arrivals: mpsc::Sender<Arrival>) -> Result<(), (Peer, ShownOut)> {
+async fn greet(carrier: Carrier, origin: Origin, arrivals: mpsc::Sender<Arrival>) -> Result<(), (Peer, ShownOut)> {
     let peer = carrier.peer;
-    let greeted = tokio::time::timeout(GREETING, greeting(carrier)).await;
+    let greeted = tokio::time::timeout(GREETING, greeting(carrier, origin)).await;
     let arrival = greeted.unwrap_or(Err(ShownOut::Late)).map_err(|why| (peer, why))?;
     if arrivals.send(arrival).await.is_err() {
         tracing::debug!(%peer, "greeted while the listener was ending");
@@ -156,7 +158,7 @@ async fn greet(carrier: Carrier, arrivals: mpsc::Sender<Arrival>) -> Result<(), 
     Ok(())
 }
 
-async fn greeting(mut carrier: Carrier) -> Result<Arrival, ShownOut> {
+async fn greeting(mut carrier: Carrier, origin: Origin) -> Result<Arrival, ShownOut> {
     let mut read = BytesMut::new();
     loop {
         let room = GREETING_BYTES_MAX.saturating_sub(read.len());
@@ -168,7 +170,7 @@ async fn greeting(mut carrier: Carrier) -> Result<Arrival, ShownOut> {
         if let Some(hello) = peek_hello(&read)? {
             let session = hello.session;
             let incoming = Incoming { carrier, conn: hello.conn, read: read.freeze(), hello: Some(hello) };
-            return Ok(Arrival { session, incoming });
+            return Ok(Arrival { session, origin, incoming });
         }
     }
 }

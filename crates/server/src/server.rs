@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sheaf_net::{Clock, Listener, NetError, Target};
+use sheaf_net::{Clock, InProcess, Listener, NetError, Target};
 use sheaf_roles::router::Router;
 use sheaf_session::{Faults, Micros, Receipt, SessionId};
 use sheaf_task::{KeySecret, RouterId};
@@ -77,7 +77,7 @@ pub enum ServerError {
 /// A running router.
 #[derive(Debug)]
 pub struct Server {
-    target: Target,
+    door: InProcess,
     addr: Option<SocketAddr>,
     router: RouterId,
     /// While it is there the core goes on.
@@ -123,11 +123,11 @@ impl Server {
             core: inputs.clone(),
             receipts,
         };
-        let target = Target::InProcess(listener.door());
+        let door = listener.door();
         let (to_sessions, arrivals) = mpsc::channel(1);
         let listener = tokio::spawn(listener.serve(to_sessions));
         let sessions = tokio::spawn(sessions.serve(arrivals));
-        Ok(Self { target, addr, router: dir.router, _inputs: inputs, stop, ended, listener, sessions, _dir: dir })
+        Ok(Self { door, addr, router: dir.router, _inputs: inputs, stop, ended, listener, sessions, _dir: dir })
     }
 
     /// Who it is.
@@ -142,7 +142,12 @@ impl Server {
 
     /// For links of this process.
     pub fn target(&self) -> Target {
-        self.target.clone()
+        Target::InProcess(self.door.clone())
+    }
+
+    /// For links of this process that speak on behalf of `app`: its jobs, and no other's, are there for them.
+    pub fn target_for(&self, app: &str) -> Target {
+        Target::InProcess(self.door.for_app(app))
     }
 
     /// Asks it to stop: it accepts nothing more, makes everything durable and ends.

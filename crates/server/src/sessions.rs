@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use sheaf_net::{Arrival, Clock, Incoming, Link, Source};
-use sheaf_roles::port::{RouterPort, fit_config};
+use sheaf_net::{Arrival, Clock, Incoming, Link, Origin, Source};
+use sheaf_roles::port::{Principal, RouterPort, fit_config};
 use sheaf_roles::router::PeerId;
 use sheaf_session::{Config, Depth, Faults, Micros, Receipt, Refusal, Session, SessionId, Side, State};
 use sheaf_task::KeySecret;
@@ -37,35 +37,48 @@ pub(crate) struct Sessions {
 /// Connections of a session that its link has not taken up: a newer one replaces an older one anyway.
 const INCOMING_MAX: usize = 2;
 
+/// A session that lives.
+struct Live {
+    connections: mpsc::Sender<Incoming>,
+    /// Whose it is: nobody else may take it up.
+    principal: Principal,
+}
+
 impl Sessions {
     /// Serves until the listener or the core is gone, then lets every link say its last words.
     pub(crate) async fn serve(mut self, mut arrivals: mpsc::Receiver<Arrival>) {
         let mut links = JoinSet::new();
-        let mut live: BTreeMap<SessionId, mpsc::Sender<Incoming>> = BTreeMap::new();
+        let mut live: BTreeMap<SessionId, Live> = BTreeMap::new();
         let mut peers = 0;
         loop {
             tokio::select! {
                 () = self.core.closed() => break,
                 arrival = arrivals.recv() => {
-                    let Some(Arrival { session, incoming }) = arrival else { break };
-                    if live.get(&session).is_none_or(|link| link.is_closed()) {
+                    let Some(Arrival { session, origin, incoming }) = arrival else { break };
+                    let principal = principal(&origin);
+                    if live.get(&session).is_none_or(|live| live.connections.is_closed()) {
                         if live.len() >= self.limits.sessions_max {
                             incoming.refuse(Refusal::Busy).await;
                             continue;
                         }
                         peers += 1;
-                        let (link, connections) = mpsc::channel(INCOMING_MAX);
-                        let Some(run) = self.open(session, PeerId(peers), connections).await else { break };
+                        let (connections, taken) = mpsc::channel(INCOMING_MAX);
+                        let opened = self.open(session, PeerId(peers), principal.clone(), taken).await;
+                        let Some(run) = opened else { break };
                         links.spawn(async move { run.await; session });
-                        live.insert(session, link);
+                        live.insert(session, Live { connections, principal: principal.clone() });
                     }
-                    if let Some(link) = live.get(&session) && link.try_send(incoming).is_err() {
-                        tracing::debug!(%session, "a connection too many at once was dropped");
+                    match live.get(&session) {
+                        Some(live) if live.principal != principal => incoming.refuse(Refusal::Auth).await,
+                        Some(live) if live.connections.try_send(incoming).is_err() => {
+                            tracing::debug!(%session, "a connection too many at once was dropped");
+                        }
+                        Some(_) | None => {}
                     }
                 }
                 Some(ended) = links.join_next() => match ended {
                     Ok(session) => {
-                        if live.get(&session).is_some_and(|link| link.is_closed()) {
+                        if live.get(&session).is_some_and(|live| live.connections.is_closed()) {
                             live.remove(&session);
                         }
                     }
@@ -82,11 +95,12 @@ impl Sessions {
         &mut self,
         id: SessionId,
         peer: PeerId,
+        principal: Principal,
         connections: mpsc::Receiver<Incoming>,
     ) -> Option<impl Future<Output = ()> + use<>> {
         let (orders, commands) = mpsc::channel(ORDERS.capacity);
         self.core.send(vec![Input::Attach(peer, orders)]).await.ok()?;
-        let port = RouterPort::new(self.session(id, peer), id, peer, self.secret.clone());
+        let port = RouterPort::new(self.session(id, peer), id, peer, self.secret.clone(), principal);
         let warm = Micros::from_ms(self.limits.session_warm_ms);
         let endpoint = Peer::new(peer, port, Arc::clone(&self.store), Arc::clone(&self.finished), self.clock, warm);
         let link = Link::new(endpoint, self.clock, Source::Accept(connections), commands, self.core.clone());
@@ -106,5 +120,13 @@ impl Sessions {
             }
             None => Session::new(config, Side::Listener, id, seed),
         }
+    }
+}
+
+/// Whom a connection speaks for.
+fn principal(origin: &Origin) -> Principal {
+    match origin {
+        Origin::Process(Some(app)) => Principal::Client(Arc::clone(app)),
+        Origin::Socket | Origin::Process(None) => Principal::Owner,
     }
 }

@@ -97,6 +97,17 @@ impl Asker {
 
     /// Asks, and waits for the answer.
     pub(crate) async fn ask(&mut self, question: Question) -> Result<Answer> {
+        let answer = self.ask_if_granted(question).await?;
+        answer.with_context(|| format!("the router at {} does not grant that to this token", self.place))
+    }
+
+    /// The same; `None`: it is not for this asker.
+    pub(crate) async fn ask_if_granted(&mut self, question: Question) -> Result<Option<Answer>> {
+        let answer = self.ask_anything(question).await?;
+        Ok(Some(answer).filter(|answer| *answer != Answer::Forbidden))
+    }
+
+    async fn ask_anything(&mut self, question: Question) -> Result<Answer> {
         self.asked += 1;
         let id = self.asked;
         let ask = ClientCommand::Send { tag: None, message: ToRouter::Ask { id, question } };

@@ -218,7 +218,7 @@ impl Sessions {
     }
 
     async fn serve(mut self, mut arrivals: mpsc::Receiver<Arrival>) -> Self {
-        while let Some(Arrival { session: id, incoming }) = arrivals.recv().await {
+        while let Some(Arrival { session: id, incoming, origin: _ }) = arrivals.recv().await {
             // One that ended while its dialer missed the last word is asked for once more.
             if self.live.get(&id).is_none_or(|link| link.is_closed()) {
                 let session = Session::new(config(self.faults), Side::Listener, id, 2);

@@ -3,6 +3,8 @@
 //! It deliberately knows no sessions, sockets or bytes on a wire: a peer is a number, a message is decoded, a body that
 //! goes out is the LSN of the record that holds it. Ports turn all of that into session traffic.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use sheaf_session::{Lane, Micros, Place, Receipt, SessionId};
 use sheaf_task::{
@@ -87,7 +89,12 @@ pub struct KeyedRow {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Inbound {
     /// Opens a job, or takes one up.
-    OpenJob(JobSpec),
+    OpenJob {
+        /// The job.
+        spec: JobSpec,
+        /// The tenant that it belongs to; empty: whoever runs the router.
+        app: String,
+    },
     /// Rows of a job.
     Submit {
         /// The job.
@@ -112,6 +119,10 @@ pub enum Inbound {
         question: Question,
         /// For [`Question::Task`]: what the index knows of the key.
         prior: Option<Prior>,
+        /// For [`Question::Task`]: jobs that the index knows to have asked for the key.
+        owners: Vec<JobNo>,
+        /// What is there for the asker.
+        view: View,
     },
     /// A worker's introduction.
     Register(Registration),
@@ -121,6 +132,24 @@ pub enum Inbound {
     Recalled(Vec<Fence>),
     /// The worker goes for good.
     Leave,
+}
+
+/// Which jobs, and tasks of jobs, are there for somebody.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum View {
+    /// All.
+    All,
+    /// Those of this tenant.
+    App(Arc<str>),
+}
+
+impl View {
+    pub(super) fn has(&self, app: &str) -> bool {
+        match self {
+            View::All => true,
+            View::App(own) => **own == *app,
+        }
+    }
 }
 
 /// What the disk says of itself.

@@ -229,7 +229,7 @@ fn refused(refusal: &Refusal) -> String {
         Refusal::UnknownJob => "it does not know the job; repeat the command".to_owned(),
         Refusal::Cancelled => "the job was cancelled; `--fresh` begins another on these rows".to_owned(),
         Refusal::OtherJob => {
-            "it has the job with another service or revision; `--fresh` begins another on these rows".to_owned()
+            "it has the job with another service or revision, or it is another app's; `--fresh` begins another on these rows".to_owned()
         }
         Refusal::CursorAhead { last } => format!(
             "the sink has results after number {last}, the last that this router gave: its directory is an older copy, or \
@@ -237,5 +237,8 @@ fn refused(refusal: &Refusal) -> String {
         ),
         Refusal::Stopping => "it is shutting down; repeat the command once it runs again".to_owned(),
         Refusal::Superseded { incarnation } => format!("a later life ({incarnation}) is on record"),
+        Refusal::Forbidden => {
+            "this token does not grant it: running jobs takes one of `sheaf token create --role client --app APP`".to_owned()
+        }
     }
 }
