@@ -126,7 +126,7 @@ impl Sessions {
 /// Whom a connection speaks for.
 fn principal(origin: &Origin) -> Principal {
     match origin {
-        Origin::Process(Some(app)) => Principal::Client(Arc::clone(app)),
+        Origin::Process(Some(app)) => Principal::Client(app.to_string()),
         Origin::Socket | Origin::Process(None) => Principal::Owner,
     }
 }

@@ -196,7 +196,15 @@ impl Hall {
     }
 
     pub async fn resume(addr: Option<&str>, sessions: Sessions) -> Self {
-        let listener = Listener::bind(addr).await.unwrap();
+        Self::behind(Listener::bind(addr).await.unwrap(), sessions)
+    }
+
+    pub async fn over_tls(config: std::sync::Arc<rustls::ServerConfig>) -> Self {
+        let listener = Listener::bind_tls("127.0.0.1:0", config).await.unwrap();
+        Self::behind(listener, Sessions::new(None, Clock::start()))
+    }
+
+    fn behind(listener: Listener, sessions: Sessions) -> Self {
         let addr = listener.addr();
         let target = addr.map_or(Target::InProcess(listener.door()), Target::Tcp);
         let (arrived, arrivals) = mpsc::channel(4);

@@ -1,7 +1,5 @@
 //! Whom a session speaks for: decided by whoever lets it in, before its first message is believed.
 
-use std::sync::Arc;
-
 use crate::router::View;
 
 /// Whom a session speaks for, and so what it may say and see.
@@ -10,7 +8,7 @@ pub enum Principal {
     /// Whoever runs the router: everything, and its own jobs belong to no app.
     Owner,
     /// A tenant: runs jobs of its app, and asks about them.
-    Client(Arc<str>),
+    Client(String),
     /// Does the work of every app.
     Worker,
     /// Asks about everything and gives orders about it; runs no jobs.
@@ -45,7 +43,7 @@ impl Principal {
     pub(super) fn view(&self) -> Option<View> {
         match self {
             Principal::Owner | Principal::Admin => Some(View::All),
-            Principal::Client(app) => Some(View::App(Arc::clone(app))),
+            Principal::Client(app) => Some(View::App(app.clone())),
             Principal::Worker => None,
         }
     }

@@ -3,8 +3,6 @@
 //! It deliberately knows no sessions, sockets or bytes on a wire: a peer is a number, a message is decoded, a body that
 //! goes out is the LSN of the record that holds it. Ports turn all of that into session traffic.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use sheaf_session::{Lane, Micros, Place, Receipt, SessionId};
 use sheaf_task::{
@@ -140,14 +138,14 @@ pub enum View {
     /// All.
     All,
     /// Those of this tenant.
-    App(Arc<str>),
+    App(String),
 }
 
 impl View {
     pub(super) fn has(&self, app: &str) -> bool {
         match self {
             View::All => true,
-            View::App(own) => **own == *app,
+            View::App(own) => own == app,
         }
     }
 }
