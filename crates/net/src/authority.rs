@@ -90,20 +90,21 @@ fn params() -> CertificateParams {
     params
 }
 
-/// The names by which a listener at `listen` is reached from this machine, and from elsewhere as far as it can know.
-pub fn own_names(listen: IpAddr) -> Vec<String> {
+/// The names by which a listener at the address `listen` is reached from this machine, and from elsewhere as far as it can
+/// know.
+pub fn own_names(listen: &str) -> Vec<String> {
     let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
     let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host = host.trim();
-    // A host's name may hold what no certificate may.
-    if !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte)) {
-        names.push(host.to_owned());
+    let listen = listen.rsplit_once(':').map_or(listen, |(host, _)| host).trim_matches(['[', ']']);
+    let is_any = listen.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified());
+    for name in [host.trim(), listen] {
+        // A host's name may hold what no certificate may.
+        let is_fit =
+            !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.:".contains(&byte));
+        if is_fit && !(is_any && name == listen) && !names.iter().any(|known| known == name) {
+            names.push(name.to_owned());
+        }
     }
-    if !listen.is_unspecified() {
-        names.push(listen.to_canonical().to_string());
-    }
-    names.sort();
-    names.dedup();
     names
 }
 

@@ -1,12 +1,12 @@
 //! `sheaf up` and `sheaf worker`: processes that run until they are stopped.
 
 use anyhow::{Context, Result};
-use sheaf_net::Target;
 use sheaf_server::{Server, ServerConfig};
 use sheaf_worker::Stop;
 use tokio::sync::watch;
 
 use crate::args::{UpArgs, WorkerArgs};
+use crate::login::{access_of, target_of};
 use crate::program::{capacity_of, service_of, work_of};
 use crate::signals::Signals;
 
@@ -16,6 +16,7 @@ pub(crate) async fn up(args: UpArgs) -> Result<u8> {
     let server = Server::start(ServerConfig {
         data: args.data.clone(),
         listen: Some(args.listen.clone()),
+        access: access_of(&args.listen, &args.data, &args.access).await?,
         grace: args.grace,
         faults: args.chaos.chaos,
         limits: sheaf_server::Limits {
@@ -26,9 +27,11 @@ pub(crate) async fn up(args: UpArgs) -> Result<u8> {
         },
     })
     .await?;
+    let is_tls = server.is_tls();
     if let Some(addr) = server.addr() {
         eprintln!("sheaf: router {} listens on {addr}, journal in {}", server.id().short(), args.data.display());
-        eprintln!("sheaf: join it with: sheaf worker --join {addr} -- PROGRAM {{}}");
+        let join = if is_tls { format!("sheaf://{addr} --ca FILE --token-file FILE") } else { addr.to_string() };
+        eprintln!("sheaf: join it with: sheaf worker --join {join} -- PROGRAM {{}}");
     }
     let stopper = server.stopper();
     let ended = server.ended();
@@ -62,7 +65,7 @@ pub(crate) async fn work(args: WorkerArgs) -> Result<u8> {
         services: vec![service.clone()],
         capacity: capacity_of(&args.program),
         work,
-        target: Target::tcp(&args.join).await?,
+        target: target_of(&args.join, &args.login).await?,
         data: Some(args.data.clone()),
         faults: args.chaos.chaos,
     };

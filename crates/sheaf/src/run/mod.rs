@@ -13,6 +13,7 @@ use sheaf_task::{JobId, Refusal};
 use tokio::sync::watch;
 
 use crate::args::{DATA_DEFAULT, RunArgs};
+use crate::login::{insist_unused, target_of};
 use crate::out;
 use crate::progress::Display;
 use crate::signals::{INTERRUPTED, Signals};
@@ -39,8 +40,11 @@ async fn run_to_end(args: RunArgs, json: bool) -> Result<u8> {
         crate::program::work_of(&args.program)?;
     }
     let joined = match &args.join {
-        Some(addr) => Some(Target::tcp(addr).await?),
-        None => None,
+        Some(addr) => Some(target_of(addr, &args.login).await?),
+        None => {
+            insist_unused(&args.login)?;
+            None
+        }
     };
     let interrupt = Interrupt::default();
     let claimed = patiently(move || sheaf_client::claim(config), None, &mut signals).await??;

@@ -75,7 +75,7 @@ impl Sandbox {
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sheaf"));
         command.args(args).current_dir(self.dir.path()).stdin(Stdio::null());
-        for name in ["SHEAF_JOIN", "SHEAF_DATA", "SHEAF_WORKER_DATA", "NO_COLOR"] {
+        for name in ["SHEAF_TOKEN", "SHEAF_JOIN", "SHEAF_DATA", "SHEAF_WORKER_DATA", "NO_COLOR"] {
             command.env_remove(name);
         }
         command
