@@ -7,7 +7,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sheaf_net::Origin;
 use sheaf_roles::port::Principal;
@@ -15,11 +15,8 @@ use sheaf_session::Auth;
 
 use crate::tokens::{FILE, Token, TokenSecret, TokensError, tokens, write_private};
 
-/// No token is taken, and no session of one goes on, on the word of an older look at the file of tokens.
+/// No session of a token goes on for longer on the word of one look at the file of tokens.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(1);
-
-/// The least pause between two looks, for tokens that are not known: they may be new.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// In the data directory, while a router runs that asks for tokens: what its own operator shows.
 const OPERATOR: &str = "operator";
@@ -41,7 +38,6 @@ pub(crate) struct Gate {
     known: Vec<Token>,
     /// Which file `known` is of.
     stamp: Option<Stamp>,
-    looked_at: Instant,
 }
 
 /// Tells one state of a file from the next: each is a new file.
@@ -53,7 +49,7 @@ impl Gate {
         let stamp = stamp(dir);
         let known = tokens(dir)?;
         let operator = if is_strict { operator(dir) } else { None };
-        Ok(Self { dir: dir.to_owned(), is_strict, operator, known, stamp, looked_at: Instant::now() })
+        Ok(Self { dir: dir.to_owned(), is_strict, operator, known, stamp })
     }
 
     /// There are tokens.
@@ -74,10 +70,8 @@ impl Gate {
                 if self.operator == Some(hash) {
                     return free(Principal::Owner);
                 }
-                let fresh = if self.find(hash).is_some() { LOOK_EVERY } else { LOOK_AGAIN };
-                if self.looked_at.elapsed() >= fresh {
-                    self.look();
-                }
+                // Asking for the file's state costs less than the connection that it is asked for; reading it is rare.
+                self.look();
                 let token = self.find(hash)?;
                 Some(Pass { principal: token.principal.clone(), token: Some(token.id.clone()) })
             }
@@ -96,7 +90,6 @@ impl Gate {
     /// Looks at the file again if it is another one. Of a file that cannot be read nothing holds: a token that was revoked
     /// in it must not go on.
     pub(crate) fn look(&mut self) {
-        self.looked_at = Instant::now();
         let stamp = stamp(&self.dir);
         if stamp == self.stamp {
             return;
@@ -186,12 +179,9 @@ mod tests {
         let mut gate = Gate::open(dir.path(), false).unwrap();
         assert_eq!(gate.admit(&Origin::Socket, &auth("")).unwrap().principal, Principal::Owner);
         let (token, secret) = create_token(dir.path(), Principal::Admin).unwrap();
-        gate.look();
         let pass = gate.admit(&Origin::Socket, &auth(secret.reveal())).unwrap();
         assert!(gate.holds(&pass));
         revoke_token(dir.path(), &token.id).unwrap();
-        // Nobody has come for a while: what was known then is not believed now.
-        gate.looked_at = Instant::now().checked_sub(LOOK_EVERY).unwrap();
         assert_eq!(gate.admit(&Origin::Socket, &auth(secret.reveal())), None);
         assert!(!gate.holds(&pass));
     }

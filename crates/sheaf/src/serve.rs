@@ -30,7 +30,8 @@ pub(crate) async fn up(args: UpArgs) -> Result<u8> {
     let is_tls = server.is_tls();
     if let Some(addr) = server.addr() {
         eprintln!("sheaf: router {} listens on {addr}, journal in {}", server.id().short(), args.data.display());
-        let join = if is_tls { format!("sheaf://{addr} --ca FILE --token-file FILE") } else { addr.to_string() };
+        let at = if addr.ip().is_unspecified() { format!("HOST:{}", addr.port()) } else { addr.to_string() };
+        let join = if is_tls { format!("sheaf://{at} --ca FILE --token-file FILE") } else { at };
         eprintln!("sheaf: join it with: sheaf worker --join {join} -- PROGRAM {{}}");
     }
     let stopper = server.stopper();
