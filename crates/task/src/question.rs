@@ -52,6 +52,8 @@ pub enum Answer {
     NotFound,
     /// To `Shutdown`: it has begun.
     Stopping,
+    /// To what the asker has no right to.
+    Forbidden,
 }
 
 /// A job as operators see it.

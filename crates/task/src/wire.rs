@@ -402,7 +402,7 @@ mod questions {
     pub(crate) struct Answered {
         #[prost(uint64, tag = "1")]
         pub id: u64,
-        #[prost(oneof = "AnswerKind", tags = "2, 3, 4, 5, 6, 7, 8")]
+        #[prost(oneof = "AnswerKind", tags = "2, 3, 4, 5, 6, 7, 8, 9")]
         pub kind: Option<AnswerKind>,
     }
 
@@ -422,6 +422,8 @@ mod questions {
         NotFound(Unit),
         #[prost(message, tag = "8")]
         Stopping(Unit),
+        #[prost(message, tag = "9")]
+        Forbidden(Unit),
     }
 
     #[derive(Clone, PartialEq, prost::Message)]

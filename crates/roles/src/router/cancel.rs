@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use sheaf_task::{Answer, JobId, Key};
+use sheaf_task::{Answer, Key};
 
 use super::Router;
 use super::event::{Lsn, Outbound, PeerId};
@@ -33,16 +33,16 @@ enum What {
 }
 
 impl Router {
-    pub(super) fn on_cancel_job(&mut self, peer: PeerId, id: u64, job: JobId) -> Lsn {
-        let Some(no) = self.jobs.find(job) else { return self.answer_not_found(peer, id) };
+    pub(super) fn on_cancel_job(&mut self, peer: PeerId, id: u64, job: Option<JobNo>) -> Lsn {
+        let Some(no) = job else { return self.answer_not_found(peer, id) };
         if self.jobs.job(no).records.cancelled.is_none() {
             self.write(Record::Cancelled { job: no });
         }
         self.begin(Walk { job: no, what: What::Cancel { next: 0 }, count: 0, asker: Some((peer, id)) })
     }
 
-    pub(super) fn on_retry_job(&mut self, peer: PeerId, id: u64, job: JobId, keys: Vec<Key>) -> Lsn {
-        let Some(no) = self.jobs.find(job) else { return self.answer_not_found(peer, id) };
+    pub(super) fn on_retry_job(&mut self, peer: PeerId, id: u64, job: Option<JobNo>, keys: Vec<Key>) -> Lsn {
+        let Some(no) = job else { return self.answer_not_found(peer, id) };
         let upto = self.jobs.job(no).counts.last_number;
         let what = What::Retry { after: 0, upto, keys: keys.into_iter().collect() };
         self.begin(Walk { job: no, what, count: 0, asker: Some((peer, id)) })

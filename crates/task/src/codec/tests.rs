@@ -101,6 +101,7 @@ fn to_worker() -> Vec<ToWorker> {
         Refusal::CursorAhead { last: 9 },
         Refusal::Stopping,
         Refusal::Superseded { incarnation: 3 },
+        Refusal::Forbidden,
     ];
     let mut all = vec![
         ToWorker::Registered { incarnation: 5, router: RouterId([1; 16]), keep: vec![fence()], drop: vec![] },
@@ -165,6 +166,7 @@ fn answers() -> Vec<Answer> {
         Answer::Failures(vec![row]),
         Answer::Done(8),
         Answer::NotFound,
+        Answer::Forbidden,
         Answer::Stopping,
     ];
     all.extend(tasks);

@@ -88,6 +88,7 @@ stories! {
     cancelled_in_slices
     learned_lengths
     alike_lengths
+    tenants
 }
 
 #[test]

@@ -104,7 +104,9 @@ fn refusal() -> impl Strategy<Value = Refusal> {
         (number(), number()).prop_map(|(len, max)| Refusal::TooLong { len, max }),
         number().prop_map(|last| Refusal::CursorAhead { last }),
         number().prop_map(|incarnation| Refusal::Superseded { incarnation }),
-        select(&[Refusal::UnknownJob, Refusal::Cancelled, Refusal::OtherJob, Refusal::Stopping][..]),
+        select(
+            &[Refusal::UnknownJob, Refusal::Cancelled, Refusal::OtherJob, Refusal::Stopping, Refusal::Forbidden][..]
+        ),
     ]
 }
 
@@ -199,7 +201,7 @@ fn answer() -> impl Strategy<Value = Answer> {
         option::of(task).prop_map(Answer::Task),
         vec(row, 0..4).prop_map(Answer::Failures),
         number().prop_map(Answer::Done),
-        select(&[Answer::NotFound, Answer::Stopping][..]),
+        select(&[Answer::NotFound, Answer::Stopping, Answer::Forbidden][..]),
     ]
 }
 
