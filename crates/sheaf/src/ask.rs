@@ -145,7 +145,7 @@ impl Asker {
                 match report {
                     ClientReport::Answer { id, answer } if id == wanted => return Ok(answer),
                     ClientReport::Over(over) => bail!("the router at {} ended the conversation: {over:?}", self.place),
-                    ClientReport::Answer { .. } | ClientReport::Event(_) => {
+                    ClientReport::Answer { .. } | ClientReport::Event { .. } => {
                         self.heard = self.heard.max(Heard::Greeting);
                     }
                 }
