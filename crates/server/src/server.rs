@@ -113,7 +113,7 @@ pub struct Server {
     ended: JoinHandle<Result<(), ServerError>>,
     listener: JoinHandle<()>,
     sessions: JoinHandle<()>,
-    _dir: DataDir,
+    dir: DataDir,
 }
 
 impl Server {
@@ -166,12 +166,17 @@ impl Server {
         let (to_sessions, arrivals) = mpsc::channel(1);
         let listener = tokio::spawn(listener.serve(to_sessions));
         let sessions = tokio::spawn(sessions.serve(arrivals));
-        Ok(Self { door, addr, is_tls, router: dir.router, _inputs: inputs, stop, ended, listener, sessions, _dir: dir })
+        Ok(Self { door, addr, is_tls, router: dir.router, _inputs: inputs, stop, ended, listener, sessions, dir })
     }
 
     /// Who it is.
     pub fn id(&self) -> RouterId {
         self.router
+    }
+
+    /// What it names tasks with: for whoever is of this process and must know a task's name before the router tells it.
+    pub fn secret(&self) -> KeySecret {
+        self.dir.secret.clone()
     }
 
     /// Where it listens on TCP.

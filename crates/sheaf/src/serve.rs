@@ -69,6 +69,7 @@ async fn open_door(args: &UpArgs, server: &Server) -> Result<Option<Edge>> {
         listen,
         data: args.data.join("edge"),
         target: server.target(),
+        secret: server.secret(),
         limits: sheaf_edge::Limits::default(),
     };
     let edge = Edge::open(config).await?;

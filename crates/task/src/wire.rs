@@ -358,7 +358,7 @@ mod questions {
     pub(crate) struct Ask {
         #[prost(uint64, tag = "1")]
         pub id: u64,
-        #[prost(oneof = "AskKind", tags = "2, 3, 4, 5, 6, 7, 8")]
+        #[prost(oneof = "AskKind", tags = "2, 3, 4, 5, 6, 7, 8, 9")]
         pub kind: Option<AskKind>,
     }
 
@@ -378,6 +378,8 @@ mod questions {
         Retry(AskRetry),
         #[prost(message, tag = "8")]
         Shutdown(Unit),
+        #[prost(message, tag = "9")]
+        Withdraw(AskWithdraw),
     }
 
     #[derive(Clone, PartialEq, prost::Message)]
@@ -396,6 +398,15 @@ mod questions {
         pub job: Bytes,
         #[prost(bytes = "bytes", repeated, tag = "2")]
         pub keys: Vec<Bytes>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(crate) struct AskWithdraw {
+        #[prost(bytes = "bytes", tag = "1")]
+        pub job: Bytes,
+        /// A key and a row in turn.
+        #[prost(bytes = "bytes", repeated, tag = "2")]
+        pub rows: Vec<Bytes>,
     }
 
     #[derive(Clone, PartialEq, prost::Message)]
@@ -490,6 +501,8 @@ mod questions {
         pub attempts: u32,
         #[prost(message, optional, tag = "5")]
         pub state: Option<TaskState>,
+        #[prost(bytes = "bytes", optional, tag = "6")]
+        pub output: Option<Bytes>,
     }
 
     #[derive(Clone, PartialEq, prost::Message)]

@@ -126,12 +126,12 @@ impl SessionLine {
     fn take(&mut self, reports: Vec<ClientReport>) -> Result<(), LineError> {
         for report in reports {
             match report {
-                ClientReport::Event(Event::Delivered { ticket, rows }) => {
+                ClientReport::Event { job: _, event: Event::Delivered { ticket, rows } } => {
                     self.backoff.reset();
                     self.ticket = self.tickets_before + ticket.0;
                     self.events.push_back(Event::Delivered { ticket: Ticket(self.ticket), rows });
                 }
-                ClientReport::Event(event) => {
+                ClientReport::Event { job: _, event } => {
                     if matches!(event, Event::Acknowledged(_)) {
                         self.backoff.reset();
                     }

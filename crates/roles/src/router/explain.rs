@@ -30,6 +30,7 @@ impl Router {
                 None => Outbound::answer(id, Answer::NotFound),
             },
             Question::CancelJob(job) => return self.on_cancel_job(peer, id, self.seen(view, job)),
+            Question::Withdraw { job, rows } => return self.on_withdraw(peer, id, job, &rows),
             Question::Retry { job, keys } => return self.on_retry_job(peer, id, self.seen(view, job), keys),
             Question::Shutdown => {
                 self.on_stop();
@@ -106,7 +107,8 @@ impl Router {
             let Some(finished) = prior.and_then(|prior| prior.finished).filter(|_| is_seen) else {
                 return Outbound::answer(id, Answer::Task(None));
             };
-            let info = TaskInfo { key, service: String::new(), body_len: 0, attempts: 0, state: TaskState::Ok };
+            let (service, body_len) = (String::new(), u64::from(finished.len));
+            let info = TaskInfo { key, service, body_len, attempts: 0, state: TaskState::Ok, output: None };
             return Outbound::Task { id, info, finished: finished.lsn };
         };
         let row = self.tasks.row(ix);
@@ -117,6 +119,7 @@ impl Router {
             body_len: u64::from(row.len),
             attempts: self.tasks.cold(ix).ended + held,
             state: self.state_of(ix),
+            output: None,
         };
         Outbound::answer(id, Answer::Task(Some(info)))
     }

@@ -223,7 +223,7 @@ impl Router {
     }
 
     /// The job of this id, if this session has it open.
-    fn job_of(&self, peer: PeerId, job: JobId) -> Option<JobNo> {
+    pub(super) fn job_of(&self, peer: PeerId, job: JobId) -> Option<JobNo> {
         let no = self.jobs.find(job)?;
         let client = self.jobs.job(no).client?;
         (client.peer == peer).then_some(no)

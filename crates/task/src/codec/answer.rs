@@ -103,6 +103,7 @@ impl Put for TaskInfo {
         to.uint(3, self.body_len);
         to.uint(4, self.attempts);
         to.message(5, &self.state);
+        self.output.iter().for_each(|output| to.given(6, output));
     }
 }
 
@@ -116,6 +117,7 @@ impl TryFrom<wire::TaskInfo> for TaskInfo {
             body_len: w.body_len,
             attempts: w.attempts,
             state: required(w.state, "task.state")?.try_into()?,
+            output: w.output,
         })
     }
 }

@@ -58,6 +58,7 @@ fn to_router() -> Vec<ToRouter> {
         Question::Failures { job, after: 3, limit: 4 },
         Question::Retry { job, keys: vec![Key([1; 16]), Key([2; 16])] },
         Question::Shutdown,
+        Question::Withdraw { job, rows: vec![(Key([1; 16]), RowId([2; 16])), (Key([3; 16]), RowId([4; 16]))] },
     ];
     let mut all = vec![
         ToRouter::OpenJob(JobSpec { cursor_router: None, ..spec.clone() }),
@@ -157,7 +158,8 @@ fn answers() -> Vec<Answer> {
         body: Bytes::from_static(b"payload"),
     };
     let tasks = task_states().into_iter().map(|state| {
-        Answer::Task(Some(TaskInfo { key: Key([1; 16]), service: "s".into(), body_len: 3, attempts: 4, state }))
+        let output = (state == TaskState::Ok).then(Bytes::new);
+        Answer::Task(Some(TaskInfo { key: Key([1; 16]), service: "s".into(), body_len: 3, attempts: 4, state, output }))
     });
     let mut all = vec![
         Answer::Jobs(jobs.to_vec()),

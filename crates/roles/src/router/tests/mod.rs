@@ -86,6 +86,7 @@ stories! {
     long_failures
     released_in_slices
     cancelled_in_slices
+    withdraw
     learned_lengths
     alike_lengths
     tenants

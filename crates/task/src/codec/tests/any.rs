@@ -117,6 +117,7 @@ fn question() -> impl Strategy<Value = Question> {
         id(Key).prop_map(Question::Task),
         (id(JobId), number(), small()).prop_map(|(job, after, limit)| Question::Failures { job, after, limit }),
         (id(JobId), vec(id(Key), 0..5)).prop_map(|(job, keys)| Question::Retry { job, keys }),
+        (id(JobId), vec((id(Key), id(RowId)), 0..5)).prop_map(|(job, rows)| Question::Withdraw { job, rows }),
     ]
 }
 
@@ -190,8 +191,16 @@ fn answer() -> impl Strategy<Value = Answer> {
         Just(TaskState::Ok),
         failure().prop_map(TaskState::Failed),
     ];
-    let task = (id(Key), text(), number(), small(), state)
-        .prop_map(|(key, service, body_len, attempts, state)| TaskInfo { key, service, body_len, attempts, state });
+    let task = (id(Key), text(), number(), small(), (state, option::of(bytes()))).prop_map(
+        |(key, service, body_len, attempts, (state, output))| TaskInfo {
+            key,
+            service,
+            body_len,
+            attempts,
+            state,
+            output,
+        },
+    );
     let row = (number(), id(RowId), id(Key), small(), failure(), bytes()).prop_map(
         |(number, row, key, attempts, failure, body)| FailureRow { number, row, key, attempts, failure, body },
     );
