@@ -7,6 +7,8 @@ use hyper::header::{HeaderName, HeaderValue};
 use hyper::{Request, StatusCode};
 use serde_json::json;
 
+use crate::batches;
+use crate::files;
 use crate::reply::{ApiError, Reply, json_reply, no_route};
 use crate::route::{Route, route};
 use crate::serve::Door;
@@ -19,12 +21,11 @@ pub(crate) async fn answer(door: Arc<Door>, request: Request<Incoming>) -> Reply
     let path = request.uri().path().to_owned();
     let mut reply = match route(request.method(), &path) {
         Err(why) => no_route(why, &path),
-        Ok(route) => match tokio::spawn(handle(door, route)).await {
+        Ok(route) => match tokio::spawn(handle(door, route, request)).await {
             Ok(reply) => reply,
             Err(error) => {
                 tracing::error!(%error, request = id, "a handler panicked");
-                let (kind, status) = ("server_error", StatusCode::INTERNAL_SERVER_ERROR);
-                ApiError { status, kind, ..ApiError::invalid("a defect of the server; its log has more", None) }.reply()
+                ApiError::server("a defect of the server; its log has more").reply()
             }
         },
     };
@@ -33,8 +34,17 @@ pub(crate) async fn answer(door: Arc<Door>, request: Request<Incoming>) -> Reply
     reply
 }
 
-async fn handle(_door: Arc<Door>, route: Route) -> Reply {
+async fn handle(door: Arc<Door>, route: Route, request: Request<Incoming>) -> Reply {
+    let app = "";
     match route {
+        Route::Files(route) => {
+            let answered = files::answer(&door.files, &door.config.limits, app, route, request).await;
+            answered.unwrap_or_else(|error| error.reply())
+        }
+        Route::Batches(route) => {
+            let answered = batches::answer(&door.batches, app, route, request).await;
+            answered.unwrap_or_else(|error| error.reply())
+        }
         Route::Models => json_reply(StatusCode::OK, &json!({"object": "list", "data": []})),
         Route::Model(id) => {
             ApiError::not_found(format!("no worker offers the model {id}"), Some("model_not_found")).reply()

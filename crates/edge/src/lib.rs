@@ -8,10 +8,17 @@
 //! | `serve` | takes connections, within its limits, and ends them |
 //! | `route` | which path means what |
 //! | `answer` | from a request to the handler that answers it |
+//! | `files` | what is uploaded, and what batches wrote |
+//! | `batches` | jobs made of files, with a life that survives this process |
+//! | `page`, `disk` | lists a page at a time; acts on files that a crash leaves done or undone |
 //! | `reply` | bodies and errors, as clients of OpenAI's API expect them |
 
 mod answer;
+mod batches;
+mod disk;
+mod files;
 mod limits;
+mod page;
 mod reply;
 mod route;
 mod serve;

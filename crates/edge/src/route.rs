@@ -3,6 +3,9 @@
 use hyper::Method;
 use percent_encoding::percent_decode_str;
 
+use crate::batches::{BatchesRoute, batches_route};
+use crate::files::{FilesRoute, files_route};
+
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Route {
@@ -10,6 +13,10 @@ pub(crate) enum Route {
     Models,
     /// `GET /v1/models/{id}`
     Model(String),
+    /// `/v1/files…`
+    Files(FilesRoute),
+    /// `/v1/batches…`
+    Batches(BatchesRoute),
 }
 
 /// Why a path and a method mean nothing.
@@ -30,6 +37,8 @@ pub(crate) fn route(method: &Method, path: &str) -> Result<Route, NoRoute> {
     match segments.as_slice() {
         ["models"] => get(Route::Models),
         ["models", id] => get(Route::Model((*id).to_owned())),
+        ["files", rest @ ..] => files_route(method, rest).map(Route::Files),
+        ["batches", rest @ ..] => batches_route(method, rest).map(Route::Batches),
         _ => Err(NoRoute::Path),
     }
 }

@@ -18,6 +18,8 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::answer::answer;
+use crate::batches::Batches;
+use crate::files::Store;
 use crate::limits::Limits;
 
 /// What a door is opened with.
@@ -44,11 +46,21 @@ pub enum EdgeError {
         /// What the system says.
         error: io::Error,
     },
+    /// Its directory.
+    #[error("cannot use {path}: {error}")]
+    Data {
+        /// The directory.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
 }
 
 /// What every handler has.
 pub(crate) struct Door {
     pub config: EdgeConfig,
+    pub files: Store,
+    pub batches: Arc<Batches>,
     /// Told apart by when the door opened; counted from there.
     opened: u64,
     requests: AtomicU64,
@@ -65,6 +77,7 @@ impl Door {
 #[derive(Debug)]
 pub struct Edge {
     addr: SocketAddr,
+    batches: Arc<Batches>,
     stop: watch::Sender<bool>,
     accepting: JoinHandle<()>,
 }
@@ -75,11 +88,12 @@ impl Edge {
         let failed = |error| EdgeError::Listen { addr: config.listen.clone(), error };
         let listener = TcpListener::bind(&config.listen).await.map_err(failed)?;
         let addr = listener.local_addr().map_err(failed)?;
+        let (files, batches) = open_data(&config).await?;
         let opened = std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_micros() as u64);
-        let door = Arc::new(Door { config, opened, requests: AtomicU64::new(0) });
+        let door = Arc::new(Door { config, files, batches: Arc::clone(&batches), opened, requests: AtomicU64::new(0) });
         let (stop, stopped) = watch::channel(false);
         let accepting = tokio::spawn(accept(listener, door, stopped));
-        Ok(Self { addr, stop, accepting })
+        Ok(Self { addr, batches, stop, accepting })
     }
 
     /// Where it listens.
@@ -93,7 +107,18 @@ impl Edge {
         if let Err(error) = self.accepting.await {
             tracing::error!(%error, "the door's listener panicked");
         }
+        self.batches.close().await;
     }
+}
+
+/// Takes up the directory, and goes on with every batch in it that is not over.
+async fn open_data(config: &EdgeConfig) -> Result<(Store, Arc<Batches>), EdgeError> {
+    let root = config.data.clone();
+    let failed = |error| EdgeError::Data { path: config.data.clone(), error };
+    let opened = tokio::task::spawn_blocking(move || Store::open(root)).await.map_err(io::Error::other);
+    let files = opened.and_then(|opened| opened).map_err(failed)?;
+    let batches = Batches::open(config, files.clone()).await.map_err(failed)?;
+    Ok((files, batches))
 }
 
 /// Out of file handles, as a rule: let some be closed before the next.
