@@ -33,15 +33,11 @@ impl Place {
     /// Puts a new batch in its place, with a link to its input. False where that is gone.
     pub(super) fn create(&self, store: &Store, batch: &Batch) -> io::Result<bool> {
         let aside = store.aside(&batch.id);
-        fs::create_dir(&aside)?;
-        let input = store.content(&batch.app, &batch.asked.input_file_id);
-        let input = input.ok_or(io::ErrorKind::NotFound)?;
-        if absent_is_none(fs::hard_link(input, aside.join(INPUT)))?.is_none() {
+        let is_made = fill(&aside, store, batch);
+        if !matches!(is_made, Ok(true)) {
             remove_dir(&aside)?;
-            return Ok(false);
+            return is_made;
         }
-        write_whole(&aside.join(FILE), &serde_json::to_vec(batch)?)?;
-        sync_dir(&aside)?;
         if let Some(above) = self.dir.parent() {
             make_dirs(above)?;
         }
@@ -102,6 +98,18 @@ impl Place {
         }
         Ok(())
     }
+}
+
+/// Makes the directory of a new batch. False where its input is gone.
+fn fill(aside: &Path, store: &Store, batch: &Batch) -> io::Result<bool> {
+    let Some(input) = store.content(&batch.app, &batch.asked.input_file_id) else { return Ok(false) };
+    fs::create_dir(aside)?;
+    if absent_is_none(fs::hard_link(input, aside.join(INPUT)))?.is_none() {
+        return Ok(false);
+    }
+    write_whole(&aside.join(FILE), &serde_json::to_vec(batch)?)?;
+    sync_dir(aside)?;
+    Ok(true)
 }
 
 /// Where the batches of an app are.

@@ -129,16 +129,16 @@ impl Validation {
             return Err(fault("url_mismatch", what, Some("url")));
         }
         let body = body.ok_or_else(|| missing("body"))?;
-        let service = if self.endpoint == TASKS {
-            string(service, "service")?
+        let (service, param) = if self.endpoint == TASKS {
+            (string(service, "service")?, "service")
         } else {
             let InputBody { model } = object(body.get())
                 .map_err(|error| fault("invalid_json_line", format!("body is no request: {error}"), Some("body")))?;
-            string(model, "body.model")?
+            (string(model, "body.model")?, "body.model")
         };
         if service.is_empty() || service.len() > NAME_BYTES_MAX {
             let what = format!("the name of a model has 1 to {NAME_BYTES_MAX} bytes");
-            return Err(fault("model_not_found", what, Some("body.model")));
+            return Err(fault("model_not_found", what, Some(param)));
         }
         if !found.ids.insert(digest(&custom_id)) {
             let what = format!("custom_id {custom_id:?} was there before");

@@ -263,7 +263,7 @@ fn code_of(line: &Value) -> &str {
 fn what_is_cancelled_keeps_what_is_done() {
     let s = Sandbox::new();
     let door = Door::open(&s);
-    let _worker = serve(&door, &s, "m", "0.05");
+    let _worker = serve(&door, &s, "m", "0.2");
     let batch = door.create(&door.upload(&chats(400, "m")), CHAT, "24h");
     door.done(&batch, 10);
     let cancel = || door.post(&format!("/v1/batches/{batch}/cancel"), &json!({})).ok()["status"].clone();
@@ -314,6 +314,24 @@ fn tasks_of_any_service_take_any_body() {
     assert_eq!((&bodies["\"a\""], &bodies["\"b\""]), (&json!("row-1!"), &json!("{\"x\":1}!")));
 }
 
+#[test]
+fn equal_lines_are_two_requests_and_an_equal_batch_costs_nothing() {
+    let s = Sandbox::new();
+    let door = Door::open(&s);
+    let _worker = serve(&door, &s, "m", "0");
+    let file = door.upload(&(chat(1, "m") + &chat(1, "m").replace("c-1", "c-2")));
+    let run = |metadata: &Value| {
+        let asked = json!({"input_file_id": file, "endpoint": CHAT, "completion_window": "24h", "metadata": metadata});
+        let batch = door.post("/v1/batches", &asked).ok();
+        let over = door.over(batch["id"].as_str().expect("an id"), "completed");
+        assert_eq!(door.lines(&over["output_file_id"]).len(), 2);
+        s.executed()
+    };
+    assert_eq!(run(&Value::Null), 2);
+    assert_eq!(run(&Value::Null), 2, "from the journal");
+    assert_eq!(run(&json!({"sheaf_fresh": "true"})), 4);
+}
+
 fn number(name: &str, default: usize) -> usize {
     std::env::var(name).map_or(default, |value| value.parse().expect("a number"))
 }
@@ -342,7 +360,8 @@ fn a_batch_survives_kills_and_runs_no_line_for_nothing() {
     eprintln!("{lines} lines, {kills} kills: {executed} executions");
     assert_eq!(rows, lines);
     assert!(executed <= lines + kills * 4, "{executed} executions of {lines} lines, 4 at once, {kills} kills");
-    assert_eq!(std::fs::read_dir(s.path(&format!("router/edge/batches/@/{batch}"))).expect("its own").count(), 1);
+    let place = s.path(&format!("router/edge/batches/@/{batch}"));
+    wait_until("it keeps its record only", || std::fs::read_dir(&place).expect("its own").count() == 1);
 }
 
 #[test]
