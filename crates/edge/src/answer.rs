@@ -9,6 +9,8 @@ use hyper::body::Incoming;
 use hyper::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use hyper::{Request, StatusCode, Version};
 
+use crate::batches;
+use crate::files;
 use crate::online::{models, online};
 use crate::reply::{ApiError, Reply, no_route};
 use crate::route::{Route, route};
@@ -68,6 +70,14 @@ async fn handle(door: Arc<Door>, route: Route, request: Request<Incoming>) -> Re
         Route::Online(endpoint) => online(&door, endpoint, request).await,
         Route::Tasks => tasks::post(&door, request).await,
         Route::Task(key) => tasks::get(&door, &key).await,
+        Route::Files(route) => {
+            let answered = files::answer(&door.files, &door.config.limits, &door.app, route, request).await;
+            answered.unwrap_or_else(|error| error.reply())
+        }
+        Route::Batches(route) => {
+            let answered = batches::answer(&door.batches, &door.app, route, request).await;
+            answered.unwrap_or_else(|error| error.reply())
+        }
     }
 }
 

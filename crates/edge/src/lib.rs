@@ -10,6 +10,9 @@
 //! | `counts` | what the door counts of itself |
 //! | `route` | which path means what |
 //! | `answer` | from a request to the handler that answers it |
+//! | `files` | what is uploaded, and what batches wrote |
+//! | `batches` | jobs made of files, with a life that survives this process |
+//! | `page`, `disk` | lists a page at a time; acts on files that a crash leaves done or undone |
 //! | `reply` | bodies and errors, as clients of OpenAI's API expect them |
 //! | `online`, `tasks` | calls: requests that wait for their answer; `sse` and `vectors` are forms of it |
 //! | `calls` | the machine of calls, and its session with the router |
@@ -19,15 +22,19 @@
 
 mod admit;
 mod answer;
+mod batches;
 mod body;
 mod calls;
 mod counts;
+mod disk;
+mod files;
 mod io;
 mod limits;
 mod names;
 mod offers;
 mod online;
 mod outcome;
+mod page;
 mod reply;
 mod route;
 mod serve;

@@ -32,6 +32,17 @@ pub struct Limits {
     pub light: LightConfig,
     /// How long a client may take none of the bytes that wait for it; then its connection is cut.
     pub write_stall: Duration,
+    /// How long a client may send nothing in the middle of an upload.
+    pub body_timeout: Duration,
+    /// Bytes of an uploaded file.
+    pub file_bytes_max: u64,
+    /// Lines of a batch.
+    pub batch_lines_max: u64,
+    /// Batches that are not over, of all apps together; another one is refused until one is.
+    pub batches_open_max: usize,
+    /// Jobs of batches (one for each model of a batch) that are at the router at once; the next batches wait
+    /// `in_progress` with none of their lines sent.
+    pub batch_jobs_max: u32,
     /// How long requests in progress may still take when the door closes.
     pub drain: Duration,
 }
@@ -50,6 +61,11 @@ impl Default for Limits {
             bodies_bytes_max: 64 << 20,
             light: LightConfig::default(),
             write_stall: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(60),
+            file_bytes_max: 200 << 20,
+            batch_lines_max: 50_000,
+            batches_open_max: 1_000,
+            batch_jobs_max: 64,
             drain: Duration::from_secs(10),
         }
     }

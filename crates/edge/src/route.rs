@@ -3,6 +3,8 @@
 use hyper::Method;
 use percent_encoding::percent_decode_str;
 
+use crate::batches::{BatchesRoute, batches_route};
+use crate::files::{FilesRoute, files_route};
 use crate::online::Endpoint;
 
 /// What is asked for.
@@ -18,6 +20,10 @@ pub(crate) enum Route {
     Tasks,
     /// `GET /v1/tasks/{key}`
     Task(String),
+    /// `/v1/files…`
+    Files(FilesRoute),
+    /// `/v1/batches…`
+    Batches(BatchesRoute),
 }
 
 /// Why a path and a method mean nothing.
@@ -44,6 +50,8 @@ pub(crate) fn route(method: &Method, path: &str) -> Result<Route, NoRoute> {
         ["tasks", key] => get(Route::Task((*key).to_owned())),
         ["models"] => get(Route::Models),
         ["models", id] => get(Route::Model((*id).to_owned())),
+        ["files", rest @ ..] => files_route(method, rest).map(Route::Files),
+        ["batches", rest @ ..] => batches_route(method, rest).map(Route::Batches),
         _ => Err(NoRoute::Path),
     }
 }

@@ -21,8 +21,10 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::admit::{Gate, read_pressure};
 use crate::answer::answer;
+use crate::batches::Batches;
 use crate::calls::{self, Caller, LineConfig};
 use crate::counts::Counts;
+use crate::files::Store;
 use crate::io::{Patient, end};
 use crate::limits::Limits;
 use crate::names::Names;
@@ -57,11 +59,21 @@ pub enum EdgeError {
     /// Random numbers.
     #[error("cannot read random numbers: {0}")]
     Random(io::Error),
+    /// Its directory.
+    #[error("cannot use {path}: {error}")]
+    Data {
+        /// The directory.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
 }
 
 /// What every handler has.
 pub(crate) struct Door {
     pub config: EdgeConfig,
+    pub files: Store,
+    pub batches: Arc<Batches>,
     /// Told apart by when the door opened; counted from there.
     opened: u64,
     requests: AtomicU64,
@@ -85,6 +97,7 @@ impl Door {
 #[derive(Debug)]
 pub struct Edge {
     addr: SocketAddr,
+    batches: Arc<Batches>,
     stop: watch::Sender<bool>,
     accepting: JoinHandle<()>,
     /// The line of calls; it ends when the door is gone.
@@ -98,6 +111,7 @@ impl Edge {
         let failed = |error| EdgeError::Listen { addr: config.listen.clone(), error };
         let listener = TcpListener::bind(&config.listen).await.map_err(failed)?;
         let addr = listener.local_addr().map_err(failed)?;
+        let (files, batches) = open_data(&config).await?;
         let opened = std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_micros() as u64);
         let app = String::new();
         let line = LineConfig {
@@ -113,10 +127,23 @@ impl Edge {
         let gate = Arc::new(Gate::new(light, bodies_bytes_max, Arc::clone(&counts)));
         let requests = AtomicU64::new(0);
         let told = Arc::clone(&counts);
-        let door = Arc::new(Door { config, opened, requests, app, caller, offers, names, gate, counts: told });
+        let kept = Arc::clone(&batches);
+        let door = Arc::new(Door {
+            config,
+            files,
+            batches: kept,
+            opened,
+            requests,
+            app,
+            caller,
+            offers,
+            names,
+            gate,
+            counts: told,
+        });
         let (stop, stopped) = watch::channel(false);
         let accepting = tokio::spawn(accept(listener, door, stopped));
-        Ok(Self { addr, stop, accepting, calling, counts })
+        Ok(Self { addr, batches, stop, accepting, calling, counts })
     }
 
     /// Where it listens.
@@ -138,7 +165,18 @@ impl Edge {
         if let Err(error) = self.calling.await {
             tracing::error!(%error, "the line of calls panicked");
         }
+        self.batches.close().await;
     }
+}
+
+/// Takes up the directory, and goes on with every batch in it that is not over.
+async fn open_data(config: &EdgeConfig) -> Result<(Store, Arc<Batches>), EdgeError> {
+    let root = config.data.clone();
+    let failed = |error| EdgeError::Data { path: config.data.clone(), error };
+    let opened = tokio::task::spawn_blocking(move || Store::open(root)).await.map_err(io::Error::other);
+    let files = opened.and_then(|opened| opened).map_err(failed)?;
+    let batches = Batches::open(config, files.clone()).await.map_err(failed)?;
+    Ok((files, batches))
 }
 
 /// Out of file handles, as a rule: let some be closed before the next.
