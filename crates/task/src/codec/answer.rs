@@ -18,6 +18,7 @@ impl Put for Answer {
             Answer::Done(tasks) => to.number(6, *tasks),
             Answer::NotFound => to.unit(7),
             Answer::Stopping => to.unit(8),
+            Answer::Stats(stats) => to.message(9, stats),
         }
     }
 }
@@ -34,6 +35,7 @@ impl TryFrom<AnswerKind> for Answer {
             AnswerKind::Done(tasks) => Answer::Done(tasks),
             AnswerKind::NotFound(wire::Unit {}) => Answer::NotFound,
             AnswerKind::Stopping(wire::Unit {}) => Answer::Stopping,
+            AnswerKind::Stats(w) => Answer::Stats(w.try_into()?),
         })
     }
 }

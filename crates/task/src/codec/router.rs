@@ -134,6 +134,7 @@ impl Put for Question {
                 keys.iter().for_each(|key| to.given(2, key.0));
             }),
             Question::Shutdown => to.unit(8),
+            Question::Stats => to.unit(9),
         }
     }
 }
@@ -156,6 +157,7 @@ impl TryFrom<wire::AskKind> for Question {
                 Question::Retry { job: id!(JobId, w.job, "retry.job")?, keys }
             }
             wire::AskKind::Shutdown(wire::Unit {}) => Question::Shutdown,
+            wire::AskKind::Stats(wire::Unit {}) => Question::Stats,
         })
     }
 }

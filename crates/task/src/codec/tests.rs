@@ -58,6 +58,7 @@ fn to_router() -> Vec<ToRouter> {
         Question::Failures { job, after: 3, limit: 4 },
         Question::Retry { job, keys: vec![Key([1; 16]), Key([2; 16])] },
         Question::Shutdown,
+        Question::Stats,
     ];
     let mut all = vec![
         ToRouter::OpenJob(JobSpec { cursor_router: None, ..spec.clone() }),
@@ -133,6 +134,12 @@ fn task_states() -> Vec<TaskState> {
     all
 }
 
+fn totals() -> Totals {
+    let mut totals = Totals { took_ms: 1, assigned: 2, redelivered: 3, recalled: 4, ..Totals::default() };
+    (totals.outcomes[0], totals.outcomes[7], totals.lengths[23]) = (5, 6, 7);
+    totals
+}
+
 fn answers() -> Vec<Answer> {
     let job = JobId([1; 16]);
     let states = [JobState::Open, JobState::Done, JobState::Cancelled];
@@ -166,6 +173,8 @@ fn answers() -> Vec<Answer> {
         Answer::Done(8),
         Answer::NotFound,
         Answer::Stopping,
+        Answer::Stats(Stats::default()),
+        Answer::Stats(Stats { totals: totals(), standing: Standing { idle_ms: Some(0), ..Standing::default() } }),
     ];
     all.extend(tasks);
     all

@@ -266,6 +266,7 @@ impl Script {
         let question = match args[1] {
             "jobs" => Question::Jobs,
             "workers" => Question::Workers,
+            "stats" => Question::Stats,
             "cancel" => Question::CancelJob(job(2)),
             "task" => Question::Task(Key(id(args[2]))),
             "failures" => Question::Failures { job: job(2), after: 0, limit: 100 },
