@@ -9,12 +9,15 @@
 //! | `route` | which path means what |
 //! | `answer` | from a request to the handler that answers it |
 //! | `reply` | bodies and errors, as clients of OpenAI's API expect them |
+//! | `admin` | a listener of its own, for operators: health, metrics, snapshots |
 
+mod admin;
 mod answer;
 mod limits;
 mod reply;
 mod route;
 mod serve;
 
+pub use admin::{Admin, AdminError};
 pub use limits::Limits;
 pub use serve::{Edge, EdgeConfig, EdgeError};

@@ -21,6 +21,7 @@ use tokio::task::JoinHandle;
 use crate::core::Input;
 use crate::datadir::{DataDir, DataDirError, random};
 use crate::disk::FileDisk;
+use crate::gauges::Gauges;
 use crate::limits::Limits;
 use crate::restore::{RestoreError, Restored, restore};
 use crate::sessions::Sessions;
@@ -80,6 +81,7 @@ pub struct Server {
     target: Target,
     addr: Option<SocketAddr>,
     router: RouterId,
+    gauges: Arc<Gauges>,
     /// While it is there the core goes on.
     _inputs: mpsc::Sender<Vec<Input>>,
     stop: watch::Sender<bool>,
@@ -107,8 +109,14 @@ impl Server {
         let incarnation = u64::from(journal.epoch().0);
         let store = Arc::new(Store::new(journal.disk().clone(), journal.map().clone(), config.limits.recent_bytes));
         let finished = Arc::new(finished);
-        let shared =
-            Shared { clock, limits: config.limits, store: Arc::clone(&store), finished: Arc::clone(&finished) };
+        let gauges = Arc::<Gauges>::default();
+        let shared = Shared {
+            clock,
+            limits: config.limits,
+            store: Arc::clone(&store),
+            finished: Arc::clone(&finished),
+            gauges: Arc::clone(&gauges),
+        };
         let (stop, stopped) = watch::channel(false);
         let (inputs, ended) = spawn(router, journal, (next, indexed), stopped, &shared)?;
         let sessions = Sessions {
@@ -122,12 +130,14 @@ impl Server {
             finished,
             core: inputs.clone(),
             receipts,
+            gauges: Arc::clone(&gauges),
         };
         let target = Target::InProcess(listener.door());
         let (to_sessions, arrivals) = mpsc::channel(1);
         let listener = tokio::spawn(listener.serve(to_sessions));
         let sessions = tokio::spawn(sessions.serve(arrivals));
-        Ok(Self { target, addr, router: dir.router, _inputs: inputs, stop, ended, listener, sessions, _dir: dir })
+        let router = dir.router;
+        Ok(Self { target, addr, router, gauges, _inputs: inputs, stop, ended, listener, sessions, _dir: dir })
     }
 
     /// Who it is.
@@ -138,6 +148,11 @@ impl Server {
     /// Where it listens on TCP.
     pub fn addr(&self) -> Option<SocketAddr> {
         self.addr
+    }
+
+    /// What its stages measure.
+    pub fn gauges(&self) -> Arc<Gauges> {
+        Arc::clone(&self.gauges)
     }
 
     /// For links of this process.

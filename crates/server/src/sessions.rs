@@ -13,8 +13,9 @@ use tokio::task::JoinSet;
 
 use crate::core::Input;
 use crate::finished::Finished;
+use crate::gauges::Gauges;
 use crate::limits::Limits;
-use crate::peer::Peer;
+use crate::peer::{Peer, Silence};
 use crate::stages::ORDERS;
 use crate::store::Store;
 
@@ -32,6 +33,7 @@ pub(crate) struct Sessions {
     pub core: mpsc::Sender<Vec<Input>>,
     /// What sessions of workers had delivered durably before this start.
     pub receipts: BTreeMap<SessionId, Vec<Receipt>>,
+    pub gauges: Arc<Gauges>,
 }
 
 /// Connections of a session that its link has not taken up: a newer one replaces an older one anyway.
@@ -72,6 +74,7 @@ impl Sessions {
                     Err(error) => tracing::error!(%error, "a session's link panicked"),
                 },
             }
+            self.gauges.set_sessions(live.len());
         }
         drop(live);
         while links.join_next().await.is_some() {}
@@ -88,7 +91,8 @@ impl Sessions {
         self.core.send(vec![Input::Attach(peer, orders)]).await.ok()?;
         let port = RouterPort::new(self.session(id, peer), id, peer, self.secret.clone());
         let warm = Micros::from_ms(self.limits.session_warm_ms);
-        let endpoint = Peer::new(peer, port, Arc::clone(&self.store), Arc::clone(&self.finished), self.clock, warm);
+        let silence = Silence::new(self.clock.now(), warm, Arc::clone(&self.gauges));
+        let endpoint = Peer::new(peer, port, Arc::clone(&self.store), Arc::clone(&self.finished), silence);
         let link = Link::new(endpoint, self.clock, Source::Accept(connections), commands, self.core.clone());
         Some(async move { drop(link.run().await) })
     }

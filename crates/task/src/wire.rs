@@ -358,7 +358,7 @@ mod questions {
     pub(crate) struct Ask {
         #[prost(uint64, tag = "1")]
         pub id: u64,
-        #[prost(oneof = "AskKind", tags = "2, 3, 4, 5, 6, 7, 8, 9")]
+        #[prost(oneof = "AskKind", tags = "2, 3, 4, 5, 6, 7, 8, 10")]
         pub kind: Option<AskKind>,
     }
 
@@ -378,7 +378,7 @@ mod questions {
         Retry(AskRetry),
         #[prost(message, tag = "8")]
         Shutdown(Unit),
-        #[prost(message, tag = "9")]
+        #[prost(message, tag = "10")]
         Stats(Unit),
     }
 

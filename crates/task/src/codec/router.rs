@@ -134,7 +134,7 @@ impl Put for Question {
                 keys.iter().for_each(|key| to.given(2, key.0));
             }),
             Question::Shutdown => to.unit(8),
-            Question::Stats => to.unit(9),
+            Question::Stats => to.unit(10),
         }
     }
 }
