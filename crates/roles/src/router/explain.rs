@@ -38,7 +38,7 @@ impl Router {
     }
 
     /// What happened, and what is open. Looks at services and workers, never at tasks.
-    fn stats(&self) -> Stats {
+    pub(super) fn stats(&self) -> Stats {
         let services = (0..self.workers.service_count()).map(|no| self.workers.service(ServiceNo(no)));
         let (ready, suspect) = services.fold((0, 0), |(ready, suspect), service| {
             (ready + u64::from(service.ready), suspect + u64::from(service.suspects.len))

@@ -84,7 +84,7 @@ impl ClientHost {
             }
             // Of a job that is not there yet.
             (_, Answer::Done(_) | Answer::NotFound) => None,
-            (_, answer @ (Answer::Workers(_) | Answer::Task(_) | Answer::Stopping)) => {
+            (_, answer @ (Answer::Workers(_) | Answer::Task(_) | Answer::Stopping | Answer::Stats(_))) => {
                 Some(format!("nobody asked for {answer:?}"))
             }
         };
@@ -126,6 +126,6 @@ fn name(answer: &Answer) -> String {
         Answer::Failures(rows) => format!("{} failures", rows.len()),
         Answer::Done(count) => format!("done, {count} rows"),
         Answer::NotFound => "not found".to_owned(),
-        Answer::Workers(_) | Answer::Task(_) | Answer::Stopping => format!("{answer:?}"),
+        Answer::Workers(_) | Answer::Task(_) | Answer::Stopping | Answer::Stats(_) => format!("{answer:?}"),
     }
 }
