@@ -15,11 +15,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self):
         request = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        if not isinstance(request["messages"], list):
+            return self.refuse(400, "messages must be a list")
         said = request["messages"][-1]["content"]
         order, _, number = said.partition(" ")
         if order == "status":
-            error = {"message": "as you wish", "type": "invalid_request_error", "param": None, "code": None}
-            return self.answer(int(number), {"error": error})
+            return self.refuse(int(number), "as you wish")
         if order == "sleep":
             time.sleep(float(number))
         if request.get("stream"):
@@ -45,6 +46,9 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
             self.wfile.flush()
         self.wfile.write(b"data: [DONE]\n\n")
+
+    def refuse(self, status, message):
+        self.answer(status, {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": None}})
 
     def answer(self, status, value):
         body = json.dumps(value).encode()
