@@ -19,7 +19,9 @@
 //! | `offers` | what workers offer |
 //! | `outcome` | what HTTP says of how a task ended |
 //! | `body`, `names` | a call's body, read within bounds; a call's name |
+//! | `admin` | a listener of its own, for operators: health, metrics, snapshots |
 
+mod admin;
 mod admit;
 mod answer;
 mod batches;
@@ -42,6 +44,7 @@ mod sse;
 mod tasks;
 mod vectors;
 
+pub use admin::{Admin, AdminError};
 pub use admit::LightConfig;
 pub use calls::CallLimits;
 pub use counts::{Counted, Counts};

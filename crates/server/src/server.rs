@@ -22,6 +22,7 @@ use crate::core::Input;
 use crate::datadir::{DataDir, DataDirError, random};
 use crate::disk::FileDisk;
 use crate::gate::{Gate, forget_operator};
+use crate::gauges::Gauges;
 use crate::limits::Limits;
 use crate::restore::{RestoreError, Restored, restore};
 use crate::sessions::Sessions;
@@ -106,6 +107,7 @@ pub struct Server {
     addr: Option<SocketAddr>,
     is_tls: bool,
     router: RouterId,
+    gauges: Arc<Gauges>,
     /// While it is there the core goes on.
     _inputs: mpsc::Sender<Vec<Input>>,
     stop: watch::Sender<bool>,
@@ -145,8 +147,14 @@ impl Server {
         let incarnation = u64::from(journal.epoch().0);
         let store = Arc::new(Store::new(journal.disk().clone(), journal.map().clone(), config.limits.recent_bytes));
         let finished = Arc::new(finished);
-        let shared =
-            Shared { clock, limits: config.limits, store: Arc::clone(&store), finished: Arc::clone(&finished) };
+        let gauges = Arc::<Gauges>::default();
+        let shared = Shared {
+            clock,
+            limits: config.limits,
+            store: Arc::clone(&store),
+            finished: Arc::clone(&finished),
+            gauges: Arc::clone(&gauges),
+        };
         let (stop, stopped) = watch::channel(false);
         let (inputs, ended) = spawn(router, journal, (next, indexed), stopped, &shared)?;
         let sessions = Sessions {
@@ -162,11 +170,13 @@ impl Server {
             core: inputs.clone(),
             receipts,
             peers: 0,
+            gauges: Arc::clone(&gauges),
         };
         let (to_sessions, arrivals) = mpsc::channel(1);
         let listener = tokio::spawn(listener.serve(to_sessions));
         let sessions = tokio::spawn(sessions.serve(arrivals));
-        Ok(Self { door, addr, is_tls, router: dir.router, _inputs: inputs, stop, ended, listener, sessions, dir })
+        let router = dir.router;
+        Ok(Self { door, addr, is_tls, router, gauges, _inputs: inputs, stop, ended, listener, sessions, dir })
     }
 
     /// Who it is.
@@ -187,6 +197,11 @@ impl Server {
     /// Whether it has TLS there.
     pub fn is_tls(&self) -> bool {
         self.is_tls
+    }
+
+    /// What its stages measure.
+    pub fn gauges(&self) -> Arc<Gauges> {
+        Arc::clone(&self.gauges)
     }
 
     /// For links of this process.

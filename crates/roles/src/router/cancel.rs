@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use sheaf_task::{Answer, JobId, Key, RowId};
+use sheaf_task::{Answer, Class, JobId, Key, RowId};
 
 use super::Router;
 use super::event::{Lsn, Outbound, PeerId};
@@ -127,6 +127,7 @@ impl Router {
             let number = self.jobs.job(job).counts.last_number + 1;
             let delivery = Delivery { job, row, number };
             self.write(Record::Withdrawn(Withdrawn { key, submitted, body_len, delivery }));
+            self.totals.note_outcome(Some(Class::Cancelled));
         }
         if self.tasks.used(ix) && self.tasks.row(ix).key == key && self.tasks.row(ix).spot == Spot::Idle {
             self.enqueue(ix, End::Back);

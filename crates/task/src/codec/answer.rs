@@ -19,6 +19,7 @@ impl Put for Answer {
             Answer::NotFound => to.unit(7),
             Answer::Stopping => to.unit(8),
             Answer::Forbidden => to.unit(9),
+            Answer::Stats(stats) => to.message(10, stats),
         }
     }
 }
@@ -36,6 +37,7 @@ impl TryFrom<AnswerKind> for Answer {
             AnswerKind::NotFound(wire::Unit {}) => Answer::NotFound,
             AnswerKind::Stopping(wire::Unit {}) => Answer::Stopping,
             AnswerKind::Forbidden(wire::Unit {}) => Answer::Forbidden,
+            AnswerKind::Stats(w) => Answer::Stats(w.try_into()?),
         })
     }
 }

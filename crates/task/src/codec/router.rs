@@ -141,6 +141,7 @@ impl Put for Question {
                     to.given(2, row.0);
                 });
             }),
+            Question::Stats => to.unit(10),
         }
     }
 }
@@ -173,6 +174,7 @@ impl TryFrom<wire::AskKind> for Question {
                 let rows = pairs.iter().map(pair).collect::<Result<_>>()?;
                 Question::Withdraw { job: id!(JobId, w.job, "withdraw.job")?, rows }
             }
+            wire::AskKind::Stats(wire::Unit {}) => Question::Stats,
         })
     }
 }

@@ -58,6 +58,7 @@ stories! {
     fairness_and_rate
     shortest_first
     cancel
+    stats
     retry_order
     cursor
     busy

@@ -266,6 +266,7 @@ impl Script {
         let question = match args[1] {
             "jobs" => Question::Jobs,
             "workers" => Question::Workers,
+            "stats" => Question::Stats,
             "cancel" => Question::CancelJob(job(2)),
             "withdraw" => Question::Withdraw {
                 job: job(2),
