@@ -204,14 +204,14 @@ impl Server {
         Arc::clone(&self.gauges)
     }
 
+    /// The door for links of this process.
+    pub fn door(&self) -> InProcess {
+        self.door.clone()
+    }
+
     /// For links of this process.
     pub fn target(&self) -> Target {
         Target::InProcess(self.door.clone())
-    }
-
-    /// For links of this process that speak on behalf of `app`: its jobs, and no other's, are there for them.
-    pub fn target_for(&self, app: &str) -> Target {
-        Target::InProcess(self.door.for_app(app))
     }
 
     /// Asks it to stop: it accepts nothing more, makes everything durable and ends.
