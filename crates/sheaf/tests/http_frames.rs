@@ -225,3 +225,16 @@ fn who_sends_too_slowly_is_cut_off() {
         assert!(statuses.is_empty() || statuses == [408], "{at}: {statuses:?}");
     }
 }
+
+#[test]
+fn a_refused_request_is_heard_out_so_that_no_reset_overtakes_the_answer() {
+    let s = Sandbox::new();
+    let (_router, door) = door(&s, &[]);
+    let head = "POST /v1/nothing HTTP/1.1\r\nHost: door\r\nContent-Length: 60000\r\n\r\n";
+    let mut stream = door.connect();
+    stream.write_all(&[head.as_bytes(), &[b'x'; 60_000]].concat()).expect("it fits into the sockets' buffers");
+    let mut all = Vec::new();
+    stream.read_to_end(&mut all).expect("the end of the stream, and no reset");
+    let statuses: Vec<u16> = answers(&all).iter().map(|answer| answer.status).collect();
+    assert_eq!(statuses, [404]);
+}
