@@ -49,6 +49,12 @@ impl ApiError {
         Self { status: StatusCode::NOT_FOUND, code, ..Self::invalid(message, None) }
     }
 
+    /// Something went wrong here.
+    pub(crate) fn server(message: impl Into<String>) -> Self {
+        let (kind, status) = ("server_error", StatusCode::INTERNAL_SERVER_ERROR);
+        Self { status, kind, ..Self::invalid(message, None) }
+    }
+
     pub(crate) fn reply(&self) -> Reply {
         let Self { status, kind, message, param, code } = self;
         let body = json!({"error": {"message": message, "type": kind, "param": param, "code": code}});

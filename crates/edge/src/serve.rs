@@ -2,6 +2,7 @@
 //! ones wait in the kernel's backlog.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,12 +14,21 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use sheaf_net::Target;
+use sheaf_task::KeySecret;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
+use crate::admit::{Gate, read_pressure};
 use crate::answer::answer;
+use crate::batches::Batches;
+use crate::calls::{self, Caller, LineConfig};
+use crate::counts::Counts;
+use crate::files::Store;
+use crate::io::{Patient, end};
 use crate::limits::Limits;
+use crate::names::Names;
+use crate::offers::Offers;
 
 /// What a door is opened with.
 #[derive(Clone, Debug)]
@@ -29,6 +39,8 @@ pub struct EdgeConfig {
     pub data: PathBuf,
     /// The router.
     pub target: Target,
+    /// The router's secret, so that a task has the same name here as there.
+    pub secret: KeySecret,
     /// Its bounds.
     pub limits: Limits,
 }
@@ -44,14 +56,34 @@ pub enum EdgeError {
         /// What the system says.
         error: io::Error,
     },
+    /// Random numbers.
+    #[error("cannot read random numbers: {0}")]
+    Random(io::Error),
+    /// Its directory.
+    #[error("cannot use {path}: {error}")]
+    Data {
+        /// The directory.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
 }
 
 /// What every handler has.
 pub(crate) struct Door {
     pub config: EdgeConfig,
+    pub files: Store,
+    pub batches: Arc<Batches>,
     /// Told apart by when the door opened; counted from there.
     opened: u64,
     requests: AtomicU64,
+    /// The tenant, until there are tokens that name one.
+    pub app: String,
+    pub caller: Caller,
+    pub offers: Offers,
+    pub names: Names,
+    pub gate: Arc<Gate>,
+    pub counts: Arc<Counts>,
 }
 
 impl Door {
@@ -65,8 +97,12 @@ impl Door {
 #[derive(Debug)]
 pub struct Edge {
     addr: SocketAddr,
+    batches: Arc<Batches>,
     stop: watch::Sender<bool>,
     accepting: JoinHandle<()>,
+    /// The line of calls; it ends when the door is gone.
+    calling: JoinHandle<()>,
+    counts: Arc<Counts>,
 }
 
 impl Edge {
@@ -75,16 +111,49 @@ impl Edge {
         let failed = |error| EdgeError::Listen { addr: config.listen.clone(), error };
         let listener = TcpListener::bind(&config.listen).await.map_err(failed)?;
         let addr = listener.local_addr().map_err(failed)?;
+        let (files, batches) = open_data(&config).await?;
         let opened = std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_micros() as u64);
-        let door = Arc::new(Door { config, opened, requests: AtomicU64::new(0) });
+        let app = String::new();
+        let line = LineConfig {
+            target: config.target.clone(),
+            app: app.clone(),
+            secret: config.secret.clone(),
+            limits: config.limits.calls,
+        };
+        let (caller, calling) = calls::open(line).map_err(EdgeError::Random)?;
+        let (offers, names) = (Offers::new(), Names::new().map_err(EdgeError::Random)?);
+        let counts = Arc::new(Counts::default());
+        let Limits { light, bodies_bytes_max, .. } = config.limits;
+        let gate = Arc::new(Gate::new(light, bodies_bytes_max, Arc::clone(&counts)));
+        let requests = AtomicU64::new(0);
+        let told = Arc::clone(&counts);
+        let kept = Arc::clone(&batches);
+        let door = Arc::new(Door {
+            config,
+            files,
+            batches: kept,
+            opened,
+            requests,
+            app,
+            caller,
+            offers,
+            names,
+            gate,
+            counts: told,
+        });
         let (stop, stopped) = watch::channel(false);
         let accepting = tokio::spawn(accept(listener, door, stopped));
-        Ok(Self { addr, stop, accepting })
+        Ok(Self { addr, batches, stop, accepting, calling, counts })
     }
 
     /// Where it listens.
     pub fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// What it counts of itself.
+    pub fn counts(&self) -> Arc<Counts> {
+        Arc::clone(&self.counts)
     }
 
     /// Takes no more requests, answers those that have begun, and closes.
@@ -93,25 +162,48 @@ impl Edge {
         if let Err(error) = self.accepting.await {
             tracing::error!(%error, "the door's listener panicked");
         }
+        if let Err(error) = self.calling.await {
+            tracing::error!(%error, "the line of calls panicked");
+        }
+        self.batches.close().await;
     }
+}
+
+/// Takes up the directory, and goes on with every batch in it that is not over.
+async fn open_data(config: &EdgeConfig) -> Result<(Store, Arc<Batches>), EdgeError> {
+    let root = config.data.clone();
+    let failed = |error| EdgeError::Data { path: config.data.clone(), error };
+    let opened = tokio::task::spawn_blocking(move || Store::open(root)).await.map_err(io::Error::other);
+    let files = opened.and_then(|opened| opened).map_err(failed)?;
+    let batches = Batches::open(config, files.clone()).await.map_err(failed)?;
+    Ok((files, batches))
 }
 
 /// Out of file handles, as a rule: let some be closed before the next.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// How often it is looked how short memory is.
+const PRESSURE_EVERY: Duration = Duration::from_secs(1);
+
 async fn accept(listener: TcpListener, door: Arc<Door>, mut stopped: watch::Receiver<bool>) {
     let mut connections = JoinSet::new();
     let limits = door.config.limits;
+    let mut look = tokio::time::interval(PRESSURE_EVERY);
     loop {
+        let is_red = connections.len() >= limits.connections_max || door.gate.is_red();
         tokio::select! {
             _ = stopped.changed() => break,
+            _ = look.tick() => door.gate.set_pressure(read_pressure()),
             Some(ended) = connections.join_next() => {
                 if let Err(error) = ended {
                     tracing::error!(%error, "a connection panicked");
                 }
             }
-            accepted = listener.accept(), if connections.len() < limits.connections_max => match accepted {
-                Ok((stream, _)) => drop(connections.spawn(serve(stream, Arc::clone(&door), stopped.clone()))),
+            accepted = listener.accept(), if !is_red => match accepted {
+                Ok((stream, _)) => {
+                    door.counts.connection();
+                    drop(connections.spawn(serve(stream, Arc::clone(&door), stopped.clone())));
+                }
                 Err(error) => {
                     tracing::warn!(%error, "a connection was not taken");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -131,20 +223,24 @@ async fn serve(stream: TcpStream, door: Arc<Door>, mut stopped: watch::Receiver<
     let limits = door.config.limits;
     let service = service_fn(move |request| {
         let door = Arc::clone(&door);
-        async move { Ok::<_, Infallible>(answer(door, request).await) }
+        Box::pin(async move { Ok::<_, Infallible>(answer(door, request).await) })
     });
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "answers may be held back");
+    }
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(limits.head_timeout).max_buf_size(limits.head_bytes_max);
-    let connection = http.serve_connection(TokioIo::new(stream), service);
-    tokio::pin!(connection);
+    let stream = Patient::new(stream, limits.write_stall);
+    let mut connection = http.serve_connection(TokioIo::new(stream), service);
     let ended = tokio::select! {
-        ended = &mut connection => ended,
+        ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => ended,
         _ = stopped.changed() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+            Pin::new(&mut connection).graceful_shutdown();
+            poll_fn(|cx| connection.poll_without_shutdown(cx)).await
         }
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended");
     }
+    end(connection.into_parts().io.into_inner().into_inner()).await;
 }

@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 
 use crate::disk::Faults;
 use crate::restore::{Restored, restore};
-use crate::{DataDir, FileDisk, Limits, Server, ServerConfig, ServerError};
+use crate::{Access, DataDir, FileDisk, Limits, Server, ServerConfig, ServerError};
 
 mod full;
 
@@ -47,6 +47,7 @@ impl World {
         let config = ServerConfig {
             data: self.path("data"),
             listen: None,
+            access: Access::default(),
             grace: self.grace,
             faults: None,
             limits: self.limits,

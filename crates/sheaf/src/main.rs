@@ -6,6 +6,7 @@ mod ask;
 mod backend;
 mod bench;
 mod doctor;
+mod login;
 mod out;
 mod program;
 mod progress;
@@ -13,6 +14,7 @@ mod run;
 mod serve;
 mod show;
 mod signals;
+mod token;
 mod units;
 
 use std::io::IsTerminal;
@@ -74,6 +76,7 @@ fn dispatch(cli: Cli) -> Result<u8> {
             Command::Failures(args) => admin::failures(args, json).await,
             Command::Retry(args) => admin::retry(args, json).await,
             Command::Shutdown(target) => admin::shutdown(target).await,
+            Command::Token(command) => token::token(&command, json),
             Command::Doctor(args) => doctor::doctor(&args),
             Command::Bench(args) => bench::bench(args, json).await,
             Command::Completions { .. } => Ok(0),

@@ -2,12 +2,12 @@
 
 use anyhow::{Context, Result};
 use sheaf_edge::{Admin, Edge, EdgeConfig};
-use sheaf_net::Target;
 use sheaf_server::{Server, ServerConfig};
 use sheaf_worker::Stop;
 use tokio::sync::watch;
 
 use crate::args::{UpArgs, WorkerArgs};
+use crate::login::{access_of, target_of};
 use crate::program::{capacity_of, service_of, work_of};
 use crate::signals::Signals;
 
@@ -19,6 +19,7 @@ pub(crate) async fn up(args: UpArgs) -> Result<u8> {
     let server = Server::start(ServerConfig {
         data: args.data.clone(),
         listen: Some(args.listen.clone()),
+        access: access_of(&args.listen, &args.data, &args.access).await?,
         grace: args.grace,
         faults: args.chaos.chaos,
         limits: sheaf_server::Limits {
@@ -29,9 +30,12 @@ pub(crate) async fn up(args: UpArgs) -> Result<u8> {
         },
     })
     .await?;
+    let is_tls = server.is_tls();
     if let Some(addr) = server.addr() {
         eprintln!("sheaf: router {} listens on {addr}, journal in {}", server.id().short(), args.data.display());
-        eprintln!("sheaf: join it with: sheaf worker --join {addr} -- PROGRAM {{}}");
+        let at = if addr.ip().is_unspecified() { format!("HOST:{}", addr.port()) } else { addr.to_string() };
+        let join = if is_tls { format!("sheaf://{at} --ca FILE --token-file FILE") } else { at };
+        eprintln!("sheaf: join it with: sheaf worker --join {join} -- PROGRAM {{}}");
     }
     if let Some(admin) = &admin {
         admin.attach(server.target(), server.gauges())?;
@@ -81,6 +85,7 @@ async fn open_door(args: &UpArgs, server: &Server) -> Result<Option<Edge>> {
         listen,
         data: args.data.join("edge"),
         target: server.target(),
+        secret: server.secret(),
         limits: sheaf_edge::Limits::default(),
     };
     let edge = Edge::open(config).await?;
@@ -98,7 +103,7 @@ pub(crate) async fn work(args: WorkerArgs) -> Result<u8> {
         services: vec![service.clone()],
         capacity: capacity_of(&args.program),
         work,
-        target: Target::tcp(&args.join).await?,
+        target: target_of(&args.join, &args.login).await?,
         data: Some(args.data.clone()),
         faults: args.chaos.chaos,
     };

@@ -31,6 +31,14 @@ pub enum Question {
         /// Which; empty: all that failed.
         keys: Vec<Key>,
     },
+    /// These rows of a job are wanted no more: those without an outcome finish as `cancelled`, running ones are ended where
+    /// nobody else waits for their task. Only of a job that the asker has open.
+    Withdraw {
+        /// The job.
+        job: JobId,
+        /// At most [`crate::BATCH_ROWS_MAX`], each with the task that it asked for.
+        rows: Vec<(Key, RowId)>,
+    },
     /// Stop gracefully: accept nothing more, make everything durable, end.
     Shutdown,
     /// What happened so far, and what is open.
@@ -48,12 +56,14 @@ pub enum Answer {
     Task(Option<TaskInfo>),
     /// To `Failures`.
     Failures(Vec<FailureRow>),
-    /// To `CancelJob` and `Retry`: how many tasks it concerned. On disk.
+    /// To `CancelJob`, `Retry` and `Withdraw`: how many tasks it concerned. On disk.
     Done(u64),
     /// To whatever names a job or a task that is not there.
     NotFound,
     /// To `Shutdown`: it has begun.
     Stopping,
+    /// To what the asker has no right to.
+    Forbidden,
     /// To `Stats`.
     Stats(Stats),
 }
@@ -118,6 +128,8 @@ pub struct TaskInfo {
     pub attempts: u32,
     /// Where it is.
     pub state: TaskState,
+    /// Its answer, where it is `Ok`.
+    pub output: Option<Bytes>,
 }
 
 /// Where a task is.

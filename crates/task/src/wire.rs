@@ -358,7 +358,7 @@ mod questions {
     pub(crate) struct Ask {
         #[prost(uint64, tag = "1")]
         pub id: u64,
-        #[prost(oneof = "AskKind", tags = "2, 3, 4, 5, 6, 7, 8, 10")]
+        #[prost(oneof = "AskKind", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10")]
         pub kind: Option<AskKind>,
     }
 
@@ -378,6 +378,8 @@ mod questions {
         Retry(AskRetry),
         #[prost(message, tag = "8")]
         Shutdown(Unit),
+        #[prost(message, tag = "9")]
+        Withdraw(AskWithdraw),
         #[prost(message, tag = "10")]
         Stats(Unit),
     }
@@ -401,10 +403,19 @@ mod questions {
     }
 
     #[derive(Clone, PartialEq, prost::Message)]
+    pub(crate) struct AskWithdraw {
+        #[prost(bytes = "bytes", tag = "1")]
+        pub job: Bytes,
+        /// A key and a row in turn.
+        #[prost(bytes = "bytes", repeated, tag = "2")]
+        pub rows: Vec<Bytes>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
     pub(crate) struct Answered {
         #[prost(uint64, tag = "1")]
         pub id: u64,
-        #[prost(oneof = "AnswerKind", tags = "2, 3, 4, 5, 6, 7, 8, 9")]
+        #[prost(oneof = "AnswerKind", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10")]
         pub kind: Option<AnswerKind>,
     }
 
@@ -425,6 +436,8 @@ mod questions {
         #[prost(message, tag = "8")]
         Stopping(Unit),
         #[prost(message, tag = "9")]
+        Forbidden(Unit),
+        #[prost(message, tag = "10")]
         Stats(Stats),
     }
 
@@ -544,6 +557,8 @@ mod questions {
         pub attempts: u32,
         #[prost(message, optional, tag = "5")]
         pub state: Option<TaskState>,
+        #[prost(bytes = "bytes", optional, tag = "6")]
+        pub output: Option<Bytes>,
     }
 
     #[derive(Clone, PartialEq, prost::Message)]

@@ -4,6 +4,7 @@
 //! machine is told so (`Lost`). The pauses between them grow ([`Backoff`]) until something comes of one. Where another
 //! would be refused as the last one was, the line ends with the reason.
 
+mod cancel;
 #[cfg(test)]
 mod tests;
 
@@ -21,6 +22,8 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::driver::Line;
+
+pub use cancel::cancel_job;
 
 /// Batches of commands and of reports between the line and its link. The link always takes commands; reports wait.
 const BATCHES: usize = 8;
@@ -44,7 +47,13 @@ fn say(over: &Over) -> &'static str {
         Over::Refused(Refusal::Version) => {
             "speaks another version: install the same sheaf on both, and repeat the command"
         }
-        Over::Refused(Refusal::Auth) => "does not let this client in: use the token that it was started with",
+        Over::Refused(Refusal::Auth) => {
+            "does not let this client in: it has no such token, or had it revoked (--token-file FILE, SHEAF_TOKEN)"
+        }
+        Over::Refused(Refusal::Untrusted) => {
+            "is not to be trusted, as was said: name whom to trust with --ca FILE, and write its address as \
+             sheaf://HOST:PORT if, and only if, it speaks TLS"
+        }
         Over::Malformed => {
             "says what means nothing to this version: install the same sheaf on both, and repeat the command"
         }
@@ -58,7 +67,7 @@ fn say(over: &Over) -> &'static str {
 /// Whether another session may fare better than one that ended so.
 fn may_pass(over: &Over) -> bool {
     match over {
-        Over::Refused(Refusal::Version | Refusal::Auth) | Over::Malformed => false,
+        Over::Refused(Refusal::Version | Refusal::Auth | Refusal::Untrusted) | Over::Malformed => false,
         // Of this very session, which has a name of its own; and what a router does that ends.
         Over::Refused(Refusal::Clone | Refusal::Busy | Refusal::Fenced)
         | Over::Ended
@@ -120,12 +129,12 @@ impl SessionLine {
     fn take(&mut self, reports: Vec<ClientReport>) -> Result<(), LineError> {
         for report in reports {
             match report {
-                ClientReport::Event(Event::Delivered { ticket, rows }) => {
+                ClientReport::Event { job: _, event: Event::Delivered { ticket, rows } } => {
                     self.backoff.reset();
                     self.ticket = self.tickets_before + ticket.0;
                     self.events.push_back(Event::Delivered { ticket: Ticket(self.ticket), rows });
                 }
-                ClientReport::Event(event) => {
+                ClientReport::Event { job: _, event } => {
                     if matches!(event, Event::Acknowledged(_)) {
                         self.backoff.reset();
                     }
@@ -138,7 +147,7 @@ impl SessionLine {
                 }
                 ClientReport::Over(over) => {
                     self.running = None;
-                    return Err(LineError { place: place(&self.target), over });
+                    return Err(LineError { place: self.target.to_string(), over });
                 }
             }
         }
@@ -178,7 +187,10 @@ impl Running {
             bytes.copy_from_slice(&seeds[at..at + 8]);
             u64::from_le_bytes(bytes)
         });
-        let config = fit_dialer_config(Config { boot, faults: faults.cloned(), ..Config::default() }, Depth::Memory);
+        let config = fit_dialer_config(
+            Config { boot, auth: target.auth(), faults: faults.cloned(), ..Config::default() },
+            Depth::Memory,
+        );
         let session = Session::new(config, Side::Dialer, SessionId(id), seed);
         let (commands, taken) = mpsc::channel(BATCHES);
         let (says, reports) = mpsc::channel(BATCHES);
@@ -196,6 +208,20 @@ impl Running {
                 Some(Vec::new())
             }
             reports = self.reports.recv() => reports,
+        }
+    }
+
+    /// Says these last words, waits a moment for the router to hear them, and hangs up.
+    async fn hang_up(mut self, mut words: Vec<ClientCommand>) {
+        words.push(ClientCommand::Close(How::Drain));
+        let is_over = |reports: &[ClientReport]| reports.iter().any(|report| matches!(report, ClientReport::Over(_)));
+        let ended = async { while self.exchange(&mut words).await.is_some_and(|reports| !is_over(&reports)) {} };
+        if timeout(LAST_WORDS, ended).await.is_err() {
+            tracing::debug!("the router did not hear the last words in time; it will be told again by the next run");
+        }
+        drop((self.commands, self.reports));
+        if let Err(error) = self.link.await {
+            tracing::error!(%error, "the link to the router panicked");
         }
     }
 }
@@ -233,29 +259,9 @@ impl Line for SessionLine {
     }
 
     async fn close(mut self) {
-        let Some(mut running) = self.running.take() else { return };
-        self.commands.push(ClientCommand::Close(How::Drain));
-        let ended = async {
-            while let Some(reports) = running.exchange(&mut self.commands).await {
-                if reports.iter().any(|report| matches!(report, ClientReport::Over(_))) {
-                    break;
-                }
-            }
-        };
-        if timeout(LAST_WORDS, ended).await.is_err() {
-            tracing::debug!("the router did not hear the last words in time; it will be told again by the next run");
+        if let Some(running) = self.running.take() {
+            running.hang_up(std::mem::take(&mut self.commands)).await;
         }
-        drop((running.commands, running.reports));
-        if let Err(error) = running.link.await {
-            tracing::error!(%error, "the link to the router panicked");
-        }
-    }
-}
-
-fn place(target: &Target) -> String {
-    match target {
-        Target::Tcp(addr) => addr.to_string(),
-        Target::InProcess(_) => "this process".to_owned(),
     }
 }
 

@@ -174,7 +174,7 @@ fn to_client() -> Vec<ToClient> {
     let failed =
         FailureRow { number: 1, row, key, attempts: 4, failure: failure(), body: Bytes::from_static(b"payload") };
     let state = TaskState::Waiting(Waiting::AllFull { workers: 2, ahead: 3 });
-    let task = TaskInfo { key, service: "s".into(), body_len: 3, attempts: 4, state };
+    let task = TaskInfo { key, service: "s".into(), body_len: 3, attempts: 4, state, output: None };
     let answers = [
         Answer::Jobs(vec![info]),
         Answer::Workers(vec![of_worker]),

@@ -48,7 +48,7 @@ use sheaf_task::{RouterId, Totals};
 pub use codec::kind;
 pub use event::{
     AssignItem, DeliverItem, Disk, Event, FailureItem, Generation, Inbound, KeyedRow, Lsn, Outbound, Output, PeerId,
-    Prior, PriorFinished, Tag, Wanted,
+    Prior, PriorFinished, Tag, View, Wanted,
 };
 pub use limits::Limits;
 pub use record::{JobNo, Record, RecordError};

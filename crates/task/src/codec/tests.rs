@@ -58,6 +58,7 @@ fn to_router() -> Vec<ToRouter> {
         Question::Failures { job, after: 3, limit: 4 },
         Question::Retry { job, keys: vec![Key([1; 16]), Key([2; 16])] },
         Question::Shutdown,
+        Question::Withdraw { job, rows: vec![(Key([1; 16]), RowId([2; 16])), (Key([3; 16]), RowId([4; 16]))] },
         Question::Stats,
     ];
     let mut all = vec![
@@ -102,6 +103,7 @@ fn to_worker() -> Vec<ToWorker> {
         Refusal::CursorAhead { last: 9 },
         Refusal::Stopping,
         Refusal::Superseded { incarnation: 3 },
+        Refusal::Forbidden,
     ];
     let mut all = vec![
         ToWorker::Registered { incarnation: 5, router: RouterId([1; 16]), keep: vec![fence()], drop: vec![] },
@@ -163,7 +165,8 @@ fn answers() -> Vec<Answer> {
         body: Bytes::from_static(b"payload"),
     };
     let tasks = task_states().into_iter().map(|state| {
-        Answer::Task(Some(TaskInfo { key: Key([1; 16]), service: "s".into(), body_len: 3, attempts: 4, state }))
+        let output = (state == TaskState::Ok).then(Bytes::new);
+        Answer::Task(Some(TaskInfo { key: Key([1; 16]), service: "s".into(), body_len: 3, attempts: 4, state, output }))
     });
     let mut all = vec![
         Answer::Jobs(jobs.to_vec()),
@@ -172,6 +175,7 @@ fn answers() -> Vec<Answer> {
         Answer::Failures(vec![row]),
         Answer::Done(8),
         Answer::NotFound,
+        Answer::Forbidden,
         Answer::Stopping,
         Answer::Stats(Stats::default()),
         Answer::Stats(Stats { totals: totals(), standing: Standing { idle_ms: Some(0), ..Standing::default() } }),

@@ -87,8 +87,10 @@ stories! {
     long_failures
     released_in_slices
     cancelled_in_slices
+    withdraw
     learned_lengths
     alike_lengths
+    tenants
 }
 
 #[test]

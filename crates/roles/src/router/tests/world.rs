@@ -110,9 +110,13 @@ impl World {
     pub(super) fn row(&self, job: &str, row: &str, key: &str, len: usize) -> KeyedRow {
         let job = self.router.job_no(JobId(id(job)));
         let key = Key(id(key));
-        let found = self.journal.iter().filter(|(lsn, _)| *lsn <= self.sealed.0).cloned().collect::<Vec<_>>();
-        let prior = prior_of(key, job, RowId(id(row)), &found);
+        let prior = prior_of(key, job, RowId(id(row)), &self.sealed_records());
         KeyedRow { row: RowId(id(row)), key, sample: 0, body: Bytes::from(vec![b'x'; len]), prior }
+    }
+
+    /// What the index is made of.
+    pub(super) fn sealed_records(&self) -> Vec<(Lsn, Record)> {
+        self.journal.iter().filter(|(lsn, _)| *lsn <= self.sealed.0).cloned().collect()
     }
 
     /// One event; what comes out at once.

@@ -104,7 +104,9 @@ fn refusal() -> impl Strategy<Value = Refusal> {
         (number(), number()).prop_map(|(len, max)| Refusal::TooLong { len, max }),
         number().prop_map(|last| Refusal::CursorAhead { last }),
         number().prop_map(|incarnation| Refusal::Superseded { incarnation }),
-        select(&[Refusal::UnknownJob, Refusal::Cancelled, Refusal::OtherJob, Refusal::Stopping][..]),
+        select(
+            &[Refusal::UnknownJob, Refusal::Cancelled, Refusal::OtherJob, Refusal::Stopping, Refusal::Forbidden][..]
+        ),
     ]
 }
 
@@ -115,6 +117,7 @@ fn question() -> impl Strategy<Value = Question> {
         id(Key).prop_map(Question::Task),
         (id(JobId), number(), small()).prop_map(|(job, after, limit)| Question::Failures { job, after, limit }),
         (id(JobId), vec(id(Key), 0..5)).prop_map(|(job, keys)| Question::Retry { job, keys }),
+        (id(JobId), vec((id(Key), id(RowId)), 0..5)).prop_map(|(job, rows)| Question::Withdraw { job, rows }),
     ]
 }
 
@@ -215,8 +218,16 @@ fn answer() -> impl Strategy<Value = Answer> {
         Just(TaskState::Ok),
         failure().prop_map(TaskState::Failed),
     ];
-    let task = (id(Key), text(), number(), small(), state)
-        .prop_map(|(key, service, body_len, attempts, state)| TaskInfo { key, service, body_len, attempts, state });
+    let task = (id(Key), text(), number(), small(), (state, option::of(bytes()))).prop_map(
+        |(key, service, body_len, attempts, (state, output))| TaskInfo {
+            key,
+            service,
+            body_len,
+            attempts,
+            state,
+            output,
+        },
+    );
     let row = (number(), id(RowId), id(Key), small(), failure(), bytes()).prop_map(
         |(number, row, key, attempts, failure, body)| FailureRow { number, row, key, attempts, failure, body },
     );
@@ -227,7 +238,7 @@ fn answer() -> impl Strategy<Value = Answer> {
         vec(row, 0..4).prop_map(Answer::Failures),
         number().prop_map(Answer::Done),
         stats().prop_map(Answer::Stats),
-        select(&[Answer::NotFound, Answer::Stopping][..]),
+        select(&[Answer::NotFound, Answer::Stopping, Answer::Forbidden][..]),
     ]
 }
 
