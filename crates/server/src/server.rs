@@ -162,6 +162,7 @@ impl Server {
             core: inputs.clone(),
             receipts,
             peers: 0,
+            turned_away: (None, 0),
         };
         let (to_sessions, arrivals) = mpsc::channel(1);
         let listener = tokio::spawn(listener.serve(to_sessions));
