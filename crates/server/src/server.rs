@@ -171,6 +171,7 @@ impl Server {
             receipts,
             peers: 0,
             gauges: Arc::clone(&gauges),
+            turned_away: (None, 0),
         };
         let (to_sessions, arrivals) = mpsc::channel(1);
         let listener = tokio::spawn(listener.serve(to_sessions));
