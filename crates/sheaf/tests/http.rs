@@ -9,6 +9,9 @@ mod http;
 #[path = "../../worker/tests/common/upstream.rs"]
 mod upstream;
 
+use std::io::{Read, Write};
+use std::sync::{Arc, Mutex, mpsc};
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use common::{Process, Sandbox, wait_until};
@@ -99,6 +102,49 @@ fn a_backend_is_heard_word_for_word_in_one_piece_or_as_a_stream() {
     assert_eq!(refused.header("x-should-retry"), Some("false"));
     let garbage = chat("garbage", false);
     assert_eq!((garbage.status, garbage.code()), (502, json!("garbage")), "{garbage:?}");
+}
+
+#[test]
+fn a_stream_is_shown_while_it_comes() {
+    let s = Sandbox::new();
+    let (_router, door) = door(&s, &[]);
+    let (send, events) = mpsc::channel();
+    let events = Arc::new(Mutex::new(events));
+    let model = Upstream::start(move |_| Reply::Events(Arc::clone(&events)));
+    let _worker = worker(&s, &door, &["--name", "w", "--model", "m", "--backend", &model.url("/v1")]);
+    offered(&door, "m");
+
+    let body = json!({"model": "m", "stream": true, "messages": [{"role": "user", "content": "count"}]}).to_string();
+    let mut client = door.connect();
+    let head = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: door\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    client.write_all(&[head.as_bytes(), body.as_bytes()].concat()).expect("sent");
+    let mut seen = String::new();
+    let mut read_until = |what: &str| {
+        let mut buffer = [0; 4096];
+        while !seen.contains(what) {
+            let count = client.read(&mut buffer).expect("more of the answer");
+            assert!(count > 0, "no {what} in {seen}");
+            seen.push_str(&String::from_utf8_lossy(&buffer[..count]));
+        }
+    };
+    let event = |text: &str, finish: Value| {
+        let choice = json!({"index": 0, "delta": {"content": text}, "finish_reason": finish});
+        format!("data: {}\n\n", json!({"id": "c", "object": "chat.completion.chunk", "choices": [choice]}))
+    };
+    // Each is there before the next one is sent.
+    for number in ["one", "two", "three"] {
+        send.send(event(number, Value::Null)).expect("the backend streams");
+        read_until(number);
+    }
+    send.send(event("", json!("stop"))).expect("the backend streams");
+    send.send("data: [DONE]\n\n".to_owned()).expect("the backend streams");
+    drop(send);
+    read_until("data: [DONE]");
+    assert_eq!(seen.matches("\"one\"").count(), 1, "{seen}");
+    assert_eq!(seen.matches("\"stop\"").count(), 1, "{seen}");
 }
 
 #[test]
