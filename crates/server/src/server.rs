@@ -22,6 +22,7 @@ use crate::core::Input;
 use crate::datadir::{DataDir, DataDirError, random};
 use crate::disk::FileDisk;
 use crate::gate::{Gate, forget_operator};
+use crate::gauges::Gauges;
 use crate::limits::Limits;
 use crate::restore::{RestoreError, Restored, restore};
 use crate::sessions::Sessions;
@@ -106,6 +107,7 @@ pub struct Server {
     addr: Option<SocketAddr>,
     is_tls: bool,
     router: RouterId,
+    gauges: Arc<Gauges>,
     /// While it is there the core goes on.
     _inputs: mpsc::Sender<Vec<Input>>,
     stop: watch::Sender<bool>,
@@ -113,7 +115,7 @@ pub struct Server {
     ended: JoinHandle<Result<(), ServerError>>,
     listener: JoinHandle<()>,
     sessions: JoinHandle<()>,
-    _dir: DataDir,
+    dir: DataDir,
 }
 
 impl Server {
@@ -145,8 +147,14 @@ impl Server {
         let incarnation = u64::from(journal.epoch().0);
         let store = Arc::new(Store::new(journal.disk().clone(), journal.map().clone(), config.limits.recent_bytes));
         let finished = Arc::new(finished);
-        let shared =
-            Shared { clock, limits: config.limits, store: Arc::clone(&store), finished: Arc::clone(&finished) };
+        let gauges = Arc::<Gauges>::default();
+        let shared = Shared {
+            clock,
+            limits: config.limits,
+            store: Arc::clone(&store),
+            finished: Arc::clone(&finished),
+            gauges: Arc::clone(&gauges),
+        };
         let (stop, stopped) = watch::channel(false);
         let (inputs, ended) = spawn(router, journal, (next, indexed), stopped, &shared)?;
         let sessions = Sessions {
@@ -163,16 +171,23 @@ impl Server {
             receipts,
             peers: 0,
             turned_away: (None, 0),
+            gauges: Arc::clone(&gauges),
         };
         let (to_sessions, arrivals) = mpsc::channel(1);
         let listener = tokio::spawn(listener.serve(to_sessions));
         let sessions = tokio::spawn(sessions.serve(arrivals));
-        Ok(Self { door, addr, is_tls, router: dir.router, _inputs: inputs, stop, ended, listener, sessions, _dir: dir })
+        let router = dir.router;
+        Ok(Self { door, addr, is_tls, router, gauges, _inputs: inputs, stop, ended, listener, sessions, dir })
     }
 
     /// Who it is.
     pub fn id(&self) -> RouterId {
         self.router
+    }
+
+    /// What it names tasks with: for whoever is of this process and must know a task's name before the router tells it.
+    pub fn secret(&self) -> KeySecret {
+        self.dir.secret.clone()
     }
 
     /// Where it listens on TCP.
@@ -185,14 +200,19 @@ impl Server {
         self.is_tls
     }
 
+    /// What its stages measure.
+    pub fn gauges(&self) -> Arc<Gauges> {
+        Arc::clone(&self.gauges)
+    }
+
+    /// The door for links of this process.
+    pub fn door(&self) -> InProcess {
+        self.door.clone()
+    }
+
     /// For links of this process.
     pub fn target(&self) -> Target {
         Target::InProcess(self.door.clone())
-    }
-
-    /// For links of this process that speak on behalf of `app`: its jobs, and no other's, are there for them.
-    pub fn target_for(&self, app: &str) -> Target {
-        Target::InProcess(self.door.for_app(app))
     }
 
     /// Asks it to stop: it accepts nothing more, makes everything durable and ends.

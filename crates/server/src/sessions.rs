@@ -16,8 +16,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use crate::core::Input;
 use crate::finished::Finished;
 use crate::gate::{Gate, LOOK_EVERY, Pass};
+use crate::gauges::Gauges;
 use crate::limits::Limits;
-use crate::peer::Peer;
+use crate::peer::{Peer, Silence};
 use crate::stages::ORDERS;
 use crate::store::Store;
 
@@ -40,6 +41,7 @@ pub(crate) struct Sessions {
     pub peers: u64,
     /// When it was last said that one was refused, and how many went unsaid since.
     pub turned_away: (Option<Instant>, u64),
+    pub gauges: Arc<Gauges>,
 }
 
 /// Connections of a session that its link has not taken up: a newer one replaces an older one anyway.
@@ -79,6 +81,7 @@ impl Sessions {
                     Err(error) => tracing::error!(%error, "a session's link panicked"),
                 },
             }
+            self.gauges.set_sessions(live.len());
         }
         drop(live);
         while links.join_next().await.is_some() {}
@@ -156,7 +159,8 @@ impl Sessions {
         let principal = pass.principal.clone();
         let port = RouterPort::new(self.session(id, peer), id, peer, self.secret.clone(), principal);
         let warm = Micros::from_ms(self.limits.session_warm_ms);
-        let endpoint = Peer::new(peer, port, Arc::clone(&self.store), Arc::clone(&self.finished), self.clock, warm);
+        let silence = Silence::new(self.clock.now(), warm, Arc::clone(&self.gauges));
+        let endpoint = Peer::new(peer, port, Arc::clone(&self.store), Arc::clone(&self.finished), silence);
         let link = Link::new(endpoint, self.clock, Source::Accept(connections), commands, self.core.clone());
         let core = self.core.clone();
         Some(async move {

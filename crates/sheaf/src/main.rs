@@ -89,11 +89,17 @@ fn dispatch(cli: Cli) -> Result<u8> {
 }
 
 /// A router serves many connections, each on any processor. Where there is one, its link and its loop take turns: waking
-/// another thread costs more than what either does.
+/// another thread costs more than what either does. So do all three roles where each row starts a program, which costs
+/// more than all that they do for it and has the other processors.
 fn runtime_for(command: &Command) -> std::io::Result<tokio::runtime::Runtime> {
     let mut builder = match command {
         Command::Worker(_) | Command::Bench(_) => tokio::runtime::Builder::new_current_thread(),
         Command::Run(args) if args.join.is_some() => tokio::runtime::Builder::new_current_thread(),
+        Command::Run(args) if program::is_started_per_row(&args.program) => {
+            let mut builder = tokio::runtime::Builder::new_multi_thread();
+            builder.worker_threads(1);
+            builder
+        }
         _ => tokio::runtime::Builder::new_multi_thread(),
     };
     builder.enable_all().build()

@@ -1,6 +1,7 @@
 //! `sheaf up` and `sheaf worker`: processes that run until they are stopped.
 
 use anyhow::{Context, Result};
+use sheaf_edge::{Admin, Edge, EdgeConfig};
 use sheaf_server::{Server, ServerConfig};
 use sheaf_worker::Stop;
 use tokio::sync::watch;
@@ -13,6 +14,8 @@ use crate::signals::Signals;
 /// Runs a router until a signal, `sheaf shutdown`, or a failed disk.
 pub(crate) async fn up(args: UpArgs) -> Result<u8> {
     let mut signals = Signals::listen()?;
+    // Before the replay, which may take long: it says that the process lives and is not ready.
+    let mut admin = open_admin(&args).await?;
     let server = Server::start(ServerConfig {
         data: args.data.clone(),
         listen: Some(args.listen.clone()),
@@ -34,6 +37,10 @@ pub(crate) async fn up(args: UpArgs) -> Result<u8> {
         let join = if is_tls { format!("sheaf://{at} --ca FILE --token-file FILE") } else { at };
         eprintln!("sheaf: join it with: sheaf worker --join {join} -- PROGRAM {{}}");
     }
+    if let Some(admin) = &admin {
+        admin.attach(server.target(), server.gauges())?;
+    }
+    let mut edge = open_door(&args, &server).await?;
     let stopper = server.stopper();
     let ended = server.ended();
     tokio::pin!(ended);
@@ -50,10 +57,45 @@ pub(crate) async fn up(args: UpArgs) -> Result<u8> {
             () = signals.next() => {
                 eprintln!("sheaf: stopping");
                 is_told = true;
+                // What the door has taken is answered first.
+                if let Some(edge) = edge.take() {
+                    edge.close().await;
+                }
+                if let Some(admin) = admin.take() {
+                    admin.close().await;
+                }
                 stopper.stop();
             }
         }
     }
+}
+
+/// Listens for operators, where that is wanted.
+async fn open_admin(args: &UpArgs) -> Result<Option<Admin>> {
+    let Some(listen) = &args.admin else { return Ok(None) };
+    let admin = Admin::open(listen).await?;
+    eprintln!("sheaf: operators look at http://{0}/metrics, http://{0}/api/v1/snapshot", admin.addr());
+    Ok(Some(admin))
+}
+
+/// Opens the front door, where one is wanted.
+async fn open_door(args: &UpArgs, server: &Server) -> Result<Option<Edge>> {
+    let Some(listen) = args.http.clone() else { return Ok(None) };
+    let access = access_of(&listen, &args.data, &args.access).await?;
+    let scheme = if access.tls.is_some() { "https" } else { "http" };
+    let config = EdgeConfig {
+        listen,
+        tls: access.tls,
+        data: args.data.join("edge"),
+        tokens: args.data.clone(),
+        require_token: access.require_token,
+        router: server.door(),
+        secret: server.secret(),
+        limits: sheaf_edge::Limits::default(),
+    };
+    let edge = Edge::open(config).await?;
+    eprintln!("sheaf: OpenAI's API at {scheme}://{}/v1", edge.addr());
+    Ok(Some(edge))
 }
 
 /// Runs a worker until a signal. The first lets it finish what it runs, the second does not.

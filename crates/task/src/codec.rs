@@ -8,6 +8,7 @@
 mod answer;
 mod client;
 mod router;
+mod stats;
 mod worker;
 
 use bytes::Bytes;

@@ -4,6 +4,7 @@
 //! machine is told so (`Lost`). The pauses between them grow ([`Backoff`]) until something comes of one. Where another
 //! would be refused as the last one was, the line ends with the reason.
 
+mod cancel;
 #[cfg(test)]
 mod tests;
 
@@ -21,6 +22,8 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::driver::Line;
+
+pub use cancel::cancel_job;
 
 /// Batches of commands and of reports between the line and its link. The link always takes commands; reports wait.
 const BATCHES: usize = 8;
@@ -127,12 +130,12 @@ impl SessionLine {
     fn take(&mut self, reports: Vec<ClientReport>) -> Result<(), LineError> {
         for report in reports {
             match report {
-                ClientReport::Event(Event::Delivered { ticket, rows }) => {
+                ClientReport::Event { job: _, event: Event::Delivered { ticket, rows } } => {
                     self.backoff.reset();
                     self.ticket = self.tickets_before + ticket.0;
                     self.events.push_back(Event::Delivered { ticket: Ticket(self.ticket), rows });
                 }
-                ClientReport::Event(event) => {
+                ClientReport::Event { job: _, event } => {
                     if matches!(event, Event::Acknowledged(_)) {
                         self.backoff.reset();
                     }
@@ -208,6 +211,20 @@ impl Running {
             reports = self.reports.recv() => reports,
         }
     }
+
+    /// Says these last words, waits a moment for the router to hear them, and hangs up.
+    async fn hang_up(mut self, mut words: Vec<ClientCommand>) {
+        words.push(ClientCommand::Close(How::Drain));
+        let is_over = |reports: &[ClientReport]| reports.iter().any(|report| matches!(report, ClientReport::Over(_)));
+        let ended = async { while self.exchange(&mut words).await.is_some_and(|reports| !is_over(&reports)) {} };
+        if timeout(LAST_WORDS, ended).await.is_err() {
+            tracing::debug!("the router did not hear the last words in time; it will be told again by the next run");
+        }
+        drop((self.commands, self.reports));
+        if let Err(error) = self.link.await {
+            tracing::error!(%error, "the link to the router panicked");
+        }
+    }
 }
 
 impl Line for SessionLine {
@@ -243,21 +260,8 @@ impl Line for SessionLine {
     }
 
     async fn close(mut self) {
-        let Some(mut running) = self.running.take() else { return };
-        self.commands.push(ClientCommand::Close(How::Drain));
-        let ended = async {
-            while let Some(reports) = running.exchange(&mut self.commands).await {
-                if reports.iter().any(|report| matches!(report, ClientReport::Over(_))) {
-                    break;
-                }
-            }
-        };
-        if timeout(LAST_WORDS, ended).await.is_err() {
-            tracing::debug!("the router did not hear the last words in time; it will be told again by the next run");
-        }
-        drop((running.commands, running.reports));
-        if let Err(error) = running.link.await {
-            tracing::error!(%error, "the link to the router panicked");
+        if let Some(running) = self.running.take() {
+            running.hang_up(std::mem::take(&mut self.commands)).await;
         }
     }
 }

@@ -253,6 +253,6 @@ async fn sessions_that_end_are_followed_ever_more_slowly_until_something_comes_o
     assert!(pauses[..2].iter().all(|pause| *pause <= moment), "{pauses:?}");
     assert!(pauses.iter().all(|pause| *pause <= most), "{pauses:?}");
     assert!(pauses[10..].iter().sum::<Duration>() > Duration::from_secs(60), "{pauses:?}");
-    line.take(vec![ClientReport::Event(Event::Acknowledged(Tag(1)))]).unwrap();
+    line.take(vec![ClientReport::Event { job: None, event: Event::Acknowledged(Tag(1)) }]).unwrap();
     assert!(pause(&mut line) <= moment, "something came of it");
 }

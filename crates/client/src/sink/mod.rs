@@ -55,6 +55,21 @@ pub struct Cursor {
     pub number: u64,
 }
 
+/// How far a file of results counts: what is beyond was never committed, and may be cut off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// Which rewrite of the file this is about: an offset means nothing in another.
+    pub generation: u64,
+    /// Up to here.
+    pub offset: u64,
+}
+
+/// How far the file of lines at `path` is committed, whether or not a process writes to it; `None` before the first job.
+/// Reads only.
+pub fn committed(path: &Path) -> Result<Option<Committed>, SinkError> {
+    state::committed(&state_dir(&crate::source::absolute(path), None).join("state"))
+}
+
 /// A row that is in the sink.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Finished {

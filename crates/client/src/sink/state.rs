@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use sheaf_task::{JobId, RouterId, RowId};
 
 use super::files::{Files, io_error};
-use super::{Cursor, Finished, SinkError};
+use super::{Committed, Cursor, Finished, SinkError};
 
 const MAGIC: &[u8; 8] = b"SHEAFST1";
 const HEADER_LEN: usize = 36;
@@ -195,6 +195,24 @@ impl State {
         }
         Some(())
     }
+}
+
+/// How far a data file is committed, by the state at `path`, whoever writes to it. Reads only.
+pub(super) fn committed(path: &Path) -> Result<Option<Committed>, SinkError> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        opened => opened.map_err(io_error("read", path))?,
+    };
+    let mut reader = BufReader::new(file);
+    let Some((_, generation)) = read_header(&mut reader, path)? else { return Ok(None) };
+    let mut offset = 0;
+    while let Some((kind, payload)) = read_record(&mut reader, path)? {
+        if kind == kind::COMMIT {
+            let Some((end, _)) = read_commit(&payload) else { break };
+            offset = end;
+        }
+    }
+    Ok(Some(Committed { generation, offset }))
 }
 
 fn crc(kind: u8, payload: &[u8]) -> u32 {

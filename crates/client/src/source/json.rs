@@ -5,14 +5,15 @@ use std::fmt;
 use bytes::Bytes;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::SourceId;
 
 /// What was found in one line.
 #[derive(Debug, Default)]
 pub(super) struct Picked {
-    /// The value of the body's field.
-    pub(super) body: Option<Value>,
+    /// The value of the body's field, as it stands there: what is worked on must be what was written.
+    pub(super) body: Option<Box<RawValue>>,
     /// The value of the id's field.
     pub(super) id: Option<Value>,
     /// False for a JSON value that is no object.
@@ -64,13 +65,15 @@ impl<'de> Visitor<'de> for Pick<'_> {
                 map.next_value::<IgnoredAny>()?;
                 continue;
             }
-            let value: Value = map.next_value()?;
+            if !is_body {
+                picked.id = Some(map.next_value()?);
+                continue;
+            }
+            let value: Box<RawValue> = map.next_value()?;
             if is_id {
-                picked.id = Some(value.clone());
+                picked.id = Some(serde_json::from_str(value.get()).map_err(serde::de::Error::custom)?);
             }
-            if is_body {
-                picked.body = Some(value);
-            }
+            picked.body = Some(value);
         }
         Ok(picked)
     }
@@ -80,11 +83,12 @@ impl<'de> Visitor<'de> for Pick<'_> {
 #[derive(serde::Deserialize)]
 struct Name<'a>(#[serde(borrow)] std::borrow::Cow<'a, str>);
 
-/// A string's own text; anything else as JSON.
-pub(super) fn text_of(value: Value) -> Bytes {
-    match value {
-        Value::String(text) => Bytes::from(text),
-        other => Bytes::from(other.to_string()),
+/// A string's own text; any other value as it is written. `None` for `null`.
+pub(super) fn text_of(value: &RawValue) -> Result<Option<Bytes>, serde_json::Error> {
+    match value.get() {
+        "null" => Ok(None),
+        text if text.starts_with('"') => serde_json::from_str::<String>(text).map(|text| Some(Bytes::from(text))),
+        other => Ok(Some(Bytes::copy_from_slice(other.as_bytes()))),
     }
 }
 

@@ -79,10 +79,11 @@ impl Jsonl {
         if let (Some(name), None) = (&self.id, &id) {
             return Err((None, missing(name, "id", object)));
         }
-        match (&self.column, body) {
-            (None, _) => Ok((id, Bytes::copy_from_slice(line))),
-            (Some(_), Some(value)) if !value.is_null() => Ok((id, text_of(value))),
-            (Some(name), _) => Err((id, missing(name, "column", object))),
+        let Some(name) = &self.column else { return Ok((id, Bytes::copy_from_slice(line))) };
+        match body.as_deref().map_or(Ok(None), text_of) {
+            Ok(Some(body)) => Ok((id, body)),
+            Ok(None) => Err((id, missing(name, "column", object))),
+            Err(error) => Err((id, json_fault(&error))),
         }
     }
 }

@@ -116,7 +116,18 @@ fn jsonl_takes_the_line_or_a_field() {
         "a.ndjson",
         lines,
         named("text", "id"),
-        &["1 #7 a\nb", "3 !line 3: it is no JSON object, so it has no field \"id\"", "4 \"x\" {\"k\":1}"],
+        &["1 #7 a\nb", "3 !line 3: it is no JSON object, so it has no field \"id\"", "4 \"x\" {\"k\": 1}"],
+    );
+}
+
+#[test]
+fn a_field_that_is_no_string_keeps_its_bytes() {
+    let lines = b"{\"b\": {\"z\": 1e3, \"a\":12345678901234567890123, \"a\": \"\\u00e9\"}}\n{\"b\": \"\\u00e9\"}";
+    check(
+        "a.jsonl",
+        lines,
+        named("b", ""),
+        &["1 {\"z\": 1e3, \"a\":12345678901234567890123, \"a\": \"\\u00e9\"}", "2 é"],
     );
 }
 

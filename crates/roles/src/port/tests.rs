@@ -91,8 +91,7 @@ fn progress_reaches_the_client_and_garbage_ends_its_session() {
     let counts = JobCounts { submitted: 5, ok: 3, ..JobCounts::default() };
     pair.peer.signal(NOW, topic::PROGRESS, counts.encode());
     pair.talk();
-    let told =
-        |report: &ClientReport| matches!(report, ClientReport::Event(client::Event::Progress(c)) if *c == counts);
+    let told = |report: &ClientReport| matches!(report, ClientReport::Event { event: client::Event::Progress(c), .. } if *c == counts);
     assert!(pair.reports.iter().any(told), "{:?}", pair.reports);
     pair.peer.signal(NOW, topic::PROGRESS, Bytes::from_static(&[0xff; 9]));
     pair.talk();

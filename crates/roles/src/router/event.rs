@@ -347,7 +347,7 @@ pub enum Outbound {
     Task {
         /// The asker's number.
         id: u64,
-        /// All but its `state`, `attempts` and `body_len`, which the record gives.
+        /// Its key. The rest the record gives; until then `body_len` is about how long the record is.
         info: TaskInfo,
         /// The record with its outcome.
         finished: Lsn,

@@ -3,8 +3,8 @@
 //! Lists are bounded by what one message carries: of more jobs or workers than that, the newest are shown.
 
 use sheaf_task::{
-    Answer, BATCH_BYTES_AIM, BATCH_ROWS_MAX, JobId, JobInfo, Key, Question, RowId, TaskInfo, TaskState, Waiting,
-    WorkerInfo,
+    Answer, BATCH_BYTES_AIM, BATCH_ROWS_MAX, JobId, JobInfo, Key, Question, RowId, Standing, Stats, TaskInfo,
+    TaskState, Waiting, WorkerInfo,
 };
 
 use super::Router;
@@ -29,7 +29,9 @@ impl Router {
                 Some(no) => Outbound::Failures { id, items: self.failures(no, after, limit) },
                 None => Outbound::answer(id, Answer::NotFound),
             },
+            Question::Stats => Outbound::answer(id, Answer::Stats(self.stats())),
             Question::CancelJob(job) => return self.on_cancel_job(peer, id, self.seen(view, job)),
+            Question::Withdraw { job, rows } => return self.on_withdraw(peer, id, job, &rows),
             Question::Retry { job, keys } => return self.on_retry_job(peer, id, self.seen(view, job), keys),
             Question::Shutdown => {
                 self.on_stop();
@@ -40,6 +42,27 @@ impl Router {
         let gate = self.out.written();
         self.send(peer, gate, message, None);
         gate
+    }
+
+    /// What happened, and what is open. Looks at services and workers, never at tasks.
+    pub(super) fn stats(&self) -> Stats {
+        let services = (0..self.workers.service_count()).map(|no| self.workers.service(ServiceNo(no)));
+        let (ready, suspect) = services.fold((0, 0), |(ready, suspect), service| {
+            (ready + u64::from(service.ready), suspect + u64::from(service.suspects.len))
+        });
+        let running = self.workers.iter().map(|(_, worker)| u64::from(worker.outstanding())).sum();
+        let withheld = u64::from(self.tasks.withheld.len);
+        let standing = Standing {
+            ready,
+            running,
+            backoff: u64::from(self.tasks.len()) - (ready + suspect + running + withheld),
+            suspect,
+            withheld,
+            jobs: self.jobs.len() as u64,
+            unsettled: self.jobs.unsettled,
+            idle_ms: self.resulted.map(|at| self.time.now.since(at).as_ms()),
+        };
+        Stats { totals: self.totals, standing }
     }
 
     /// The job of this id, where it is there for whoever asks.
@@ -106,7 +129,8 @@ impl Router {
             let Some(finished) = prior.and_then(|prior| prior.finished).filter(|_| is_seen) else {
                 return Outbound::answer(id, Answer::Task(None));
             };
-            let info = TaskInfo { key, service: String::new(), body_len: 0, attempts: 0, state: TaskState::Ok };
+            let (service, body_len) = (String::new(), u64::from(finished.len));
+            let info = TaskInfo { key, service, body_len, attempts: 0, state: TaskState::Ok, output: None };
             return Outbound::Task { id, info, finished: finished.lsn };
         };
         let row = self.tasks.row(ix);
@@ -117,6 +141,7 @@ impl Router {
             body_len: u64::from(row.len),
             attempts: self.tasks.cold(ix).ended + held,
             state: self.state_of(ix),
+            output: None,
         };
         Outbound::answer(id, Answer::Task(Some(info)))
     }

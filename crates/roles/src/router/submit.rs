@@ -19,7 +19,9 @@ use super::{Micros, Mode, Router};
 
 /// What became of one row.
 enum Taken {
-    /// Written, or known: the acknowledgement waits for this record.
+    /// It is a task of its own, by this record.
+    New(Lsn),
+    /// It is none, for what it asks is known: the acknowledgement waits for this record.
     Rests(Lsn),
     /// Not accepted.
     Refused(Refusal),
@@ -38,7 +40,6 @@ impl Router {
         }
         self.hear(peer);
         if self.must_relook(&inbound) {
-            self.stats.relooked += 1;
             if let Some(peer) = self.peers.get_mut(&peer) {
                 peer.relooked.insert(place);
             }
@@ -223,7 +224,7 @@ impl Router {
     }
 
     /// The job of this id, if this session has it open.
-    fn job_of(&self, peer: PeerId, job: JobId) -> Option<JobNo> {
+    pub(super) fn job_of(&self, peer: PeerId, job: JobId) -> Option<JobNo> {
         let no = self.jobs.find(job)?;
         let client = self.jobs.job(no).client?;
         (client.peer == peer).then_some(no)
@@ -251,14 +252,18 @@ impl Router {
                 Err((_, refusal)) => Taken::Refused(refusal.clone()),
             };
             match taken {
-                Taken::Rests(lsn) => gate = gate.max(lsn),
+                Taken::New(lsn) => gate = gate.max(lsn),
+                Taken::Rests(lsn) => {
+                    self.totals.suppressed += 1;
+                    gate = gate.max(lsn);
+                }
                 Taken::Refused(refusal) => {
                     refused.entry(format!("{refusal:?}")).or_insert_with(|| (refusal, Vec::new())).1.push(id);
                 }
             }
         }
         for (refusal, rows) in refused.into_values() {
-            self.stats.refused += rows.len() as u64;
+            self.totals.refused += rows.len() as u64;
             self.send(peer, Lsn::NONE, Outbound::Client(ToClient::Refused { job, rows, refusal }), None);
             gate = gate.max(self.peers.get(&peer).map_or(Lsn::NONE, |peer| peer.gate));
         }
@@ -355,6 +360,6 @@ impl Router {
         if let Some(ix) = self.tasks.find(key) {
             self.enqueue(ix, End::Back);
         }
-        Taken::Rests(lsn)
+        Taken::New(lsn)
     }
 }

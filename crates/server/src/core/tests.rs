@@ -82,6 +82,7 @@ impl World {
             dirty: BTreeSet::new(),
             pending: Pending::new(Lsn(report.next.0)),
             ending: Ending::default(),
+            gauges: Arc::default(),
             pulse: Pulse::new(Stage::Core),
             generation: Generation::default(),
         };

@@ -8,9 +8,15 @@ use clap::Args;
 use super::{AccessArgs, BackendArgs, Chaos, EXAMPLES_FIRST, LISTEN_DEFAULT, LoginArgs};
 use crate::units;
 
+/// Where the front door listens.
+const HTTP_DEFAULT: &str = "127.0.0.1:4478";
+
+/// Where operators are answered.
+const ADMIN_DEFAULT: &str = "127.0.0.1:4479";
+
 /// Starts a router.
 #[derive(Debug, Args)]
-#[command(help_template = EXAMPLES_FIRST, before_help = "Examples:\n  sheaf up --listen 127.0.0.1:4477 --data /var/lib/sheaf\n  sheaf up --listen 0.0.0.0:4477 --tls-name router.example.org")]
+#[command(help_template = EXAMPLES_FIRST, before_help = "Examples:\n  sheaf up --listen 127.0.0.1:4477 --data /var/lib/sheaf\n  sheaf up --http\n  sheaf up --listen 0.0.0.0:4477 --tls-name router.example.org")]
 pub(crate) struct UpArgs {
     /// Where to listen: on loopback, or anywhere else with TLS and tokens.
     #[arg(long, value_name = "ADDR", default_value = LISTEN_DEFAULT)]
@@ -18,6 +24,12 @@ pub(crate) struct UpArgs {
     /// Where the journal lives.
     #[arg(long, value_name = "DIR", env = "SHEAF_DATA", default_value = super::DATA_DEFAULT)]
     pub data: PathBuf,
+    /// Speak OpenAI's API too, over HTTP; without an address on 127.0.0.1:4478.
+    #[arg(long, value_name = "ADDR", num_args = 0..=1, require_equals = true, default_missing_value = HTTP_DEFAULT)]
+    pub http: Option<String>,
+    /// Answer operators over HTTP: /healthz, /readyz, /metrics, /api/v1; without an address on 127.0.0.1:4479.
+    #[arg(long, value_name = "ADDR", num_args = 0..=1, require_equals = true, default_missing_value = ADMIN_DEFAULT)]
+    pub admin: Option<String>,
     /// Silence of a worker that never re-runs anything.
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = units::grace)]
     pub grace: Duration,

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+pub(crate) mod registry;
+
 /// How long anything may take before the test fails: generous, for slow machines.
 const PATIENCE: Duration = Duration::from_secs(120);
 

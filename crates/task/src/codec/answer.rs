@@ -19,6 +19,7 @@ impl Put for Answer {
             Answer::NotFound => to.unit(7),
             Answer::Stopping => to.unit(8),
             Answer::Forbidden => to.unit(9),
+            Answer::Stats(stats) => to.message(10, stats),
         }
     }
 }
@@ -36,6 +37,7 @@ impl TryFrom<AnswerKind> for Answer {
             AnswerKind::NotFound(wire::Unit {}) => Answer::NotFound,
             AnswerKind::Stopping(wire::Unit {}) => Answer::Stopping,
             AnswerKind::Forbidden(wire::Unit {}) => Answer::Forbidden,
+            AnswerKind::Stats(w) => Answer::Stats(w.try_into()?),
         })
     }
 }
@@ -103,6 +105,7 @@ impl Put for TaskInfo {
         to.uint(3, self.body_len);
         to.uint(4, self.attempts);
         to.message(5, &self.state);
+        self.output.iter().for_each(|output| to.given(6, output));
     }
 }
 
@@ -116,6 +119,7 @@ impl TryFrom<wire::TaskInfo> for TaskInfo {
             body_len: w.body_len,
             attempts: w.attempts,
             state: required(w.state, "task.state")?.try_into()?,
+            output: w.output,
         })
     }
 }

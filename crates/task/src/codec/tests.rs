@@ -58,6 +58,8 @@ fn to_router() -> Vec<ToRouter> {
         Question::Failures { job, after: 3, limit: 4 },
         Question::Retry { job, keys: vec![Key([1; 16]), Key([2; 16])] },
         Question::Shutdown,
+        Question::Withdraw { job, rows: vec![(Key([1; 16]), RowId([2; 16])), (Key([3; 16]), RowId([4; 16]))] },
+        Question::Stats,
     ];
     let mut all = vec![
         ToRouter::OpenJob(JobSpec { cursor_router: None, ..spec.clone() }),
@@ -134,6 +136,12 @@ fn task_states() -> Vec<TaskState> {
     all
 }
 
+fn totals() -> Totals {
+    let mut totals = Totals { took_ms: 1, assigned: 2, redelivered: 3, recalled: 4, ..Totals::default() };
+    (totals.outcomes[0], totals.outcomes[7], totals.lengths[23]) = (5, 6, 7);
+    totals
+}
+
 fn answers() -> Vec<Answer> {
     let job = JobId([1; 16]);
     let states = [JobState::Open, JobState::Done, JobState::Cancelled];
@@ -157,7 +165,8 @@ fn answers() -> Vec<Answer> {
         body: Bytes::from_static(b"payload"),
     };
     let tasks = task_states().into_iter().map(|state| {
-        Answer::Task(Some(TaskInfo { key: Key([1; 16]), service: "s".into(), body_len: 3, attempts: 4, state }))
+        let output = (state == TaskState::Ok).then(Bytes::new);
+        Answer::Task(Some(TaskInfo { key: Key([1; 16]), service: "s".into(), body_len: 3, attempts: 4, state, output }))
     });
     let mut all = vec![
         Answer::Jobs(jobs.to_vec()),
@@ -168,6 +177,8 @@ fn answers() -> Vec<Answer> {
         Answer::NotFound,
         Answer::Forbidden,
         Answer::Stopping,
+        Answer::Stats(Stats::default()),
+        Answer::Stats(Stats { totals: totals(), standing: Standing { idle_ms: Some(0), ..Standing::default() } }),
     ];
     all.extend(tasks);
     all

@@ -321,6 +321,7 @@ impl Day {
             self.world.check_replay();
         }
         self.check_counts();
+        self.world.check_states();
     }
 
     fn order(&mut self, at: usize, question: fn(JobId) -> Question) {

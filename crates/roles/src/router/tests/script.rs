@@ -6,7 +6,7 @@ use bytes::Bytes;
 use sheaf_session::Micros;
 use sheaf_task::{
     Capacity, Class, Evidence, Failure, Fence, JobId, JobOptions, JobSpec, Key, Order, Outcome, Question, Registration,
-    ResultItem, RouterId, ToClient, ToWorker,
+    ResultItem, RouterId, RowId, ToClient, ToWorker,
 };
 
 use super::super::record::{Delivery, Record, owners_of};
@@ -266,7 +266,12 @@ impl Script {
         let question = match args[1] {
             "jobs" => Question::Jobs,
             "workers" => Question::Workers,
+            "stats" => Question::Stats,
             "cancel" => Question::CancelJob(job(2)),
+            "withdraw" => Question::Withdraw {
+                job: job(2),
+                rows: args[3..].iter().map(|key| (Key(id(key)), RowId(id(key)))).collect(),
+            },
             "task" => Question::Task(Key(id(args[2]))),
             "failures" => Question::Failures { job: job(2), after: 0, limit: 100 },
             "retry" => Question::Retry { job: job(2), keys: args[3..].iter().map(|key| Key(id(key))).collect() },

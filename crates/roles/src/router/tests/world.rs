@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use sheaf_session::{Lane, Micros, Place};
-use sheaf_task::{JobId, Key, RouterId, RowId, WorkerId};
+use sheaf_task::{JobId, Key, RouterId, RowId, Standing, WorkerId};
 
 use super::super::record::prior_of;
+use super::super::slab::Spot;
 use super::super::*;
 
 /// Sixteen bytes that show their name.
@@ -181,6 +182,15 @@ impl World {
         let router = &self.router;
         self.journal.retain(|(lsn, record)| *lsn > upto || router.needed(*lsn, record));
         self.check_replay();
+    }
+
+    /// What the router says of the states of its tasks is what counting them says.
+    pub(super) fn check_states(&self) {
+        let tasks = &self.router.tasks;
+        let count = |spot| (0..tasks.end()).filter(|ix| tasks.used(Ix(*ix)) && tasks.row(Ix(*ix)).spot == spot).count();
+        let counted = [Spot::Ready, Spot::Assigned, Spot::Backoff, Spot::Suspect, Spot::Withheld].map(count);
+        let Standing { ready, running, backoff, suspect, withheld, .. } = self.router.stats().standing;
+        assert_eq!([ready, running, backoff, suspect, withheld], counted.map(|count| count as u64));
     }
 
     pub(super) fn check_replay(&self) {

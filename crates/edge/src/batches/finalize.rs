@@ -1,0 +1,176 @@
+//! From the results of a batch's jobs to its output and error file. Everything here blocks; memory grows by some bytes
+//! a line.
+//!
+//! Invariant: each line of the input is in exactly one of the two files, once. Doing it again writes the same files under
+//! the same names.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::lines::{Line, Lines};
+use super::machine::Event;
+use super::outcome::{Outcome, outcome, without_outcome};
+use super::place::Place;
+use super::record::{Batch, Counts};
+use crate::files::{Draft, FileMeta, Store};
+
+const READ_BYTES: usize = 256 << 10;
+const WRITE_BYTES: usize = 256 << 10;
+
+/// What the files that a batch writes are for.
+const PURPOSE: &str = "batch_output";
+
+/// Writes the files of a batch whose jobs have ended.
+pub(super) fn finalize(place: &Place, batch: &Batch, store: &Store, now: Duration) -> io::Result<Event> {
+    let mut output = OutFile::new(store, &batch.names.output);
+    let mut errors = OutFile::new(store, &batch.names.error);
+    let written = write_parts(place, batch, &mut output, &mut errors);
+    let (completed, failed) = (output.lines, errors.lines);
+    let name = |what: &str| format!("{}_{what}.jsonl", batch.id);
+    let ended = written.and_then(|()| {
+        output.finish(&batch.app, name("output"), now)?;
+        errors.finish(&batch.app, name("error"), now)
+    });
+    if let Err(error) = ended {
+        // On a full disk every byte counts.
+        output.discard()?;
+        errors.discard()?;
+        return Err(error);
+    }
+    let counts = Counts { total: completed + failed, completed, failed };
+    Ok(Event::Written { counts, has_output: completed > 0, has_errors: failed > 0 })
+}
+
+fn write_parts<'a>(place: &Place, batch: &Batch, output: &mut OutFile<'a>, errors: &mut OutFile<'a>) -> io::Result<()> {
+    for part in 0..batch.parts.len() {
+        let results = Results::open(place, part)?;
+        let last = results.last_lines()?;
+        results.each(|at, line| {
+            let Outcome { row, is_ok, line } = outcome(line, batch.ending)?;
+            let file = if is_ok { &mut *output } else { &mut *errors };
+            // Of a row with two results, as after an operator's retry, the later one counts.
+            if last.get(&row) == Some(&at) { file.push(&line) } else { Ok(()) }
+        })?;
+        let (mut lines, mut line) = (Lines::open(&place.source(batch, part))?, Vec::new());
+        while lines.next(&mut line)? != Line::End {
+            if !last.contains_key(&lines.number) {
+                let CustomId { custom_id } = serde_json::from_slice(&line)?;
+                errors.push(&without_outcome(lines.number, part, custom_id, batch.ending)?)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[derive(Deserialize)]
+struct CustomId {
+    custom_id: String,
+}
+
+#[derive(Deserialize)]
+struct RowOf {
+    row: u64,
+}
+
+/// The committed results of a part.
+struct Results {
+    file: Option<File>,
+    end: u64,
+}
+
+impl Results {
+    fn open(place: &Place, part: usize) -> io::Result<Self> {
+        let end = place.committed(part)?.offset;
+        let file = if end == 0 { None } else { Some(File::open(place.sink(part).path)?) };
+        Ok(Self { file, end })
+    }
+
+    /// Where the last line of each row begins.
+    fn last_lines(&self) -> io::Result<HashMap<u64, u64>> {
+        let mut last = HashMap::new();
+        self.each(|at, line| {
+            last.insert(serde_json::from_slice::<RowOf>(line)?.row, at);
+            Ok(())
+        })?;
+        Ok(last)
+    }
+
+    fn each(&self, mut take: impl FnMut(u64, &[u8]) -> io::Result<()>) -> io::Result<()> {
+        let Some(file) = &self.file else { return Ok(()) };
+        let mut reader = BufReader::with_capacity(READ_BYTES, FromStart { file, at: 0 }).take(self.end);
+        let (mut at, mut line) = (0, Vec::new());
+        while reader.read_until(b'\n', &mut line)? > 0 {
+            take(at, &line)?;
+            at += line.len() as u64;
+            line.clear();
+        }
+        Ok(())
+    }
+}
+
+/// Reads a file from its start, wherever else it is read.
+struct FromStart<'a> {
+    file: &'a File,
+    at: u64,
+}
+
+impl Read for FromStart<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = std::os::unix::fs::FileExt::read_at(self.file, buffer, self.at)?;
+        self.at += read as u64;
+        Ok(read)
+    }
+}
+
+/// A file that a batch writes; there is none without lines.
+struct OutFile<'a> {
+    store: &'a Store,
+    name: &'a str,
+    draft: Option<Draft>,
+    gathered: Vec<u8>,
+    lines: u64,
+}
+
+impl<'a> OutFile<'a> {
+    fn new(store: &'a Store, name: &'a str) -> Self {
+        Self { store, name, draft: None, gathered: Vec::new(), lines: 0 }
+    }
+
+    fn push(&mut self, line: &[u8]) -> io::Result<()> {
+        self.lines += 1;
+        self.gathered.extend_from_slice(line);
+        if self.gathered.len() >= WRITE_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let draft = match &mut self.draft {
+            Some(draft) => draft,
+            none => none.insert(self.store.begin_as(self.name.to_owned())?),
+        };
+        draft.write(&self.gathered)?;
+        self.gathered.clear();
+        Ok(())
+    }
+
+    fn finish(&mut self, app: &str, filename: String, now: Duration) -> io::Result<()> {
+        if self.lines == 0 {
+            return Ok(());
+        }
+        self.flush()?;
+        let Some(draft) = self.draft.take() else { return Ok(()) };
+        let (id, bytes) = (draft.id.clone(), draft.bytes);
+        let meta = FileMeta { id, bytes, created_at: now.as_secs(), filename, purpose: PURPOSE.to_owned() };
+        self.store.finish(draft, app, &meta)
+    }
+
+    fn discard(self) -> io::Result<()> {
+        self.draft.map_or(Ok(()), Draft::discard)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,181 @@
+//! `/v1/batches`: a batch is a job of `sheaf-client` for each of its models, whose source is the uploaded file and whose
+//! sink is a file of its own. What survives a crash survives there; this module gives a batch a life around its jobs.
+//!
+//! | module | what |
+//! |---|---|
+//! | `machine`, `record` | the life of a batch, decided; how it looks on disk and to clients |
+//! | `place`, `lines` | its directory; the lines of its input |
+//! | `validate`, `jobs`, `finalize` | what it does in its states |
+//! | `outcome`, `results` | lines of its files; lines while it runs |
+//! | `live`, `run` | a batch that is not over, and what carries it on |
+//! | `http` | requests and replies |
+//!
+//! **Invariant**: every state is on disk before anybody sees it, and each can be begun again from there.
+
+mod finalize;
+mod http;
+mod jobs;
+mod lines;
+mod live;
+mod machine;
+mod outcome;
+mod place;
+mod record;
+mod results;
+mod run;
+mod validate;
+
+use std::collections::HashMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+
+use crate::disk::{blocking, new_id, unix_now};
+use crate::files::Store;
+use crate::limits::Limits;
+use crate::reply::ApiError;
+use crate::serve::EdgeConfig;
+use crate::tenants::RouterDoor;
+use live::Live;
+use place::Place;
+use record::{Batch, Counts};
+
+pub(crate) use http::{BatchesRoute, answer, batches_route};
+
+/// Inputs that are read, and files that are written, at once: both are work for a processor and a disk.
+const READING_MAX: usize = 2;
+
+/// What every batch has.
+struct Shared {
+    root: PathBuf,
+    store: Store,
+    router: RouterDoor,
+    limits: Limits,
+    reading: Semaphore,
+    /// Jobs that may be at the router.
+    jobs: Semaphore,
+    stop: watch::Sender<bool>,
+    /// Those that are not over, by name. Held for a look or an insertion, never across a wait.
+    live: Mutex<HashMap<String, Arc<Live>>>,
+}
+
+/// The batches of a door.
+pub(crate) struct Batches {
+    shared: Arc<Shared>,
+    /// A task for each that is not over.
+    running: tokio::sync::Mutex<JoinSet<()>>,
+}
+
+impl std::fmt::Debug for Batches {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Batches").field("root", &self.shared.root).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn live(&self) -> MutexGuard<'_, HashMap<String, Arc<Live>>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The batch is over: what it needed for that goes.
+    async fn forget(&self, live: &Live) {
+        let (place, id) = (live.place.clone(), live.batch().id);
+        let cleared = tokio::task::spawn_blocking(move || place.clear()).await.map_err(io::Error::other);
+        if let Err(error) = cleared.and_then(|cleared| cleared) {
+            tracing::warn!(batch = id, %error, "what a batch that is over needs no more is cleared at the next start");
+        }
+        self.live().remove(&id);
+    }
+}
+
+impl Batches {
+    /// Takes up the directory, and goes on with every batch that is not over.
+    pub(crate) async fn open(config: &EdgeConfig, store: Store) -> io::Result<Arc<Self>> {
+        let root = config.data.clone();
+        let open = tokio::task::spawn_blocking(move || open_all(&root)).await.map_err(io::Error::other)??;
+        let shared = Shared {
+            root: config.data.clone(),
+            store,
+            router: RouterDoor::new(config.router.clone()),
+            limits: config.limits,
+            reading: Semaphore::new(READING_MAX),
+            jobs: Semaphore::new(config.limits.batch_jobs_max as usize),
+            stop: watch::Sender::new(false),
+            live: Mutex::default(),
+        };
+        let batches = Arc::new(Self { shared: Arc::new(shared), running: tokio::sync::Mutex::default() });
+        for (place, batch) in open {
+            tracing::info!(batch = batch.id, status = ?batch.status, "a batch goes on");
+            batches.begin(place, batch).await;
+        }
+        Ok(batches)
+    }
+
+    /// Lets every batch stop where it is: the next process goes on.
+    pub(crate) async fn close(&self) {
+        self.shared.stop.send_replace(true);
+        let mut running = self.running.lock().await;
+        while let Some(ended) = running.join_next().await {
+            report(ended);
+        }
+    }
+
+    /// Takes a batch into the world. What is created when the door closes is begun by the next process.
+    async fn begin(&self, place: Place, batch: Batch) {
+        let live = Arc::new(Live::new(place, batch.clone()));
+        self.shared.live().insert(batch.id, Arc::clone(&live));
+        let mut running = self.running.lock().await;
+        while let Some(ended) = running.try_join_next() {
+            report(ended);
+        }
+        running.spawn(run::live_through(Arc::clone(&self.shared), live));
+    }
+
+    /// A batch that is not over, of this app.
+    fn find(&self, app: &str, id: &str) -> Option<Arc<Live>> {
+        let place = Place::of(&self.shared.root, app, id)?;
+        self.shared.live().get(id).filter(|live| live.place == place).cloned()
+    }
+
+    /// A batch of this app as it is now, with the lines that are done.
+    async fn get(&self, app: &str, id: &str) -> Result<Option<(Batch, Counts)>, ApiError> {
+        if let Some(live) = self.find(app, id) {
+            let counts = live.counts();
+            return Ok(Some((live.batch(), counts)));
+        }
+        let Some(place) = Place::of(&self.shared.root, app, id) else { return Ok(None) };
+        let batch = blocking(move || place.load()).await?.map_err(|error| crate::disk::refused(&error))?;
+        Ok(batch.map(|batch| {
+            let counts = batch.counts;
+            (batch, counts)
+        }))
+    }
+
+    /// Whether one more may be begun.
+    fn has_room(&self) -> bool {
+        self.shared.live().len() < self.shared.limits.batches_open_max
+    }
+}
+
+fn report(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "the task of a batch panicked; the next process goes on with it");
+    }
+}
+
+/// The batches that are not over; what the others needed for that is cleared away.
+fn open_all(root: &std::path::Path) -> io::Result<Vec<(Place, Batch)>> {
+    let mut open = Vec::new();
+    for (place, batch) in place::all(root)? {
+        if batch.status.is_final() { place.clear()? } else { open.push((place, batch)) }
+    }
+    Ok(open)
+}
+
+/// A new name, for a batch or for a file that it will write.
+fn name(prefix: &str) -> io::Result<String> {
+    new_id(prefix, unix_now())
+}

@@ -1,0 +1,144 @@
+//! Acts on files that a crash leaves done or undone: written aside, synced, renamed, the directory synced. And the names
+//! of things. It knows no file's meaning, and every function of it blocks.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use hyper::StatusCode;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+
+use crate::reply::ApiError;
+
+/// Runs what blocks where it may.
+pub(crate) async fn blocking<T: Send + 'static>(act: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
+    tokio::task::spawn_blocking(act).await.map_err(|error| {
+        tracing::error!(%error, "an act on files panicked");
+        ApiError::server("a defect of the server; its log has more")
+    })
+}
+
+/// Since 1970, by the system's clock.
+pub(crate) fn unix_now() -> Duration {
+    std::time::UNIX_EPOCH.elapsed().unwrap_or_default()
+}
+
+/// What a client is told when the disk says no: that it is full, where it is, since only that is its affair.
+pub(crate) fn refused(error: &io::Error) -> ApiError {
+    if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) {
+        let full = ApiError::server("the server's disk is full, and nothing was stored: try again when it has room");
+        return ApiError { status: StatusCode::INSUFFICIENT_STORAGE, code: Some("disk_full"), ..full };
+    }
+    tracing::error!(%error, "the disk of the door says no");
+    ApiError::server("the server cannot use its disk; its log says why")
+}
+
+/// Puts a file with this content in place, durably, whole or not at all.
+pub(crate) fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
+    let aside = path.with_extension("new");
+    let mut file = File::create(&aside)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    rename(&aside, path)
+}
+
+/// Renames within one file system, durably.
+pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
+    to.parent().map_or(Ok(()), sync_dir)
+}
+
+/// Makes the names in a directory durable.
+pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+/// Makes a directory and those above it, durably.
+pub(crate) fn make_dirs(dir: &Path) -> io::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    if let Some(above) = dir.parent() {
+        make_dirs(above)?;
+    }
+    match fs::create_dir(dir) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    dir.parent().map_or(Ok(()), sync_dir)
+}
+
+/// Removes a directory and all in it; one that is not there is removed already.
+pub(crate) fn remove_dir(dir: &Path) -> io::Result<()> {
+    absent_is_none(fs::remove_dir_all(dir)).map(|_| ())
+}
+
+/// `None` where there is no such file.
+pub(crate) fn absent_is_none<T>(found: io::Result<T>) -> io::Result<Option<T>> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The directory of an app: its own, whatever its name is made of.
+pub(crate) fn app_dir(app: &str) -> String {
+    format!("@{}", utf8_percent_encode(app, NON_ALPHANUMERIC))
+}
+
+/// Digits of a name after its prefix: microseconds since 1970, then random ones.
+const DIGITS: usize = 32;
+
+/// A new name. Names order as they were made, and none can be guessed.
+pub(crate) fn new_id(prefix: &str, now: Duration) -> io::Result<String> {
+    let mut random = [0; 9];
+    File::open("/dev/urandom")?.read_exact(&mut random)?;
+    let mut id = format!("{prefix}{:014x}", now.as_micros() & ((1 << 56) - 1));
+    random.iter().for_each(|byte| id.push_str(&format!("{byte:02x}")));
+    Ok(id)
+}
+
+/// Whether this may be the name of something: what is not never becomes a path.
+pub(crate) fn is_id(prefix: &str, id: &str) -> bool {
+    id.strip_prefix(prefix).is_some_and(|digits| {
+        digits.len() == DIGITS && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_order_by_time_and_lead_nowhere_else() {
+        let older = new_id("file-", Duration::from_secs(1_000)).unwrap();
+        let newer = new_id("file-", Duration::from_secs(2_000_000_000)).unwrap();
+        assert!(older < newer && is_id("file-", &older) && is_id("file-", &newer));
+        assert_ne!(older, new_id("file-", Duration::from_secs(1_000)).unwrap());
+        for wrong in
+            ["", "file-", "file-../../../../etc/passwd", "batch_0", &newer.to_uppercase(), &format!("{newer}0")]
+        {
+            assert!(!is_id("file-", wrong), "{wrong}");
+        }
+        assert_eq!(app_dir("../a"), "@%2E%2E%2Fa");
+        assert_eq!(app_dir(""), "@");
+    }
+
+    #[test]
+    fn a_file_is_put_in_place_whole_and_directories_are_made_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let deep = dir.path().join("a/b");
+        make_dirs(&deep).unwrap();
+        make_dirs(&deep).unwrap();
+        let path = deep.join("x.json");
+        write_whole(&path, b"1").unwrap();
+        write_whole(&path, b"2").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"2");
+        assert_eq!(fs::read_dir(&deep).unwrap().count(), 1);
+        remove_dir(&deep).unwrap();
+        remove_dir(&deep).unwrap();
+        assert_eq!(absent_is_none(fs::read(&path)).unwrap(), None);
+    }
+}
