@@ -213,10 +213,16 @@ impl RouterPort {
     fn refused(&self, message: &ToRouter) -> Option<Refused> {
         let is_granted = match message {
             ToRouter::OpenJob(_) | ToRouter::Submit { .. } | ToRouter::Scanned { .. } => self.principal.runs_jobs(),
-            ToRouter::Ask { question: Question::Workers | Question::Stats | Question::Shutdown, .. } => {
-                self.principal.operates()
-            }
-            ToRouter::Ask { .. } => self.principal.view().is_some(),
+            ToRouter::Ask { question, .. } => match question {
+                Question::Workers | Question::Stats | Question::Shutdown => self.principal.operates(),
+                Question::Withdraw { .. } => self.principal.runs_jobs(),
+                // The machine answers as the view has it.
+                Question::Jobs
+                | Question::CancelJob(_)
+                | Question::Task(_)
+                | Question::Failures { .. }
+                | Question::Retry { .. } => self.principal.view().is_some(),
+            },
             ToRouter::Register(_) | ToRouter::Results(_) | ToRouter::Recalled(_) | ToRouter::Leave => {
                 self.principal.works()
             }

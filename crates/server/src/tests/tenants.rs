@@ -25,7 +25,7 @@ async fn ask(target: Target, session: u8, life: u64, question: Question) -> Resu
         let said = batch.into_iter().find_map(|report| match report {
             ClientReport::Answer { answer, .. } => Some(Ok(answer)),
             ClientReport::Over(over) => Some(Err(over)),
-            ClientReport::Event(_) => None,
+            ClientReport::Event { .. } => None,
         });
         if let Some(said) = said {
             break said;
@@ -34,6 +34,11 @@ async fn ask(target: Target, session: u8, life: u64, question: Question) -> Resu
     drop((commands, reports));
     link.await.unwrap();
     said
+}
+
+/// The door for a tenant.
+fn app(server: &Server, app: &str) -> Target {
+    Target::InProcess(server.door().for_app(app))
 }
 
 async fn jobs(target: Target, session: u8, life: u64) -> Vec<JobInfo> {
@@ -49,13 +54,13 @@ async fn a_link_that_speaks_for_an_app_sees_that_app_and_stops_nothing() {
     let server = world.start().await;
     world.rows("echo", 3);
     let worker = echo(&server, "echo");
-    world.job_at(server.target_for("a"), "echo", "a.jsonl").await.unwrap();
+    world.job_at(app(&server, "a"), "echo", "a.jsonl").await.unwrap();
     assert_eq!(lines(&world.path("a.jsonl")), 3);
-    assert_eq!(jobs(server.target_for("a"), 1, 1).await.len(), 1);
-    assert_eq!(jobs(server.target_for("b"), 2, 1).await, []);
+    assert_eq!(jobs(app(&server, "a"), 1, 1).await.len(), 1);
+    assert_eq!(jobs(app(&server, "b"), 2, 1).await, []);
     assert_eq!(jobs(server.target(), 3, 1).await.len(), 1);
     for (session, question) in [(4, Question::Shutdown), (5, Question::Workers)] {
-        assert_eq!(ask(server.target_for("a"), session, 1, question).await, Ok(Answer::Forbidden));
+        assert_eq!(ask(app(&server, "a"), session, 1, question).await, Ok(Answer::Forbidden));
     }
     worker.stop().await;
     stop(server).await;
@@ -65,11 +70,11 @@ async fn a_link_that_speaks_for_an_app_sees_that_app_and_stops_nothing() {
 async fn a_session_stays_whose_it_is() {
     let world = World::new(Limits::default());
     let server = world.start().await;
-    assert_eq!(jobs(server.target_for("a"), 1, 1).await, []);
+    assert_eq!(jobs(app(&server, "a"), 1, 1).await, []);
     // A later life would take the session over, were it the same app's.
-    for other in [server.target_for("b"), server.target()] {
+    for other in [app(&server, "b"), server.target()] {
         assert_eq!(ask(other, 1, 2, Question::Jobs).await, Err(Over::Refused(Refusal::Auth)));
     }
-    assert_eq!(jobs(server.target_for("a"), 1, 2).await, []);
+    assert_eq!(jobs(app(&server, "a"), 1, 2).await, []);
     stop(server).await;
 }
