@@ -217,10 +217,16 @@ impl RouterPort {
             ToRouter::OpenJob(_) | ToRouter::Submit { .. } | ToRouter::Scanned { .. } | ToRouter::Watch { .. } => {
                 self.principal.runs_jobs()
             }
-            ToRouter::Ask { question: Question::Workers | Question::Stats | Question::Shutdown, .. } => {
-                self.principal.operates()
-            }
-            ToRouter::Ask { .. } => self.principal.view().is_some(),
+            ToRouter::Ask { question, .. } => match question {
+                Question::Workers | Question::Stats | Question::Shutdown => self.principal.operates(),
+                Question::Withdraw { .. } => self.principal.runs_jobs(),
+                // The machine answers as the view has it.
+                Question::Jobs
+                | Question::CancelJob(_)
+                | Question::Task(_)
+                | Question::Failures { .. }
+                | Question::Retry { .. } => self.principal.view().is_some(),
+            },
             ToRouter::Register(_)
             | ToRouter::Results(_)
             | ToRouter::Recalled(_)
