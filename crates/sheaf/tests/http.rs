@@ -208,6 +208,37 @@ fn a_failed_task_says_what_its_program_said() {
 }
 
 #[test]
+fn a_client_that_hung_up_finds_its_call_by_trying_again() {
+    let s = Sandbox::new();
+    let held = s.path("held");
+    let script = "#!/bin/sh\necho \"$1\" >> ledger\nwhile [ ! -e HELD ]; do sleep 0.02; done\nprintf done\n";
+    s.script(
+        "prog",
+        &script.replace("HELD", &held.display().to_string()).replace("ledger", &s.path("ledger").display().to_string()),
+    );
+    let (_router, door) = door(&s, &[]);
+    let _worker = worker(&s, &door, &["--name", "w", "--batch", "2", "--", "./prog", "{}"]);
+    offered(&door, "prog");
+    let body = json!({"service": "prog", "body": "row"});
+    let first = door.send("/v1/tasks", &[("x-stainless-retry-count", "0")], &body);
+    wait_until("it runs", || s.executed() == 1);
+    drop(first);
+    let retry = {
+        let (door, body) = (door.clone(), body.clone());
+        std::thread::spawn(move || door.post("/v1/tasks", &[("x-stainless-retry-count", "1")], &body))
+    };
+    // Another caller's equal call is one of its own.
+    let other = door.send("/v1/tasks", &[], &body);
+    wait_until("the other runs too", || s.executed() == 2);
+    s.write("held", "");
+    let answer = retry.join().expect("no panic");
+    assert_eq!((answer.status, &answer.json()["output"]), (200, &json!("done")), "{answer:?}");
+    let late = door.post("/v1/tasks", &[("x-stainless-retry-count", "2")], &body);
+    assert_eq!((late.status, s.executed()), (200, 2), "answered a moment ago: {late:?}");
+    drop(other);
+}
+
+#[test]
 fn a_door_that_closes_answers_what_it_has_taken() {
     let s = Sandbox::new();
     s.ledger_program("0.5");

@@ -245,6 +245,20 @@ mod tests {
         assert_eq!(data(&events(Endpoint::Chat, false, body.to_string().as_bytes())), [chunk]);
     }
 
+    #[tokio::test]
+    async fn who_waits_long_sees_signs_of_life_and_then_the_answer() {
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let told = Some((told, interval_at(Instant::now(), BEAT)));
+        let mut events = Events { told, waiting: VecDeque::new(), endpoint: Endpoint::Chat, usage: false };
+        let first = events.frame().await.unwrap().unwrap().into_data().unwrap();
+        assert_eq!(first, ": waiting\n\n");
+        let outcome = Outcome::Ok(Bytes::from_static(b"{\"choices\":[]}"));
+        let done = Done { key: Default::default(), outcome, attempts: 1, worker: "w".into(), ms: 1 };
+        tell.send(Ok(Told::Done(done))).unwrap();
+        let rest = events.collect().await.unwrap().to_bytes();
+        assert!(rest.starts_with(b"data: {") && rest.ends_with(b"data: [DONE]\n\n"), "{rest:?}");
+    }
+
     #[test]
     fn what_fails_late_is_an_event() {
         let failure = sheaf_task::Failure::new(sheaf_task::Class::Timeout, "slow");
