@@ -1,8 +1,10 @@
-//! The thread that owns the sink: takes batches, commits whatever has gathered in one act, says so.
+//! The thread that owns the sink: takes batches, commits whatever has gathered in one act, says so. After a commit of few
+//! rows it lets more gather: where programs end one by one, a sync for each row would cost as much as a small program.
 
 use std::collections::VecDeque;
 use std::io;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
@@ -13,6 +15,12 @@ pub(crate) const BATCHES: usize = 16;
 
 /// Rows that are committed in one act, but for the last batch of them.
 const COMMIT_ROWS: usize = 4_096;
+
+/// A commit of fewer rows than this is followed by a pause.
+const FEW_ROWS: usize = 64;
+
+/// How long rows gather then. Nobody waits for them: a worker has its next task long before.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Rows for the sink, with the cursor that they and all before them stand for; `None` leaves it where it is.
 pub(crate) type Batch = (Vec<SinkRow>, Option<Cursor>);
@@ -43,6 +51,9 @@ impl<T> Writer<T> {
                 if says.blocking_send(count).is_err() {
                     // It still wants what it handed over to be written.
                     tracing::debug!("the driver has stopped listening to the writer");
+                }
+                if rows.len() < FEW_ROWS && !batches.is_closed() {
+                    thread::sleep(PAUSE);
                 }
             }
             (sink, Ok(()))

@@ -14,7 +14,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crate::args::Config;
-use crate::bell::{self, Bell, Rope};
+use crate::bell::{self, Bell, Heard, Rope};
 use crate::conn::Conn;
 use crate::handler::{self, End, Handler};
 use crate::plant;
@@ -36,6 +36,9 @@ const HANDLER: u32 = u32::MAX;
 const PAUSE: Duration = Duration::from_millis(100);
 /// After a connection that was one too many of its address.
 const BREATH: Duration = Duration::from_millis(1);
+
+/// So long without anything to do, and it goes to rest: the supervisor starts another for the next connection.
+const REST: Duration = Duration::from_secs(10);
 
 /// The states of the handler.
 ///
@@ -83,10 +86,10 @@ impl Accept {
         Ok(Self { listener, config, door, bell, rope, readers, queue: Batch::new(), state })
     }
 
-    /// The loop.
+    /// The loop. It returns when there was nothing to do for a while.
     ///
     /// # Errors
-    /// When the bell or the socket is broken. It does not return otherwise.
+    /// When the bell or the socket is broken.
     pub(crate) fn run(mut self) -> io::Result<()> {
         loop {
             self.hand_over();
@@ -95,17 +98,24 @@ impl Accept {
                 self.queue.retain(|request| !request.conn.has_left());
             }
             let free = self.readers.iter().position(Option::is_none).filter(|_| !self.is_full());
-            let ring = match free {
-                Some(_) => self.bell.wait_beside(self.listener.as_fd())?,
-                None => Some(self.bell.wait()?),
+            let heard = match free {
+                Some(_) => self.bell.wait_beside(self.listener.as_fd(), REST)?,
+                None => Heard::Ring(self.bell.wait()?),
             };
-            match (ring, free) {
-                (Some(HANDLER), _) => self.on_handler(),
-                (Some(place), _) => self.on_read(place as usize),
-                (None, Some(place)) => self.accept(place),
-                (None, None) => {}
+            match (heard, free) {
+                (Heard::Ring(HANDLER), _) => self.on_handler(),
+                (Heard::Ring(place), _) => self.on_read(place as usize),
+                (Heard::Other, Some(place)) => self.accept(place),
+                (Heard::Nothing, _) if self.has_nothing() => return Ok(()),
+                (Heard::Other | Heard::Nothing, _) => {}
             }
         }
+    }
+
+    /// Nobody is read, nothing waits, and every answer is sent.
+    fn has_nothing(&self) -> bool {
+        let is_idle = matches!(&self.state, State::Idle(handler) if handler.has_nothing());
+        is_idle && self.queue.is_empty() && self.readers.iter().all(Option::is_none)
     }
 
     fn is_full(&self) -> bool {

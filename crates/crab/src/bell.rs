@@ -4,7 +4,7 @@
 //! Invariant: whoever waits knows how many may ring, and that is far less than the pipe holds.
 
 use std::io::{self, ErrorKind, PipeReader, PipeWriter, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +20,13 @@ pub(crate) struct Rope(Arc<PipeWriter>);
 
 /// Rings when it is dropped: at the end of a thread, a panic included.
 pub(crate) struct AtEnd(pub(crate) Rope, pub(crate) u32);
+
+/// What one hears who waits for a bell and for something else.
+pub(crate) enum Heard {
+    Ring(u32),
+    Other,
+    Nothing,
+}
 
 /// A bell and its rope.
 ///
@@ -69,15 +76,17 @@ impl Bell {
         }
     }
 
-    /// As `wait`, but `None` as soon as `other` is readable and nobody rings.
+    /// As `wait`, but also for `other` to become readable, and for at most so long.
     ///
     /// # Errors
     /// As for `wait`.
-    pub(crate) fn wait_beside(&mut self, other: BorrowedFd<'_>) -> io::Result<Option<u32>> {
-        let mut fds = [PollFd::new(&self.0, PollFlags::IN), PollFd::from_borrowed_fd(other.as_fd(), PollFlags::IN)];
-        match poll(&mut fds, None) {
-            Ok(_) if fds.first().is_some_and(|bell| !bell.revents().is_empty()) => self.wait().map(Some),
-            Ok(_) | Err(Errno::INTR) => Ok(None),
+    pub(crate) fn wait_beside(&mut self, other: BorrowedFd<'_>, time: Duration) -> io::Result<Heard> {
+        let time = Timespec::try_from(time).map_err(|_| ErrorKind::InvalidInput)?;
+        let mut fds = [PollFd::new(&self.0, PollFlags::IN), PollFd::from_borrowed_fd(other, PollFlags::IN)];
+        match poll(&mut fds, Some(&time)) {
+            Ok(0) => Ok(Heard::Nothing),
+            Ok(_) if fds.first().is_some_and(|bell| !bell.revents().is_empty()) => self.wait().map(Heard::Ring),
+            Ok(_) | Err(Errno::INTR) => Ok(Heard::Other),
             Err(error) => Err(error.into()),
         }
     }

@@ -6,10 +6,11 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 
 use crate::tls;
 
@@ -24,7 +25,7 @@ const DISCARD_TIME: Duration = Duration::from_millis(500);
 
 /// A socket with a deadline.
 pub(crate) struct Timed {
-    /// Shared with the handler, which may only shut it down.
+    /// The handler may shut it down, and libssl reads and writes it.
     stream: Arc<TcpStream>,
     deadline: Instant,
     earns: bool,
@@ -42,8 +43,18 @@ enum Wire {
 
 impl Timed {
     /// With the time for a head.
-    pub(crate) fn new(stream: TcpStream) -> Self {
-        Self { stream: Arc::new(stream), deadline: Instant::now() + GRACE, earns: false }
+    ///
+    /// # Errors
+    /// When the socket is no socket any more.
+    pub(crate) fn new(stream: TcpStream) -> io::Result<Self> {
+        stream.set_nonblocking(true)?;
+        Ok(Self { stream: Arc::new(stream), deadline: Instant::now() + GRACE, earns: false })
+    }
+
+    /// The socket. It does not block.
+    #[cfg(feature = "openssl")]
+    pub(crate) fn socket(&self) -> Arc<TcpStream> {
+        Arc::clone(&self.stream)
     }
 
     /// The first byte, which stays to be read.
@@ -51,17 +62,52 @@ impl Timed {
     /// # Errors
     /// When there is none in time.
     pub(crate) fn first_byte(&self) -> io::Result<u8> {
-        self.stream.set_read_timeout(Some(self.left()?))?;
         let mut byte = [0];
-        match self.stream.peek(&mut byte)? {
+        match self.in_time(PollFlags::IN, || self.stream.peek(&mut byte))? {
             0 => Err(ErrorKind::UnexpectedEof.into()),
             _ => Ok(u8::from_be_bytes(byte)),
         }
     }
 
-    fn left(&self) -> io::Result<Duration> {
+    /// Waits until the socket is ready.
+    ///
+    /// # Errors
+    /// When the deadline comes first.
+    pub(crate) fn wait(&self, what: PollFlags) -> io::Result<()> {
+        let left = Timespec::try_from(self.left()?).map_err(|_| ErrorKind::InvalidInput)?;
+        match poll(&mut [PollFd::new(&self.stream, what)], Some(&left)) {
+            Ok(0) => Err(ErrorKind::TimedOut.into()),
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Time until the deadline.
+    ///
+    /// # Errors
+    /// When it is over.
+    pub(crate) fn left(&self) -> io::Result<Duration> {
         let left = self.deadline.saturating_duration_since(Instant::now());
         if left.is_zero() { Err(ErrorKind::TimedOut.into()) } else { Ok(left) }
+    }
+
+    /// So many bytes of a body or an answer went through, which may earn time.
+    pub(crate) fn moved(&mut self, bytes: usize) -> usize {
+        if self.earns {
+            let earned = Duration::from_micros(bytes as u64 * 1_000_000 / RATE);
+            self.deadline = (self.deadline + earned).min(Instant::now() + GRACE);
+        }
+        bytes
+    }
+
+    fn in_time(&self, what: PollFlags, mut work: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+        loop {
+            self.left()?;
+            match work() {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.wait(what)?,
+                result => return result,
+            }
+        }
     }
 
     fn discard(&mut self) {
@@ -72,39 +118,24 @@ impl Timed {
             }
         }
     }
-
-    fn moved(&mut self, bytes: usize) -> usize {
-        if self.earns {
-            let earned = Duration::from_micros(bytes as u64 * 1_000_000 / RATE);
-            self.deadline = (self.deadline + earned).min(Instant::now() + GRACE);
-        }
-        bytes
-    }
 }
 
 impl Read for Timed {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        self.stream.set_read_timeout(Some(self.left()?))?;
-        let count = (&*self.stream).read(bytes).map_err(late)?;
+        let count = self.in_time(PollFlags::IN, || (&*self.stream).read(bytes))?;
         Ok(self.moved(count))
     }
 }
 
 impl Write for Timed {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.stream.set_write_timeout(Some(self.left()?))?;
-        let count = (&*self.stream).write(bytes).map_err(late)?;
+        let count = self.in_time(PollFlags::OUT, || (&*self.stream).write(bytes))?;
         Ok(self.moved(count))
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-/// Of a socket with a timeout, `WouldBlock` says that the time is over. TLS must not take it for "try again".
-fn late(error: io::Error) -> io::Error {
-    if error.kind() == ErrorKind::WouldBlock { ErrorKind::TimedOut.into() } else { error }
 }
 
 impl Conn {
@@ -131,8 +162,8 @@ impl Conn {
     }
 
     /// The socket, for somebody who may have to cut it.
-    pub(crate) fn socket(&self) -> Arc<TcpStream> {
-        Arc::clone(&self.timed().stream)
+    pub(crate) fn socket(&self) -> Weak<TcpStream> {
+        Arc::downgrade(&self.timed().stream)
     }
 
     /// Says goodbye in order, so that what was written last arrives.

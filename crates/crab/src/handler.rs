@@ -8,7 +8,7 @@
 use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -47,7 +47,8 @@ pub(crate) enum End {
 struct Flight {
     id: u32,
     runs: bool,
-    socket: Arc<TcpStream>,
+    /// Weak, so that the connection is closed when its thread is done with it, and not when the handler looks.
+    socket: Weak<TcpStream>,
     thread: JoinHandle<()>,
 }
 
@@ -79,6 +80,11 @@ impl Handler {
         let (bell, rope) = bell::new()?;
         let light = Light::new(config.jellyfish);
         Ok(Self { config, light, bell, rope, flights: Vec::new(), next: 0, last_start: None })
+    }
+
+    /// Whether every answer is sent.
+    pub(crate) fn has_nothing(&self) -> bool {
+        self.flights.iter().all(|flight| flight.thread.is_finished())
     }
 
     /// First in, first out, until another program could start and there is no request left.
@@ -150,7 +156,7 @@ impl Handler {
             && sending.count() >= self.config.readers
         {
             // It fails on a socket that is closed already, which is what is wanted.
-            let _ = oldest.socket.shutdown(Shutdown::Both);
+            let _ = oldest.socket.upgrade().map(|socket| socket.shutdown(Shutdown::Both));
         }
     }
 

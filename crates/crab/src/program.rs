@@ -7,7 +7,9 @@ use std::ffi::{OsStr, OsString};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -19,6 +21,9 @@ use crate::answer::Answer;
 use crate::args::Config;
 use crate::conn::Conn;
 
+/// Where programs are looked for without a `PATH`, and the bits of a file of which one must be set.
+const PATH: &str = "/bin:/usr/bin";
+const ANY_MAY_EXECUTE: u32 = 0o111;
 /// Where the input goes.
 const INPUT: &[u8] = b"{}";
 /// Largest input as an argument: the kernel takes 128 KiB, with what stands around it.
@@ -43,6 +48,28 @@ pub(crate) enum Outcome {
     TooMuchOutput,
     /// Nobody waits for it any more.
     ClientLeft,
+}
+
+/// Looks for the program where the system will look for it.
+///
+/// # Errors
+/// When there is nothing there that could be executed.
+pub(crate) fn check(program: &[OsString]) -> Result<(), String> {
+    let name = program.first().map_or(OsStr::new(""), OsString::as_os_str);
+    let can_be_executed = |path: &Path| {
+        path.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & ANY_MAY_EXECUTE != 0)
+    };
+    let paths = std::env::var_os("PATH").unwrap_or_else(|| PATH.into());
+    let is_there = if name.as_bytes().contains(&b'/') {
+        can_be_executed(Path::new(name))
+    } else {
+        !name.is_empty() && std::env::split_paths(&paths).any(|directory| can_be_executed(&directory.join(name)))
+    };
+    if is_there {
+        Ok(())
+    } else {
+        Err(format!("{}: there is no such program, or it cannot be executed", name.display()))
+    }
 }
 
 /// Whether the input becomes an argument.

@@ -65,7 +65,7 @@ fn admit(stream: TcpStream, door: &Door) -> Option<Request> {
     plant::panic_here("reader");
     // Without this a small answer waits for an acknowledgement; a socket that refuses is only slower.
     let _ = stream.set_nodelay(true);
-    let conn = greet(Timed::new(stream), door)?;
+    let conn = greet(Timed::new(stream).ok()?, door)?;
     let mut source = BufReader::new(conn);
     // What two parsers may frame differently is answered and closed; only one request is taken of a connection.
     let head = match head::read(&mut source).and_then(|head| head::parse(&head)) {

@@ -47,7 +47,17 @@ fn the_exit_becomes_the_status() {
         let reply = crab.post(format!("{code}\n").as_bytes());
         assert_eq!((reply.status, String::from_utf8_lossy(&reply.body).as_ref()), (status, body));
     }
-    assert_eq!(Crab::start_with("", &["/nowhere/at/all"], "", &[]).post(b"").status, 503);
+}
+
+#[test]
+fn a_program_that_is_there_no_more_is_an_answer() {
+    let path = std::env::temp_dir().join(format!("crab-{}", std::process::id()));
+    std::fs::write(&path, "#!/bin/sh\ncat\n").unwrap();
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let crab = Crab::start_with("", &[path.to_str().unwrap()], "", &[]);
+    assert_eq!(crab.post(b"x").status, 200);
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(crab.post(b"x").status, 503);
 }
 
 /// What is said, and the status that comes back. The program repeats its input; a refusal never reaches it.
@@ -110,18 +120,29 @@ fn who_waits_for_a_word_before_the_body_gets_it() {
     assert_eq!(refused.status, 413);
 }
 
+/// And it never says that it listens.
 #[test]
-fn a_wrong_command_line_ends_with_code_2() {
-    for options in [vec!["--tea"], vec!["--listen", "0.0.0.0:0", "--", "cat"], vec![]] {
-        let output = std::process::Command::new(env!("CARGO_BIN_EXE_crab")).args(&options).output().unwrap();
-        assert_eq!((output.status.code(), output.stderr.is_empty()), (Some(2), false), "{options:?}");
+fn what_cannot_work_ends_with_code_2() {
+    let here = ["--listen", "127.0.0.1:0"];
+    let wrong: [&[&str]; 8] = [
+        &[],
+        &["--tea"],
+        &["--listen", "0.0.0.0:0", "--", "cat"],
+        &["--listen", "192.0.2.1:0", "--cert", "tests/data/cert.pem", "--key", "tests/data/key.pem", "--", "cat"],
+        &[&here[..], &["--cert", "Cargo.toml", "--key", "Cargo.toml", "--", "cat"]].concat(),
+        &[&here[..], &["--cert", "tests/data/cert.pem", "--key", "tests/data/cert.pem", "--", "cat"]].concat(),
+        &[&here[..], &["--", "there-is-no-such-program"]].concat(),
+        &[&here[..], &["--", "./Cargo.toml"]].concat(),
+    ];
+    for line in wrong {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_crab")).args(line).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), said.is_empty()), (Some(2), false), "{line:?}");
+        assert!(!said.contains("listening"), "{line:?}: {said}");
     }
-    let wrong = ["--listen", "127.0.0.1:0", "--cert", "Cargo.toml", "--key", "Cargo.toml", "--", "cat"];
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_crab")).args(wrong).output().unwrap();
-    assert_eq!(output.status.code(), Some(2));
 }
 
-#[cfg(feature = "openssl")]
+#[cfg(feature = "headers")]
 mod https {
     use openssl::ssl::{SslConnector, SslMethod, SslVersion};
 

@@ -1,53 +1,117 @@
 //! From a request to the handler that answers it. A handler that panics is one 500 and nothing else.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use hyper::body::Incoming;
-use hyper::header::{HeaderName, HeaderValue};
-use hyper::{Request, StatusCode};
-use serde_json::json;
+use hyper::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use hyper::{Request, StatusCode, Version};
 
 use crate::batches;
 use crate::files;
-use crate::reply::{ApiError, Reply, json_reply, no_route};
+use crate::online::{models, online};
+use crate::reply::{ApiError, Reply, no_route};
 use crate::route::{Route, route};
 use crate::serve::Door;
+use crate::tasks;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Answers one request, whatever it is.
 pub(crate) async fn answer(door: Arc<Door>, request: Request<Incoming>) -> Reply {
     let id = door.request_id();
+    let counts = Arc::clone(&door.counts);
+    counts.request();
     let path = request.uri().path().to_owned();
-    let mut reply = match route(request.method(), &path) {
-        Err(why) => no_route(why, &path),
-        Ok(route) => match tokio::spawn(handle(door, route, request)).await {
-            Ok(reply) => reply,
-            Err(error) => {
-                tracing::error!(%error, request = id, "a handler panicked");
-                ApiError::server("a defect of the server; its log has more").reply()
+    let fault = framing_fault(&request);
+    // Where a length stood beside it, it is not told here any more; after such a request the connection must end.
+    let is_last = fault.is_some() || request.headers().contains_key(TRANSFER_ENCODING);
+    let routed = match fault {
+        Some(fault) => Err(ApiError::invalid(fault, None).reply()),
+        None => route(request.method(), &path).map_err(|why| no_route(why, &path)),
+    };
+    let mut reply = match routed {
+        Err(reply) => reply,
+        Ok(route) => match unpanicked(handle(door, route, request)).await {
+            Some(reply) => reply,
+            None => {
+                counts.panicked();
+                tracing::error!(request = id, "a handler panicked");
+                let (kind, status) = ("server_error", StatusCode::INTERNAL_SERVER_ERROR);
+                ApiError { status, kind, ..ApiError::invalid("a defect of the server; its log has more", None) }.reply()
             }
         },
     };
     let id = HeaderValue::from_str(&id).unwrap_or(HeaderValue::from_static("none"));
     reply.headers_mut().insert(REQUEST_ID, id);
+    if is_last {
+        reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     reply
 }
 
+/// What is wrong with a request whose end another server might see elsewhere, or whose place.
+fn framing_fault(request: &Request<Incoming>) -> Option<&'static str> {
+    let headers = request.headers();
+    if headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH) {
+        return Some("a request has a Content-Length or a Transfer-Encoding, not both");
+    }
+    let hosts = headers.get_all(HOST).iter().count();
+    let is_old = request.version() < Version::HTTP_11;
+    (hosts > 1 || (hosts == 0 && !is_old)).then_some("a request has one Host")
+}
+
 async fn handle(door: Arc<Door>, route: Route, request: Request<Incoming>) -> Reply {
-    let app = "";
+    let tenant = match door.who.app(request.headers()) {
+        Ok(app) => match door.tenants.get(&app) {
+            Ok(tenant) => tenant,
+            Err(error) => return ApiError::server(format!("cannot begin a line to the router: {error}")).reply(),
+        },
+        Err(error) => return error.reply(),
+    };
     match route {
+        Route::Models => models(&door, None).await,
+        Route::Model(id) => models(&door, Some(&id)).await,
+        Route::Online(endpoint) => online(&door, &tenant, endpoint, request).await,
+        Route::Tasks => tasks::post(&door, &tenant, request).await,
+        Route::Task(key) => tasks::get(&door, &tenant, &key).await,
         Route::Files(route) => {
-            let answered = files::answer(&door.files, &door.config.limits, app, route, request).await;
+            let answered = files::answer(&door.files, &door.config.limits, &tenant.app, route, request).await;
             answered.unwrap_or_else(|error| error.reply())
         }
         Route::Batches(route) => {
-            let answered = batches::answer(&door.batches, app, route, request).await;
+            let answered = batches::answer(&door.batches, &tenant.app, route, request).await;
             answered.unwrap_or_else(|error| error.reply())
         }
-        Route::Models => json_reply(StatusCode::OK, &json!({"object": "list", "data": []})),
-        Route::Model(id) => {
-            ApiError::not_found(format!("no worker offers the model {id}"), Some("model_not_found")).reply()
-        }
+    }
+}
+
+/// What comes of `handler`; nothing where it panics. It runs on the connection's own task, and ends with it: a client that
+/// hangs up is not waited for. A handler that panicked is never polled again, so nobody sees what it left half done.
+async fn unpanicked(handler: impl Future<Output = Reply>) -> Option<Reply> {
+    let mut handler = pin!(handler);
+    std::future::poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| handler.as_mut().poll(cx))) {
+        Ok(Poll::Ready(reply)) => Poll::Ready(Some(reply)),
+        Ok(Poll::Pending) => Poll::Pending,
+        Err(_) => Poll::Ready(None),
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_handler_that_panics_is_no_reply_and_nothing_else() {
+        let sound = unpanicked(async { ApiError::invalid("m", None).reply() }).await;
+        assert_eq!(sound.map(|reply| reply.status()), Some(StatusCode::BAD_REQUEST));
+        let broken = unpanicked(async {
+            tokio::task::yield_now().await;
+            panic!("planted")
+        });
+        assert!(broken.await.is_none());
     }
 }

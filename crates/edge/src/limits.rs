@@ -2,6 +2,11 @@
 
 use std::time::Duration;
 
+use sheaf_task::BODY_BYTES_MAX;
+
+use crate::admit::LightConfig;
+use crate::calls::CallLimits;
+
 /// The bounds of a door.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -11,6 +16,22 @@ pub struct Limits {
     pub head_timeout: Duration,
     /// Bytes of a request's head, and so of what an idle connection holds.
     pub head_bytes_max: usize,
+    /// Bytes of a call's body; a longer one is refused.
+    pub call_bytes_max: usize,
+    /// How long a body may take whatever its length, and
+    pub body_grace: Duration,
+    /// how many bytes of it a second must come beyond that; a slower one is refused.
+    pub body_rate_min: u32,
+    /// How long a client waits for a call; the call goes on.
+    pub call_timeout: Duration,
+    /// Of the calls under way.
+    pub calls: CallLimits,
+    /// Bytes of bodies of calls that are being read at once; what finds no room is refused.
+    pub bodies_bytes_max: usize,
+    /// What calls are let in by.
+    pub light: LightConfig,
+    /// How long a client may take none of the bytes that wait for it; then its connection is cut.
+    pub write_stall: Duration,
     /// How long a client may send nothing in the middle of an upload.
     pub body_timeout: Duration,
     /// Bytes of an uploaded file.
@@ -32,6 +53,14 @@ impl Default for Limits {
             connections_max: 4_096,
             head_timeout: Duration::from_secs(10),
             head_bytes_max: 16 << 10,
+            call_bytes_max: BODY_BYTES_MAX,
+            body_grace: Duration::from_secs(10),
+            body_rate_min: 4 << 10,
+            call_timeout: Duration::from_secs(600),
+            calls: CallLimits::default(),
+            bodies_bytes_max: 64 << 20,
+            light: LightConfig::default(),
+            write_stall: Duration::from_secs(10),
             body_timeout: Duration::from_secs(60),
             file_bytes_max: 200 << 20,
             batch_lines_max: 50_000,

@@ -5,6 +5,7 @@ use percent_encoding::percent_decode_str;
 
 use crate::batches::{BatchesRoute, batches_route};
 use crate::files::{FilesRoute, files_route};
+use crate::online::Endpoint;
 
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +14,12 @@ pub(crate) enum Route {
     Models,
     /// `GET /v1/models/{id}`
     Model(String),
+    /// `POST` to one of the three.
+    Online(Endpoint),
+    /// `POST /v1/tasks`
+    Tasks,
+    /// `GET /v1/tasks/{key}`
+    Task(String),
     /// `/v1/files…`
     Files(FilesRoute),
     /// `/v1/batches…`
@@ -34,7 +41,13 @@ pub(crate) fn route(method: &Method, path: &str) -> Result<Route, NoRoute> {
     let segments: Vec<String> = segments.split('/').map(decoded).collect::<Option<_>>().ok_or(NoRoute::Path)?;
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
     let get = |route| if method == Method::GET { Ok(route) } else { Err(NoRoute::Method("GET")) };
+    let post = |route| if method == Method::POST { Ok(route) } else { Err(NoRoute::Method("POST")) };
     match segments.as_slice() {
+        ["chat", "completions"] => post(Route::Online(Endpoint::Chat)),
+        ["completions"] => post(Route::Online(Endpoint::Completions)),
+        ["embeddings"] => post(Route::Online(Endpoint::Embeddings)),
+        ["tasks"] => post(Route::Tasks),
+        ["tasks", key] => get(Route::Task((*key).to_owned())),
         ["models"] => get(Route::Models),
         ["models", id] => get(Route::Model((*id).to_owned())),
         ["files", rest @ ..] => files_route(method, rest).map(Route::Files),

@@ -2,6 +2,7 @@
 //! ones wait in the kernel's backlog.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,15 +13,27 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use sheaf_net::Target;
+use rustls::ServerConfig;
+use sheaf_net::InProcess;
+use sheaf_server::TokenBook;
+use sheaf_server::tokens::TokensError;
+use sheaf_task::KeySecret;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
+use crate::admit::{Gate, read_pressure};
 use crate::answer::answer;
 use crate::batches::Batches;
+use crate::counts::Counts;
 use crate::files::Store;
+use crate::io::{Patient, end};
 use crate::limits::Limits;
+use crate::names::Names;
+use crate::offers::Offers;
+use crate::tenants::{Lines, RouterDoor, Tenants};
+use crate::who::Who;
+use crate::wire::Wire;
 
 /// What a door is opened with.
 #[derive(Clone, Debug)]
@@ -29,8 +42,16 @@ pub struct EdgeConfig {
     pub listen: String,
     /// Its directory: files and batches.
     pub data: PathBuf,
+    /// TLS on it; none only on loopback.
+    pub tls: Option<Arc<ServerConfig>>,
+    /// The directory that has the tokens.
+    pub tokens: PathBuf,
+    /// Nobody is answered without one, on loopback either.
+    pub require_token: bool,
     /// The router.
-    pub target: Target,
+    pub router: InProcess,
+    /// The router's secret, so that a task has the same name here as there.
+    pub secret: KeySecret,
     /// Its bounds.
     pub limits: Limits,
 }
@@ -46,6 +67,26 @@ pub enum EdgeError {
         /// What the system says.
         error: io::Error,
     },
+    /// It would be open to everybody.
+    #[error("{addr} is reached from elsewhere: the front door listens there with TLS only (--tls)")]
+    NoTls {
+        /// The address.
+        addr: SocketAddr,
+    },
+    /// Nobody could use it.
+    #[error(
+        "nobody has a token for the front door: make one first with `sheaf token create --data {data} --role client --app APP`"
+    )]
+    NoTokens {
+        /// Where tokens are kept.
+        data: PathBuf,
+    },
+    /// The tokens cannot be read.
+    #[error(transparent)]
+    Tokens(#[from] TokensError),
+    /// Random numbers.
+    #[error("cannot read random numbers: {0}")]
+    Random(io::Error),
     /// Its directory.
     #[error("cannot use {path}: {error}")]
     Data {
@@ -64,6 +105,12 @@ pub(crate) struct Door {
     /// Told apart by when the door opened; counted from there.
     opened: u64,
     requests: AtomicU64,
+    pub who: Who,
+    pub tenants: Tenants,
+    pub offers: Offers,
+    pub names: Names,
+    pub gate: Arc<Gate>,
+    pub counts: Arc<Counts>,
 }
 
 impl Door {
@@ -80,6 +127,9 @@ pub struct Edge {
     batches: Arc<Batches>,
     stop: watch::Sender<bool>,
     accepting: JoinHandle<()>,
+    /// They end when the door is gone.
+    lines: Lines,
+    counts: Arc<Counts>,
 }
 
 impl Edge {
@@ -88,17 +138,45 @@ impl Edge {
         let failed = |error| EdgeError::Listen { addr: config.listen.clone(), error };
         let listener = TcpListener::bind(&config.listen).await.map_err(failed)?;
         let addr = listener.local_addr().map_err(failed)?;
+        let who = who(&config, addr)?;
         let (files, batches) = open_data(&config).await?;
         let opened = std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_micros() as u64);
-        let door = Arc::new(Door { config, files, batches: Arc::clone(&batches), opened, requests: AtomicU64::new(0) });
+        let router = RouterDoor::new(config.router.clone());
+        let tenants = Tenants::open(router, config.secret.clone(), config.limits.calls).map_err(EdgeError::Random)?;
+        let lines = tenants.lines();
+        let (offers, names) = (Offers::new(), Names::new().map_err(EdgeError::Random)?);
+        let counts = Arc::new(Counts::default());
+        let Limits { light, bodies_bytes_max, .. } = config.limits;
+        let gate = Arc::new(Gate::new(light, bodies_bytes_max, Arc::clone(&counts)));
+        let requests = AtomicU64::new(0);
+        let told = Arc::clone(&counts);
+        let kept = Arc::clone(&batches);
+        let door = Arc::new(Door {
+            config,
+            files,
+            batches: kept,
+            opened,
+            requests,
+            who,
+            tenants,
+            offers,
+            names,
+            gate,
+            counts: told,
+        });
         let (stop, stopped) = watch::channel(false);
         let accepting = tokio::spawn(accept(listener, door, stopped));
-        Ok(Self { addr, batches, stop, accepting })
+        Ok(Self { addr, batches, stop, accepting, lines, counts })
     }
 
     /// Where it listens.
     pub fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// What it counts of itself.
+    pub fn counts(&self) -> Arc<Counts> {
+        Arc::clone(&self.counts)
     }
 
     /// Takes no more requests, answers those that have begun, and closes.
@@ -107,8 +185,23 @@ impl Edge {
         if let Err(error) = self.accepting.await {
             tracing::error!(%error, "the door's listener panicked");
         }
+        self.lines.ended().await;
         self.batches.close().await;
     }
+}
+
+/// Who is answered at this address.
+fn who(config: &EdgeConfig, addr: SocketAddr) -> Result<Who, EdgeError> {
+    let is_far = !addr.ip().to_canonical().is_loopback();
+    if is_far && config.tls.is_none() {
+        return Err(EdgeError::NoTls { addr });
+    }
+    let is_strict = is_far || config.require_token;
+    let book = TokenBook::open(&config.tokens)?;
+    if is_strict && !book.has_tokens() {
+        return Err(EdgeError::NoTokens { data: config.tokens.clone() });
+    }
+    Ok(Who::new(book, is_strict))
 }
 
 /// Takes up the directory, and goes on with every batch in it that is not over.
@@ -124,19 +217,28 @@ async fn open_data(config: &EdgeConfig) -> Result<(Store, Arc<Batches>), EdgeErr
 /// Out of file handles, as a rule: let some be closed before the next.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// How often it is looked how short memory is.
+const PRESSURE_EVERY: Duration = Duration::from_secs(1);
+
 async fn accept(listener: TcpListener, door: Arc<Door>, mut stopped: watch::Receiver<bool>) {
     let mut connections = JoinSet::new();
     let limits = door.config.limits;
+    let mut look = tokio::time::interval(PRESSURE_EVERY);
     loop {
+        let is_red = connections.len() >= limits.connections_max || door.gate.is_red();
         tokio::select! {
             _ = stopped.changed() => break,
+            _ = look.tick() => door.gate.set_pressure(read_pressure()),
             Some(ended) = connections.join_next() => {
                 if let Err(error) = ended {
                     tracing::error!(%error, "a connection panicked");
                 }
             }
-            accepted = listener.accept(), if connections.len() < limits.connections_max => match accepted {
-                Ok((stream, _)) => drop(connections.spawn(serve(stream, Arc::clone(&door), stopped.clone()))),
+            accepted = listener.accept(), if !is_red => match accepted {
+                Ok((stream, _)) => {
+                    door.counts.connection();
+                    drop(connections.spawn(serve(stream, Arc::clone(&door), stopped.clone())));
+                }
                 Err(error) => {
                     tracing::warn!(%error, "a connection was not taken");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -153,23 +255,31 @@ async fn accept(listener: TcpListener, door: Arc<Door>, mut stopped: watch::Rece
 }
 
 async fn serve(stream: TcpStream, door: Arc<Door>, mut stopped: watch::Receiver<bool>) {
-    let limits = door.config.limits;
+    let (limits, tls) = (door.config.limits, door.config.tls.clone());
     let service = service_fn(move |request| {
         let door = Arc::clone(&door);
-        async move { Ok::<_, Infallible>(answer(door, request).await) }
+        Box::pin(async move { Ok::<_, Infallible>(answer(door, request).await) })
     });
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "answers may be held back");
+    }
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(limits.head_timeout).max_buf_size(limits.head_bytes_max);
-    let connection = http.serve_connection(TokioIo::new(stream), service);
-    tokio::pin!(connection);
+    let opened = Wire::open(Patient::new(stream, limits.write_stall), tls);
+    let Ok(Ok(stream)) = tokio::time::timeout(limits.head_timeout, opened).await else {
+        tracing::debug!("a client did not shake hands");
+        return;
+    };
+    let mut connection = http.serve_connection(TokioIo::new(stream), service);
     let ended = tokio::select! {
-        ended = &mut connection => ended,
+        ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => ended,
         _ = stopped.changed() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+            Pin::new(&mut connection).graceful_shutdown();
+            poll_fn(|cx| connection.poll_without_shutdown(cx)).await
         }
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended");
     }
+    end(connection.into_parts().io.into_inner().into_socket().await).await;
 }

@@ -75,7 +75,7 @@ impl World {
         let mut world =
             Self { router, events, places: 0, journal, written: Lsn::NONE, durable: Lsn::NONE, results, delivered: 0 };
         world.events.extend([CLIENT, WORKER].map(|peer| Event::PeerUp { peer }));
-        world.say(CLIENT, Inbound::OpenJob(job()));
+        world.say(CLIENT, Inbound::OpenJob { spec: job(), app: String::new() });
         world.say(WORKER, Inbound::Register(worker()));
         while world.step() {}
         world

@@ -5,6 +5,7 @@
 //! reader on another thread can have its own map. A map that is behind finds fewer records, never wrong ones.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 
 use crate::name::{SegmentId, SegmentName};
 use crate::number::Lsn;
@@ -123,6 +124,17 @@ impl Map {
 
     pub(crate) fn set_end(&mut self, end: Lsn) {
         self.end = end;
+    }
+
+    /// A whole segment behind all others: records after its base with their places, and the number after its last.
+    pub(crate) fn enter(&mut self, name: SegmentName, places: Vec<(u32, u32)>, end: Lsn) {
+        self.segments.push_back(Segment { name, places });
+        self.end = end;
+    }
+
+    /// How many of these records compaction has moved.
+    pub(crate) fn moved_within(&self, lsns: Range<Lsn>) -> u64 {
+        self.moved.range(lsns).count() as u64
     }
 
     /// Where to look for a record; `None` if it is unknown, or gone with its segment.

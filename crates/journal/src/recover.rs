@@ -277,15 +277,18 @@ fn survey_all<D: Disk>(
     config: &Config,
     report: &mut Report,
 ) -> Result<(VecDeque<Sealed>, Map), DiskError> {
-    let (mut sealed, mut map) = (VecDeque::new(), Map::default());
     let ends = segments.iter().skip(1).map(|next| (next.base_seq, next.base)).chain([end]);
-    for (name, end) in segments.iter().zip(ends) {
-        if end.0 <= name.base_seq {
-            disk.remove(&name.file())?; // Superseded: the next one holds all that it held.
-            continue;
-        }
-        let (tally, _) = survey(disk, name, end, config.trusts_length(), &mut map, report)?;
-        sealed.push_back(Sealed { name: *name, end: end.0, end_lsn: end.1, tally });
+    let (superseded, whole): (Vec<_>, Vec<_>) =
+        segments.iter().zip(ends).partition(|(name, end)| end.0 <= name.base_seq);
+    for (name, _) in superseded {
+        disk.remove(&name.file())?; // The next one holds all that it held.
+    }
+    let read = |disk: &D, at: usize| survey(disk, whole[at].0, whole[at].1, config.trusts_length());
+    let surveyed = D::each(disk, whole.len(), read);
+    let (mut sealed, mut map) = (VecDeque::new(), Map::default());
+    for ((name, end), surveyed) in whole.iter().zip(surveyed) {
+        let tally = surveyed?.enter(name, end.1, &mut map, report);
+        sealed.push_back(Sealed { name: **name, end: end.0, end_lsn: end.1, tally });
     }
     Ok((sealed, map))
 }

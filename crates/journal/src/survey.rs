@@ -1,4 +1,5 @@
 //! What recovery finds in a segment: its records for the map, its statistics, and every record that is damaged, by name.
+//! A segment is read by itself; what depends on the others is found when it is entered, in their order.
 
 use std::ops::Range;
 
@@ -88,34 +89,58 @@ impl Tally {
     }
 }
 
-/// Reads a whole segment into the map. `end`: seq and lsn after its last frame. Returns also the highest epoch seen.
+/// What is in a segment, before it is known what else there is.
+pub(crate) struct Surveyed {
+    pub(crate) tally: Tally,
+    /// Records after the base, and the offset of that one's frame: for the map.
+    places: Vec<(u32, u32)>,
+    /// Copies that compaction wrote here, and their offsets.
+    moved: Vec<(Lsn, u32)>,
+    lost: Vec<Quarantined>,
+    /// Of `lost`, those too many to be listed.
+    lost_more: u64,
+}
+
+/// Reads a whole segment. `end`: seq and lsn after its last frame. Segments may be read in any order, or at once.
 pub(crate) fn survey<D: Disk>(
     disk: &D,
     name: &SegmentName,
     end: (Seq, Lsn),
     trusts_length: bool,
-    map: &mut Map,
-    report: &mut Report,
-) -> Result<(Tally, Epoch), DiskError> {
+) -> Result<Surveyed, DiskError> {
     let mut scanner = Scanner::new(disk, name, Some(end.0), trusts_length);
-    let mut survey =
-        Survey { name, next: name.base, damage: None, tally: Tally::default(), epoch: name.epoch, map, report };
-    survey.map.mark(&Mark::Segment(*name));
+    let found =
+        Surveyed { tally: Tally::default(), places: Vec::new(), moved: Vec::new(), lost: Vec::new(), lost_more: 0 };
+    let mut survey = Survey { name, next: name.base, damage: None, found };
     loop {
         match scanner.step()? {
             Step::Frame { offset, head } => {
-                survey.tally.bytes = offset + head.size() as u64;
-                survey.epoch = survey.epoch.max(head.epoch);
+                survey.found.tally.bytes = offset + head.size() as u64;
                 survey.on_frame(offset as u32, head.kind, head.lsn);
             }
             Step::Damage(damage) => survey.on_damage(damage),
             Step::End { offset } => {
-                survey.tally.bytes = offset;
+                survey.found.tally.bytes = offset;
                 survey.name_lost(end.1);
-                survey.map.set_end(end.1);
-                return Ok((survey.tally, survey.epoch));
+                return Ok(survey.found);
             }
         }
+    }
+}
+
+impl Surveyed {
+    /// Enters it into the map, behind all segments before it. `end`: the number after its last record.
+    pub(crate) fn enter(self, name: &SegmentName, end: Lsn, map: &mut Map, report: &mut Report) -> Tally {
+        report.records += self.tally.records - map.moved_within(name.base..end);
+        map.enter(*name, self.places, end);
+        for (lsn, offset) in self.moved {
+            // The original counts already if its segment is still here.
+            report.records += u64::from(map.moved(lsn).is_none() && lsn < map.base());
+            map.mark(&Mark::Moved { lsn, segment: name.id, offset });
+        }
+        self.lost.into_iter().for_each(|lost| report.quarantine(lost));
+        report.damaged += self.lost_more;
+        self.tally
     }
 }
 
@@ -125,10 +150,7 @@ struct Survey<'a> {
     next: Lsn,
     /// Seen, but not yet known which records are lost.
     damage: Option<Damage>,
-    tally: Tally,
-    epoch: Epoch,
-    map: &'a mut Map,
-    report: &'a mut Report,
+    found: Surveyed,
 }
 
 impl Survey<'_> {
@@ -137,18 +159,16 @@ impl Survey<'_> {
             Kind::Record(_) => {
                 self.name_lost(lsn);
                 self.next = lsn.next();
-                self.tally.records += 1;
-                self.report.records += u64::from(self.map.moved(lsn).is_none());
-                if self.tally.wants_place(offset) {
-                    self.tally.place = Some(offset);
-                    self.map.mark(&Mark::At { lsn, offset });
+                self.found.tally.records += 1;
+                if self.found.tally.wants_place(offset) {
+                    self.found.tally.place = Some(offset);
+                    // A segment is smaller than 4 GiB, and so has fewer records.
+                    self.found.places.extend(u32::try_from(lsn.0 - self.name.base.0).ok().map(|ahead| (ahead, offset)));
                 }
             }
             Kind::Moved(_) => {
-                self.tally.moved += 1;
-                // The original counts already if its segment is still here.
-                self.report.records += u64::from(self.map.moved(lsn).is_none() && lsn < self.map.base());
-                self.map.mark(&Mark::Moved { lsn, segment: self.name.id, offset });
+                self.found.tally.moved += 1;
+                self.found.moved.push((lsn, offset));
             }
             Kind::Mark => self.name_lost(lsn),
         }
@@ -156,7 +176,7 @@ impl Survey<'_> {
 
     fn on_damage(&mut self, damage: Damage) {
         self.name_lost(self.next);
-        self.tally.is_damaged = true;
+        self.found.tally.is_damaged = true;
         self.damage = Some(damage);
     }
 
@@ -164,13 +184,17 @@ impl Survey<'_> {
     fn name_lost(&mut self, next: Lsn) {
         let Some(damage) = self.damage.take() else { return };
         let claimed = damage.claimed.filter(|head| head.seq == damage.first && matches!(head.kind, Kind::Moved(_)));
-        self.report.quarantine(Quarantined {
-            file: self.name.file(),
-            offset: damage.offset,
-            frames: damage.next.0 - damage.first.0,
-            lsns: self.next.0..next.0.max(self.next.0),
-            claimed: claimed.map(|head| head.lsn),
-        });
+        if self.found.lost.len() < Report::QUARANTINED_MAX {
+            self.found.lost.push(Quarantined {
+                file: self.name.file(),
+                offset: damage.offset,
+                frames: damage.next.0 - damage.first.0,
+                lsns: self.next.0..next.0.max(self.next.0),
+                claimed: claimed.map(|head| head.lsn),
+            });
+        } else {
+            self.found.lost_more += 1;
+        }
         self.next = self.next.max(next);
     }
 }

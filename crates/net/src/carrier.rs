@@ -1,14 +1,16 @@
-//! What moves a session's bytes: a TCP connection, or a pair of channels within the process.
+//! What moves a session's bytes: a TCP connection, with TLS or without, or a pair of channels within the process.
 
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
+use tokio_rustls::TlsStream;
 
 use crate::limits::{IN_PROCESS_CHUNKS, READ_BYTES, READ_BYTES_MIN};
 use crate::outbound::Outbound;
@@ -31,12 +33,18 @@ pub(crate) enum Peer {
 #[derive(Debug)]
 pub(crate) enum Reader {
     Tcp { half: OwnedReadHalf, buffer: BytesMut },
+    Tls { half: ReadHalf<TlsStream<TcpStream>>, buffer: BytesMut },
     InProcess(mpsc::Receiver<Bytes>),
 }
 
 #[derive(Debug)]
 pub(crate) enum Writer {
     Tcp(OwnedWriteHalf),
+    /// Dirty: it has taken bytes that it may not have passed on.
+    Tls {
+        half: WriteHalf<TlsStream<TcpStream>>,
+        is_dirty: bool,
+    },
     InProcess(mpsc::Sender<Bytes>),
 }
 
@@ -48,6 +56,13 @@ impl Carrier {
         let (read, write) = stream.into_split();
         let reader = Reader::Tcp { half: read, buffer: BytesMut::new() };
         Ok(Self { reader, writer: Writer::Tcp(write), peer })
+    }
+
+    /// Over TLS, after its handshake.
+    pub(crate) fn tls(stream: TlsStream<TcpStream>, peer: SocketAddr) -> Self {
+        let (read, write) = tokio::io::split(stream);
+        let reader = Reader::Tls { half: read, buffer: BytesMut::new() };
+        Self { reader, writer: Writer::Tls { half: write, is_dirty: false }, peer: Peer::Tcp(peer) }
     }
 
     /// Both ends of a connection within the process.
@@ -73,26 +88,57 @@ impl Reader {
 
     async fn read_block(&mut self, least: usize, block: usize) -> io::Result<Option<Bytes>> {
         match self {
-            Reader::Tcp { half, buffer } => {
-                // Many small reads share one block; a block for each would cost a page fault a read.
-                if buffer.capacity() - buffer.len() < least {
-                    buffer.reserve(block);
-                }
-                let count = half.read_buf(&mut buffer.limit(block)).await?;
-                Ok((count > 0).then(|| buffer.split().freeze()))
-            }
+            Reader::Tcp { half, buffer } => read_some(half, buffer, least, block).await,
+            Reader::Tls { half, buffer } => read_some(half, buffer, least, block).await,
             Reader::InProcess(chunks) => Ok(chunks.recv().await),
         }
     }
 }
 
+async fn read_some<R: AsyncRead + Unpin>(
+    half: &mut R,
+    buffer: &mut BytesMut,
+    least: usize,
+    block: usize,
+) -> io::Result<Option<Bytes>> {
+    // Many small reads share one block; a block for each would cost a page fault a read.
+    if buffer.capacity() - buffer.len() < least {
+        buffer.reserve(block);
+    }
+    let count = half.read_buf(&mut buffer.limit(block)).await?;
+    Ok((count > 0).then(|| buffer.split().freeze()))
+}
+
 impl Writer {
+    /// It has taken all that it was given, and has passed it on.
+    pub(crate) fn is_flushed(&self) -> bool {
+        match self {
+            Writer::Tls { is_dirty, .. } => !is_dirty,
+            Writer::Tcp(_) | Writer::InProcess(_) => true,
+        }
+    }
+
     /// Writes some of what waits. May be dropped at any await and called again: nothing is lost or written twice.
     pub(crate) async fn write(&mut self, outbound: &mut Outbound) -> io::Result<()> {
         match self {
             Writer::Tcp(half) => {
                 if half.write_buf(outbound).await? == 0 && outbound.has_remaining() {
                     return Err(io::ErrorKind::WriteZero.into());
+                }
+            }
+            Writer::Tls { half, is_dirty } => {
+                // It takes more only when what it has is out, so that what waits for the peer is all in `outbound`.
+                if *is_dirty {
+                    half.flush().await?;
+                    *is_dirty = false;
+                }
+                if outbound.has_remaining() {
+                    if half.write_buf(outbound).await? == 0 {
+                        return Err(io::ErrorKind::WriteZero.into());
+                    }
+                    *is_dirty = true;
+                    half.flush().await?;
+                    *is_dirty = false;
                 }
             }
             Writer::InProcess(chunks) => {
@@ -115,23 +161,39 @@ impl fmt::Display for Peer {
     }
 }
 
+/// From where a connection came to its listener. Not what the dialer says of itself: that is in its greeting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// From a socket: anybody.
+    Socket,
+    /// Through the door of this process, as whom its holder was given it ([`InProcess::for_app`]).
+    Process(Option<Arc<str>>),
+}
+
 /// The door of a listener for dialers of the same process.
 #[derive(Clone, Debug)]
 pub struct InProcess {
-    door: mpsc::Sender<Carrier>,
+    door: mpsc::Sender<(Carrier, Origin)>,
+    app: Option<Arc<str>>,
 }
 
 impl InProcess {
     /// A door, and what comes through it.
-    pub(crate) fn door() -> (Self, mpsc::Receiver<Carrier>) {
+    pub(crate) fn door() -> (Self, mpsc::Receiver<(Carrier, Origin)>) {
         let (door, arrivals) = mpsc::channel(1);
-        (Self { door }, arrivals)
+        (Self { door, app: None }, arrivals)
+    }
+
+    /// The same door for whoever speaks on behalf of `app` and of nobody else.
+    pub fn for_app(&self, app: &str) -> Self {
+        Self { door: self.door.clone(), app: Some(app.into()) }
     }
 
     /// A new connection; an error when the listener is gone.
     pub(crate) async fn connect(&self) -> io::Result<Carrier> {
         let (ours, theirs) = Carrier::pair();
-        self.door.send(theirs).await.map_err(|_| io::Error::from(io::ErrorKind::ConnectionRefused))?;
+        let origin = Origin::Process(self.app.clone());
+        self.door.send((theirs, origin)).await.map_err(|_| io::Error::from(io::ErrorKind::ConnectionRefused))?;
         Ok(ours)
     }
 }

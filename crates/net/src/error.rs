@@ -2,12 +2,25 @@
 
 use std::io;
 
+use crate::tls::TlsError;
+
+/// Why a dialer will not talk to whoever listens, now or later.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Untrusted {
+    /// TLS found something wrong.
+    #[error("{0}")]
+    Tls(rustls::Error),
+    /// It has TLS, and this side has not.
+    #[error("it speaks TLS only: write its address as sheaf://HOST:PORT")]
+    SpeaksTls,
+}
+
 /// Why nobody listens or connects.
 #[derive(Debug, thiserror::Error)]
 pub enum NetError {
     /// Plain TCP leaves this machine.
     #[error(
-        "{addr} is not a loopback address: without TLS sheaf talks on loopback only; use 127.0.0.1:PORT, or a tunnel (ssh -L) from elsewhere"
+        "{addr} is not a loopback address, and without TLS sheaf talks on loopback only: write it as sheaf://{addr}"
     )]
     NotLoopback {
         /// As given.
@@ -21,6 +34,9 @@ pub enum NetError {
         /// What the system said.
         error: io::Error,
     },
+    /// Certificates, or a key.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// Another process listens there.
     #[error("{addr} is in use: another process listens there; stop it, or choose another port with --listen")]
     InUse {

@@ -1,7 +1,8 @@
 //! Carriers, and the link driver that keeps a session on one. Shell: it moves bytes and time and decides nothing.
 //!
-//! It knows sessions, no tasks. Plain TCP is for loopback only; every buffer and wait is bounded ([`limits`]).
+//! It knows sessions, no tasks. Plain TCP is for loopback only, and everything else has TLS; every buffer and wait is bounded ([`limits`]).
 
+pub mod authority;
 mod carrier;
 mod clock;
 mod dial;
@@ -12,10 +13,11 @@ mod listen;
 mod outbound;
 mod source;
 mod strangers;
+pub mod tls;
 
-pub use carrier::{Carrier, InProcess};
+pub use carrier::{Carrier, InProcess, Origin};
 pub use clock::Clock;
-pub use dial::{Backoff, Target};
+pub use dial::{Backoff, Remote, Target};
 pub use error::NetError;
 pub use link::Link;
 pub use listen::{Arrival, Incoming, Listener};

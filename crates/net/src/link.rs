@@ -10,11 +10,12 @@ use std::future::{pending, ready};
 use std::io;
 
 use bytes::{Buf, Bytes};
-use sheaf_session::{CloseReason, Endpoint, Input, Micros, Step};
+use sheaf_session::{CloseReason, Endpoint, Input, Micros, Refusal, Step, refuse};
 use tokio::sync::mpsc;
 
 use crate::carrier::{Carrier, Reader, Writer};
 use crate::clock::Clock;
+use crate::error::Untrusted;
 use crate::limits::{FLUSH, OUTBOUND_BYTES_MAX, REPORTS_MAX, WRITE_STALL};
 use crate::listen::Incoming;
 use crate::outbound::Outbound;
@@ -54,7 +55,7 @@ enum Phase {
 enum Woken<C> {
     Commands(Option<Vec<C>>),
     Reported,
-    Connected(Option<Incoming>),
+    Connected(Option<Result<Incoming, Untrusted>>),
     Read(io::Result<Option<Bytes>>),
     Wrote(io::Result<()>),
     Time,
@@ -88,7 +89,7 @@ impl<E: Endpoint> Link<E> {
     pub async fn run(mut self) -> E {
         loop {
             self.drain();
-            if self.phase != Phase::Running && !self.outbound.has_remaining() && self.carrier.is_some() {
+            if self.phase != Phase::Running && !self.has_output() && self.carrier.is_some() {
                 self.disconnected();
                 continue;
             }
@@ -104,7 +105,8 @@ impl<E: Endpoint> Link<E> {
                     self.flush().await;
                     return self.endpoint;
                 }
-                Woken::Connected(Some(incoming)) => self.connected(incoming).await,
+                Woken::Connected(Some(Ok(incoming))) => self.connected(incoming).await,
+                Woken::Connected(Some(Err(why))) => self.distrust(&why),
                 Woken::Connected(None) => self.end(Phase::Ending),
                 Woken::Read(Ok(Some(bytes))) => self.feed(bytes),
                 Woken::Read(Ok(None)) => self.disconnected(),
@@ -123,7 +125,7 @@ impl<E: Endpoint> Link<E> {
         let is_running = self.phase == Phase::Running;
         let may_read = is_running && self.pending.len() < REPORTS_MAX;
         let may_connect = is_running && (self.carrier.is_none() || self.connections.replaces());
-        let may_write = self.outbound.has_remaining();
+        let may_write = self.has_output();
         let wake = [self.wake, self.stuck_at].into_iter().flatten().min();
         let (mut reader, writer) =
             self.carrier.as_mut().map(|carrier| (&mut carrier.reader, &mut carrier.writer)).unzip();
@@ -150,6 +152,11 @@ impl<E: Endpoint> Link<E> {
             read = read(reader) => Woken::Read(read),
             () = ready(()) => Woken::Time,
         }
+    }
+
+    /// Something waits for the carrier, or in it.
+    fn has_output(&self) -> bool {
+        self.outbound.has_remaining() || self.carrier.as_ref().is_some_and(|carrier| !carrier.writer.is_flushed())
     }
 
     /// Takes from the endpoint what it wants done, as far as there is room for it.
@@ -180,7 +187,7 @@ impl<E: Endpoint> Link<E> {
                 }
             }
         }
-        if !self.outbound.has_remaining() {
+        if !self.has_output() {
             self.stuck_at = None;
         } else if self.stuck_at.is_none() {
             let patience = if self.phase == Phase::Running { WRITE_STALL } else { FLUSH };
@@ -198,6 +205,7 @@ impl<E: Endpoint> Link<E> {
 
     async fn connected(&mut self, incoming: Incoming) {
         if let Some(Err(why)) = incoming.hello.as_ref().map(|hello| self.endpoint.admit(hello)) {
+            tracing::warn!(from = incoming.place(), ?why, "a connection was refused");
             return incoming.refuse(why).await;
         }
         if self.carrier.is_some() {
@@ -213,8 +221,19 @@ impl<E: Endpoint> Link<E> {
     }
 
     fn feed(&mut self, bytes: Bytes) {
+        if self.connections.hears_alert(&bytes) {
+            self.disconnected();
+            return self.distrust(&Untrusted::SpeaksTls);
+        }
         self.connections.proved(true);
         self.input(Input::Bytes(bytes));
+    }
+
+    /// Who listens there is not to be talked to, now or later: the endpoint hears it as it would from a listener.
+    fn distrust(&mut self, why: &Untrusted) {
+        tracing::error!(target = %self.connections, %why, "not connected");
+        self.input(Input::Connected { conn: 0 });
+        self.input(Input::Bytes(refuse(0, Refusal::Untrusted)));
     }
 
     fn on_time(&mut self) {
@@ -259,7 +278,9 @@ impl<E: Endpoint> Link<E> {
         loop {
             self.drain();
             match &mut self.carrier {
-                Some(carrier) if self.outbound.has_remaining() => carrier.writer.write(&mut self.outbound).await?,
+                Some(carrier) if self.outbound.has_remaining() || !carrier.writer.is_flushed() => {
+                    carrier.writer.write(&mut self.outbound).await?;
+                }
                 Some(_) | None => return Ok(()),
             }
         }

@@ -19,6 +19,12 @@ pub(crate) enum ShownOut {
     /// It does not speak the protocol.
     #[error(transparent)]
     Garbage(#[from] Fatal),
+    /// It has no TLS, or other TLS than is spoken here.
+    #[error("no TLS with it: {0}")]
+    NoTls(io::Error),
+    /// It has TLS where there is none.
+    #[error("it speaks TLS, and this port does not")]
+    SpeaksTls,
     /// It did not greet in time.
     #[error("it did not greet in time")]
     Late,
@@ -43,10 +49,10 @@ impl Strangers {
     /// Logs it, if its turn has come.
     pub(crate) fn shown_out(&mut self, now: Micros, peer: Peer, why: &ShownOut) {
         let loud = match (why, peer) {
-            (ShownOut::Garbage(_) | ShownOut::Late, Peer::Tcp(addr)) => self.count(now, addr.ip()),
-            (ShownOut::Garbage(_) | ShownOut::Late, Peer::InProcess) | (ShownOut::HungUp | ShownOut::Broken(_), _) => {
-                None
+            (ShownOut::Garbage(_) | ShownOut::Late | ShownOut::NoTls(_) | ShownOut::SpeaksTls, Peer::Tcp(addr)) => {
+                self.count(now, addr.ip())
             }
+            (_, Peer::InProcess) | (ShownOut::HungUp | ShownOut::Broken(_), _) => None,
         };
         match loud {
             Some(unsaid) => tracing::warn!(%peer, %why, unsaid, "a stranger was shown out"),

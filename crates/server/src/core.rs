@@ -21,6 +21,7 @@ use tokio::sync::mpsc::{Receiver, Sender};
 use tokio::sync::watch;
 
 use crate::compaction::{Question, Verdict};
+use crate::gauges::Gauges;
 use crate::inbox::Inbox;
 use crate::indexer::Indexed;
 use crate::limits::{APPEND_BYTES_MAX, Limits};
@@ -53,6 +54,7 @@ pub(crate) struct Core {
     pub pending: Pending,
     pub ending: Ending,
     pub pulse: Arc<Pulse>,
+    pub gauges: Arc<Gauges>,
     /// The state of the index that the machine was last told of.
     pub generation: Generation,
 }
@@ -266,6 +268,7 @@ impl Core {
     }
 
     fn write(&mut self) {
+        self.gauges.set_made(self.router.written().0);
         let Some(append) = self.pending.take() else { return };
         self.store.remember(append.batch.clone());
         // The writer holds one batch at most, so there is room; if it is gone, its last word is on its way.

@@ -9,8 +9,9 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::thread;
 use std::time::Duration;
 
 use rustix::fs::{FallocateFlags, fallocate};
@@ -96,6 +97,9 @@ struct Handle {
 /// A write goes to the system in pieces of so many bytes: for a large one it looks for large runs of free memory, which takes
 /// it ten times as long where there are few.
 const PIECE: usize = 64 << 10;
+
+/// Threads that read segments at once when a journal is opened.
+const READERS_MAX: usize = 8;
 
 /// Files kept open for reading. One more: that used least recently is closed. Files with unsynced writes come on top: one
 /// each of the writer and the indexer.
@@ -322,6 +326,32 @@ impl Disk for FileDisk {
             self.sync_dir()
         };
         remove().map_err(|error| disk_error(name, &error))
+    }
+
+    fn each<T: Send>(&self, count: usize, work: impl Fn(&Self, usize) -> T + Sync) -> Vec<T> {
+        let threads = thread::available_parallelism().map_or(1, usize::from).min(count).min(READERS_MAX);
+        let next = AtomicUsize::new(0);
+        // Each takes the next that nobody has, so that a long one holds up nobody.
+        let take = || {
+            let mut done = Vec::new();
+            loop {
+                let at = next.fetch_add(1, Ordering::Relaxed);
+                if at >= count {
+                    return done;
+                }
+                done.push((at, work(self, at)));
+            }
+        };
+        let mut all: Vec<(usize, T)> = thread::scope(|scope| {
+            let helping: Vec<_> = (1..threads).map(|_| scope.spawn(take)).collect();
+            let mut all = take();
+            for thread in helping {
+                all.extend(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            }
+            all
+        });
+        all.sort_unstable_by_key(|(at, _)| *at);
+        all.into_iter().map(|(_, done)| done).collect()
     }
 }
 

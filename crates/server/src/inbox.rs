@@ -79,7 +79,7 @@ fn bytes_of(input: &Input) -> usize {
     match inbound {
         Inbound::Submit { rows, .. } => rows.iter().map(|row| row.body.len()).sum(),
         Inbound::Results(items) => items.iter().map(|item| item.outcome.len()).sum(),
-        Inbound::OpenJob(_)
+        Inbound::OpenJob { .. }
         | Inbound::Scanned { .. }
         | Inbound::Ask { .. }
         | Inbound::Register(_)

@@ -11,6 +11,8 @@ mod core;
 mod datadir;
 mod disk;
 mod finished;
+mod gate;
+mod gauges;
 mod inbox;
 mod indexer;
 mod limits;
@@ -26,12 +28,15 @@ pub mod stages;
 mod store;
 #[cfg(test)]
 mod tests;
+pub mod tokens;
 mod writer;
 
 pub use check::{Check, check};
 pub use datadir::{DataDir, DataDirError, random};
 pub use disk::FileDisk;
+pub use gate::{TokenBook, operator_auth};
+pub use gauges::{Gauges, Health, Histogram, SIZES};
 pub use limits::{Limit, Limits, limits};
 pub use restore::RestoreError;
-pub use server::{Server, ServerConfig, ServerError, StartError, Stopper};
+pub use server::{Access, Server, ServerConfig, ServerError, StartError, Stopper};
 pub use writer::WriterError;

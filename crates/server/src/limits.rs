@@ -25,7 +25,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             sessions_max: 10_000,
-            recent_bytes: 16 << 20,
+            recent_bytes: 4 << 20,
             step_batches_max: 32,
             session_warm_ms: 120_000,
             segment_bytes: 64 << 20,

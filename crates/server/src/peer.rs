@@ -3,13 +3,13 @@
 
 use std::sync::Arc;
 
-use sheaf_net::Clock;
 use sheaf_roles::port::{RouterCommand, RouterPort, RouterReport};
 use sheaf_roles::router::{Event, Inbound, Output, PeerId};
 use sheaf_session::{Endpoint, Fatal, HelloInfo, How, Input, Micros, Refusal, Step};
 
 use crate::core::Input as CoreInput;
 use crate::finished::Finished;
+use crate::gauges::Gauges;
 use crate::store::Store;
 
 /// The port and what it needs.
@@ -18,16 +18,17 @@ pub(crate) struct Peer {
     port: RouterPort,
     store: Arc<Store>,
     finished: Arc<Finished>,
-    /// Since when there has been no connection, and how long that may last.
     silence: Silence,
     /// Answers to the core that no report of the port stands for.
     relooked: Vec<Event>,
 }
 
-struct Silence {
+/// Since when a session has had no connection, and how long that may last.
+pub(crate) struct Silence {
     since: Option<Micros>,
     max: Micros,
     is_over: bool,
+    gauges: Arc<Gauges>,
 }
 
 impl Peer {
@@ -37,10 +38,8 @@ impl Peer {
         port: RouterPort,
         store: Arc<Store>,
         finished: Arc<Finished>,
-        clock: Clock,
-        warm: Micros,
+        silence: Silence,
     ) -> Self {
-        let silence = Silence { since: Some(clock.now()), max: warm, is_over: false };
         Self { id, port, store, finished, silence, relooked: Vec::new() }
     }
 
@@ -79,16 +78,38 @@ impl Peer {
 }
 
 impl Silence {
+    /// Of a session that has no connection yet.
+    pub(crate) fn new(now: Micros, max: Micros, gauges: Arc<Gauges>) -> Self {
+        Self { since: Some(now), max, is_over: false, gauges }
+    }
+
     fn note(&mut self, now: Micros, event: &Event) {
         match event {
-            Event::PeerUp { .. } => self.since = None,
-            Event::PeerDown { .. } => self.since = Some(now),
+            Event::PeerUp { .. } => self.set(None),
+            Event::PeerDown { .. } => self.set(Some(now)),
             _ => {}
         }
     }
 
+    fn set(&mut self, since: Option<Micros>) {
+        match (self.since.is_none(), since.is_none()) {
+            (false, true) => self.gauges.link_up(),
+            (true, false) => self.gauges.link_down(),
+            (true, true) | (false, false) => {}
+        }
+        self.since = since;
+    }
+
     fn deadline(&self) -> Option<Micros> {
         self.since.filter(|_| !self.is_over).map(|since| since + self.max)
+    }
+}
+
+impl Drop for Silence {
+    fn drop(&mut self) {
+        if self.since.is_none() {
+            self.gauges.link_down();
+        }
     }
 }
 

@@ -55,7 +55,10 @@ impl Pending {
         let class = if std::mem::take(&mut self.has_intake) { Class::Intake } else { Class::Upkeep };
         // The next batch may be as large: one allocation for all of its records.
         let room = Vec::with_capacity(self.buffer.len());
-        let batch = Batch { first, buffer: Bytes::from(std::mem::replace(&mut self.buffer, room)), marks };
+        let mut buffer = std::mem::replace(&mut self.buffer, room);
+        // It stays for a while, and what it had room for would stay with it.
+        buffer.shrink_to_fit();
+        let batch = Batch { first, buffer: Bytes::from(buffer), marks };
         Some(Append { batch, class })
     }
 

@@ -6,12 +6,12 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sheaf_net::{Clock, Listener, NetError, Target};
+use sheaf_net::{Clock, InProcess, Listener, NetError, Target};
 use sheaf_roles::router::Router;
 use sheaf_session::{Faults, Micros, Receipt, SessionId};
 use sheaf_task::{KeySecret, RouterId};
@@ -21,11 +21,14 @@ use tokio::task::JoinHandle;
 use crate::core::Input;
 use crate::datadir::{DataDir, DataDirError, random};
 use crate::disk::FileDisk;
+use crate::gate::{Gate, forget_operator};
+use crate::gauges::Gauges;
 use crate::limits::Limits;
 use crate::restore::{RestoreError, Restored, restore};
 use crate::sessions::Sessions;
 use crate::spawn::{Shared, spawn};
 use crate::store::Store;
+use crate::tokens::TokensError;
 use crate::writer::WriterError;
 
 /// What a router process is started with.
@@ -35,6 +38,8 @@ pub struct ServerConfig {
     pub data: PathBuf,
     /// Where it listens; `None`: within the process only.
     pub listen: Option<String>,
+    /// Whom it lets in there.
+    pub access: Access,
     /// Silence of a worker that never re-runs anything.
     pub grace: Duration,
     /// Faults on every link.
@@ -44,6 +49,15 @@ pub struct ServerConfig {
     /// What goes wrong with its disk.
     #[cfg(test)]
     pub(crate) disk_faults: Arc<crate::disk::Faults>,
+}
+
+/// Whom a router lets in from outside.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    /// With TLS it may listen anywhere; without, on loopback.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// Nobody without a token: always so where it does not listen on loopback.
+    pub require_token: bool,
 }
 
 /// Why a router does not start.
@@ -58,6 +72,18 @@ pub enum StartError {
     /// Its address.
     #[error(transparent)]
     Net(#[from] NetError),
+    /// Its tokens.
+    #[error(transparent)]
+    Tokens(#[from] TokensError),
+    /// Nobody could speak to it.
+    #[error(
+        "no token is known in {data}, and none but who has one is let in: make one with \
+         `sheaf token create --data {data} --role client --app APP`, and others with --role worker and --role admin"
+    )]
+    NoTokens {
+        /// The data directory.
+        data: PathBuf,
+    },
     /// The system's random numbers, or a thread.
     #[error("cannot start: {0}")]
     System(#[from] std::io::Error),
@@ -77,9 +103,11 @@ pub enum ServerError {
 /// A running router.
 #[derive(Debug)]
 pub struct Server {
-    target: Target,
+    door: InProcess,
     addr: Option<SocketAddr>,
+    is_tls: bool,
     router: RouterId,
+    gauges: Arc<Gauges>,
     /// While it is there the core goes on.
     _inputs: mpsc::Sender<Vec<Input>>,
     stop: watch::Sender<bool>,
@@ -87,18 +115,30 @@ pub struct Server {
     ended: JoinHandle<Result<(), ServerError>>,
     listener: JoinHandle<()>,
     sessions: JoinHandle<()>,
-    _dir: DataDir,
+    dir: DataDir,
 }
 
 impl Server {
     /// Takes the data directory, replays the journal, and listens.
     pub async fn start(config: ServerConfig) -> Result<Self, StartError> {
-        let listener = Listener::bind(config.listen.as_deref()).await?;
-        let addr = listener.addr();
+        let listener = match (&config.listen, &config.access.tls) {
+            (Some(listen), Some(tls)) => Listener::bind_tls(listen, Arc::clone(tls)).await?,
+            (listen, _) => Listener::bind(listen.as_deref()).await?,
+        };
+        let (addr, door, is_tls) = (listener.addr(), listener.door(), listener.is_tls());
+        let is_far = addr.is_some_and(|addr| !addr.ip().to_canonical().is_loopback());
+        let is_strict = is_far || config.access.require_token;
         let opening = config.clone();
         let opened = tokio::task::spawn_blocking(move || open(&opening));
         let (dir, boot, restored) = opened.await.map_err(std::io::Error::other)??;
-        dir.publish_addr(&addr.map(|addr| addr.to_string()).unwrap_or_default())?;
+        let gate = Gate::open(dir.path(), is_strict)?;
+        if is_strict && !gate.has_tokens() {
+            return Err(StartError::NoTokens { data: config.data });
+        }
+        if !is_strict {
+            forget_operator(dir.path())?;
+        }
+        dir.publish_addr(&addr.map(|addr| reached_at(addr, is_tls)).unwrap_or_default())?;
 
         let clock = Clock::start();
         let Restored { mut router, finished, indexed, journal, next } = restored;
@@ -107,8 +147,14 @@ impl Server {
         let incarnation = u64::from(journal.epoch().0);
         let store = Arc::new(Store::new(journal.disk().clone(), journal.map().clone(), config.limits.recent_bytes));
         let finished = Arc::new(finished);
-        let shared =
-            Shared { clock, limits: config.limits, store: Arc::clone(&store), finished: Arc::clone(&finished) };
+        let gauges = Arc::<Gauges>::default();
+        let shared = Shared {
+            clock,
+            limits: config.limits,
+            store: Arc::clone(&store),
+            finished: Arc::clone(&finished),
+            gauges: Arc::clone(&gauges),
+        };
         let (stop, stopped) = watch::channel(false);
         let (inputs, ended) = spawn(router, journal, (next, indexed), stopped, &shared)?;
         let sessions = Sessions {
@@ -120,14 +166,18 @@ impl Server {
             faults: config.faults,
             store,
             finished,
+            gate,
             core: inputs.clone(),
             receipts,
+            peers: 0,
+            gauges: Arc::clone(&gauges),
+            turned_away: (None, 0),
         };
-        let target = Target::InProcess(listener.door());
         let (to_sessions, arrivals) = mpsc::channel(1);
         let listener = tokio::spawn(listener.serve(to_sessions));
         let sessions = tokio::spawn(sessions.serve(arrivals));
-        Ok(Self { target, addr, router: dir.router, _inputs: inputs, stop, ended, listener, sessions, _dir: dir })
+        let router = dir.router;
+        Ok(Self { door, addr, is_tls, router, gauges, _inputs: inputs, stop, ended, listener, sessions, dir })
     }
 
     /// Who it is.
@@ -135,14 +185,34 @@ impl Server {
         self.router
     }
 
+    /// What it names tasks with: for whoever is of this process and must know a task's name before the router tells it.
+    pub fn secret(&self) -> KeySecret {
+        self.dir.secret.clone()
+    }
+
     /// Where it listens on TCP.
     pub fn addr(&self) -> Option<SocketAddr> {
         self.addr
     }
 
+    /// Whether it has TLS there.
+    pub fn is_tls(&self) -> bool {
+        self.is_tls
+    }
+
+    /// What its stages measure.
+    pub fn gauges(&self) -> Arc<Gauges> {
+        Arc::clone(&self.gauges)
+    }
+
+    /// The door for links of this process.
+    pub fn door(&self) -> InProcess {
+        self.door.clone()
+    }
+
     /// For links of this process.
     pub fn target(&self) -> Target {
-        self.target.clone()
+        Target::InProcess(self.door.clone())
     }
 
     /// Asks it to stop: it accepts nothing more, makes everything durable and ends.
@@ -185,6 +255,16 @@ impl Stopper {
     pub fn stop(&self) {
         self.stop.send_replace(true);
     }
+}
+
+/// Where a process of this machine finds the listener.
+fn reached_at(mut addr: SocketAddr, is_tls: bool) -> String {
+    match addr.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => addr.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => addr.set_ip(Ipv6Addr::LOCALHOST.into()),
+        IpAddr::V4(_) | IpAddr::V6(_) => {}
+    }
+    if is_tls { format!("sheaf://{addr}") } else { addr.to_string() }
 }
 
 fn open(config: &ServerConfig) -> Result<(DataDir, u64, Restored), StartError> {

@@ -19,6 +19,7 @@ use crate::compaction::Compaction;
 use crate::core::{Core, Ending, Inlets, Input};
 use crate::disk::FileDisk;
 use crate::finished::Finished;
+use crate::gauges::Gauges;
 use crate::inbox::Inbox;
 use crate::indexer::Indexer;
 use crate::limits::Limits;
@@ -35,6 +36,7 @@ pub(crate) struct Shared {
     pub limits: Limits,
     pub store: Arc<Store>,
     pub finished: Arc<Finished>,
+    pub gauges: Arc<Gauges>,
 }
 
 /// Where events go in, and how it ended.
@@ -67,9 +69,11 @@ pub(crate) fn spawn(
         Indexer { disk, finished, sealed, upto: indexed, to_core: tell, pulse: indexer_pulse, has_failed: false };
     let compaction = Compaction::new(&journal, shared.limits, ask);
     let (store, finished) = (Arc::clone(&shared.store), Arc::clone(&shared.finished));
-    let pulse = writer_pulse;
-    let writer =
-        Writer { journal, store, finished, written: to_core, compaction, seals, pulse, told, room: Room::default() };
+    let (pulse, gauges, room) = (writer_pulse, Arc::clone(&shared.gauges), Room::default());
+    gauges.set_made(next.0 - 1);
+    gauges.set_durable(sheaf_journal::Lsn(next.0 - 1));
+    gauges.set_journal_bytes(journal.bytes());
+    let writer = Writer { journal, store, finished, written: to_core, compaction, seals, pulse, told, room, gauges };
     let core = Core {
         router,
         clock: shared.clock,
@@ -82,6 +86,7 @@ pub(crate) fn spawn(
         pending: Pending::new(next),
         ending: Ending::default(),
         pulse: core_pulse,
+        gauges: Arc::clone(&shared.gauges),
         generation: shared.finished.generation(),
     };
     let indexer = named("sheaf-indexer", move || indexer.run(&to_index))?;

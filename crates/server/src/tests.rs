@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use sheaf_client::sink::SinkSpec;
 use sheaf_client::source::SourceSpec;
 use sheaf_client::{Interrupt, JobConfig, Progress, SessionLine, Summary, prepare, run_job};
+use sheaf_net::Target;
 use sheaf_session::Micros;
 use sheaf_task::{Capacity, JobOptions};
 use sheaf_worker::{Stop, Work};
@@ -18,9 +19,10 @@ use tokio::task::JoinHandle;
 
 use crate::disk::Faults;
 use crate::restore::{Restored, restore};
-use crate::{DataDir, FileDisk, Limits, Server, ServerConfig, ServerError};
+use crate::{Access, DataDir, FileDisk, Limits, Server, ServerConfig, ServerError};
 
 mod full;
+mod tenants;
 
 struct World {
     dir: tempfile::TempDir,
@@ -47,6 +49,7 @@ impl World {
         let config = ServerConfig {
             data: self.path("data"),
             listen: None,
+            access: Access::default(),
             grace: self.grace,
             faults: None,
             limits: self.limits,
@@ -62,6 +65,10 @@ impl World {
 
     /// The rows of file `rows`, for whoever offers the service of that name.
     fn job(&self, server: &Server, rows: &str, out: &str) -> JoinHandle<Summary> {
+        self.job_at(server.target(), rows, out)
+    }
+
+    fn job_at(&self, target: Target, rows: &str, out: &str) -> JoinHandle<Summary> {
         let config = JobConfig {
             name: out.to_owned(),
             source: SourceSpec::new(self.path(rows)),
@@ -75,7 +82,7 @@ impl World {
             max_failures: None,
             options: JobOptions::default(),
         };
-        let line = SessionLine::open(server.target(), None).unwrap();
+        let line = SessionLine::open(target, None).unwrap();
         tokio::spawn(async move {
             let prepared = tokio::task::spawn_blocking(move || prepare(config, &Interrupt::default()));
             let prepared = prepared.await.unwrap().unwrap();

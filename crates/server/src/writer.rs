@@ -13,6 +13,7 @@ use tokio::sync::mpsc::Sender;
 use crate::compaction::{After, Compaction, Verdict};
 use crate::disk::FileDisk;
 use crate::finished::Finished;
+use crate::gauges::{Gauges, Health};
 use crate::pulse::Pulse;
 use crate::recent::Batch;
 use crate::stages::APPENDS;
@@ -87,6 +88,7 @@ pub(crate) struct Writer {
     /// The oldest and the active segment when the indexer was last told.
     pub told: (SegmentId, SegmentId),
     pub room: Room,
+    pub gauges: Arc<Gauges>,
 }
 
 /// What the machine knows of the room on the disk.
@@ -188,7 +190,10 @@ impl Writer {
             append.batch.records().map(|(kind, payload)| Entry { kind, payload }).collect();
         self.append(append.class, &entries)?;
         self.compaction.on_appended(append.batch.buffer.len());
+        let started = Instant::now();
         let committed = self.journal.commit()?;
+        self.gauges.note_commit(started.elapsed(), entries.len(), append.batch.buffer.len());
+        self.gauges.set_journal_bytes(self.journal.bytes());
         self.confirm(&committed);
         Ok(())
     }
@@ -217,6 +222,9 @@ impl Writer {
             outcome = self.journal.append(Class::Upkeep, entries);
         }
         outcome?;
+        if self.gauges.health() == Health::Stuck {
+            self.gauges.set_health(Health::Full);
+        }
         Ok(())
     }
 
@@ -225,8 +233,19 @@ impl Writer {
         self.tell(Written::Durable(committed.durable));
     }
 
+    fn note(&self, what: &Written) {
+        match what {
+            Written::Durable(lsn) => self.gauges.set_durable(*lsn),
+            Written::Full(true) => self.gauges.set_health(Health::Full),
+            Written::Full(false) => self.gauges.set_health(Health::Writable),
+            Written::Stuck => self.gauges.set_health(Health::Stuck),
+            Written::Failed(_) => self.gauges.set_health(Health::Failed),
+        }
+    }
+
     /// The core is gone only when the process ends: then nobody needs to know.
     fn tell(&self, what: Written) {
+        self.note(&what);
         if self.written.blocking_send(what).is_err() {
             tracing::debug!("the core has ended before the writer");
         }

@@ -1,8 +1,6 @@
 //! What an embedder may set: depths, identity, bounds, timers and injected faults. Each bound states what happens at it.
 
-use bytes::Bytes;
-
-use crate::{Depth, Micros};
+use crate::{Auth, Depth, Micros};
 
 /// Settings of one side of a session. Both sides may differ; what matters to the peer is announced in the greeting.
 #[derive(Clone, Debug)]
@@ -14,7 +12,7 @@ pub struct Config {
     /// A random number of this process: tells a restart from a clone.
     pub boot: u64,
     /// Shown to the listener before anything else is believed.
-    pub auth: Bytes,
+    pub auth: Auth,
     /// Longest body; a longer one is refused by `send` and fatal on arrival.
     pub body_max: usize,
     /// Longest packet; a longer one is fatal before anything is allocated. At least the peer's `body_max` and twice its
@@ -49,7 +47,7 @@ impl Default for Config {
             depth_tx: [Depth::Memory; 2],
             incarnation: 1,
             boot: 0,
-            auth: Bytes::new(),
+            auth: Auth::default(),
             body_max: 1 << 20,
             packet_max: 2 << 20,
             packet_aim: 64 << 10,

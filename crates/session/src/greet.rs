@@ -20,7 +20,7 @@ impl Session {
             session: Bytes::copy_from_slice(&self.id.0),
             incarnation: self.config.incarnation,
             boot: self.config.boot,
-            auth: self.config.auth.clone(),
+            auth: self.config.auth.0.clone(),
             rx: self.rx.iter().filter_map(|rx| rx.facts()).collect(),
             disk: disk.map(|lane| 1 << lane.index()).sum(),
             lossy: self.config.lossy || self.config.faults.is_some(),

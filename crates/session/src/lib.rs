@@ -41,7 +41,7 @@ pub use rng::Rng;
 pub use session::Session;
 pub use state::{State, StoredMsg, TxState};
 pub use types::{
-    Body, CloseReason, Delivery, Depth, Event, Fatal, Full, How, Input, Kind, Lane, MsgId, Outgoing, Output, Place,
-    Receipt, Refusal, SessionId, Side, Status, Ticket, Verdict,
+    Auth, Body, CloseReason, Delivery, Depth, Event, Fatal, Full, How, Input, Kind, Lane, MsgId, Outgoing, Output,
+    Place, Receipt, Refusal, SessionId, Side, Status, Ticket, Verdict,
 };
 pub use wire::{HelloInfo, peek_hello, refuse};

@@ -305,6 +305,16 @@ pub enum Verdict {
     Gone,
 }
 
+/// What a dialer shows before anything else is believed. A secret: it is compared, and never written anywhere.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Auth(pub Bytes);
+
+impl std::fmt::Debug for Auth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.is_empty() { "Auth(none)" } else { "Auth(secret)" })
+    }
+}
+
 /// Why a peer will not talk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -318,6 +328,8 @@ pub enum Refusal {
     Auth,
     /// The embedder's word: no room for another session.
     Busy,
+    /// The dialer's own word: whoever listens there is not to be trusted, or only one of the two speaks TLS.
+    Untrusted,
 }
 
 /// Why the connection is to be dropped.

@@ -13,7 +13,7 @@
 use bytes::{Bytes, BytesMut};
 use prost::Message;
 
-use crate::{Depth, Fatal, Lane, Place, Refusal, SessionId};
+use crate::{Auth, Depth, Fatal, Lane, Place, Refusal, SessionId};
 
 /// The protocol that this crate speaks.
 pub(crate) const PROTO: u32 = 1;
@@ -116,6 +116,7 @@ pub(crate) struct AckW {
 
 /// Hello and Welcome.
 #[derive(Clone, PartialEq, prost::Message)]
+#[prost(skip_debug)]
 pub(crate) struct Greeting {
     #[prost(uint32, tag = "1")]
     pub proto: u32,
@@ -141,6 +142,17 @@ pub(crate) struct Greeting {
     /// Bytes of bodies that may be on their way or uncommitted, per lane.
     #[prost(uint64, tag = "10")]
     pub window_bytes: u64,
+}
+
+/// Without `auth`, which is a secret.
+impl std::fmt::Debug for Greeting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Greeting { proto, session, incarnation, boot, auth: _, rx, disk, lossy, window, window_bytes } = self;
+        let mut f = f.debug_struct("Greeting");
+        f.field("proto", proto).field("session", session).field("incarnation", incarnation).field("boot", boot);
+        f.field("rx", rx).field("disk", disk).field("lossy", lossy);
+        f.field("window", window).field("window_bytes", window_bytes).finish_non_exhaustive()
+    }
 }
 
 /// A receiver's facts of one lane.
@@ -328,7 +340,7 @@ pub struct HelloInfo {
     /// The dialer's process.
     pub boot: u64,
     /// The dialer's credentials.
-    pub auth: Bytes,
+    pub auth: Auth,
     /// The depth of the dialer's sending lanes.
     pub depth: [Depth; 2],
     /// Bytes of the packet; feed them to the session too.
@@ -350,7 +362,7 @@ pub fn peek_hello(bytes: &[u8]) -> Result<Option<HelloInfo>, Fatal> {
         incarnation: hello.incarnation,
         boot: hello.boot,
         depth: depths(&hello),
-        auth: hello.auth,
+        auth: Auth(hello.auth),
         consumed,
     }))
 }
@@ -375,11 +387,12 @@ pub(crate) fn refusal_code(why: Refusal) -> u32 {
         Refusal::Version => 3,
         Refusal::Auth => 4,
         Refusal::Busy => 5,
+        Refusal::Untrusted => 6,
     }
 }
 
 pub(crate) fn refusal(code: u32) -> Option<Refusal> {
-    [Refusal::Clone, Refusal::Fenced, Refusal::Version, Refusal::Auth, Refusal::Busy]
+    [Refusal::Clone, Refusal::Fenced, Refusal::Version, Refusal::Auth, Refusal::Busy, Refusal::Untrusted]
         .into_iter()
         .find(|why| refusal_code(*why) == code)
 }

@@ -26,8 +26,11 @@ pub(crate) async fn job(command: JobCommand, json: bool) -> Result<u8> {
 async fn list(target: &Target, json: bool) -> Result<u8> {
     let mut asker = Asker::find(target).await?;
     let jobs = jobs(&mut asker).await?;
-    let Answer::Workers(workers) = asker.ask(Question::Workers).await? else {
-        bail!("the answer is to another question")
+    // Workers belong to no app: a tenant is not shown them.
+    let workers = match asker.ask_if_granted(Question::Workers).await? {
+        Some(Answer::Workers(workers)) => workers,
+        Some(_) => bail!("the answer is to another question"),
+        None => Vec::new(),
     };
     for info in &jobs {
         out::line(if json { show::job_json(info).to_string() } else { show::job_line(info) })?;

@@ -6,17 +6,18 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use sheaf_client::LineError;
 use sheaf_net::{Clock, Link, Source, Target as NetTarget};
 use sheaf_roles::port::{ClientCommand, ClientPort, ClientReport, fit_dialer_config};
-use sheaf_server::{DataDir, Server, ServerConfig};
+use sheaf_server::{Access, DataDir, Server, ServerConfig};
 use sheaf_session::{Config, Depth, How, Session, SessionId, Side};
 use sheaf_task::{Answer, Question, ToRouter};
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::args::{DATA_DEFAULT, LISTEN_DEFAULT, Target};
+use crate::login::{target_of, target_on};
 
 /// How long a router may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -53,20 +54,24 @@ impl Asker {
     /// Finds the router that is meant: at `--join`, the one that runs on the data directory, the data directory itself,
     /// or, where no directory was named, where routers listen by default.
     pub(crate) async fn find(target: &Target) -> Result<Self> {
-        let running = DataDir::running_addr(&target.data);
-        if let Some(addr) = target.join.clone().or(running) {
-            return Self::open(NetTarget::tcp(&addr).await?, addr, None);
+        if let Some(addr) = &target.join {
+            return Self::open(target_of(addr, &target.login).await?, addr.clone(), None);
+        }
+        if let Some(addr) = DataDir::running_addr(&target.data) {
+            return Self::open(target_on(&target.data, &addr, &target.login).await?, addr, None);
         }
         if !target.data.join("identity").exists() {
             // A directory that was named is meant: the router of another, at the usual address, is not asked instead.
             if target.data != Path::new(DATA_DEFAULT) {
                 bail!("{} is no data directory of a router (--data DIR)", target.data.display());
             }
-            return Self::open(NetTarget::tcp(LISTEN_DEFAULT).await?, LISTEN_DEFAULT.to_owned(), None);
+            let net = target_of(LISTEN_DEFAULT, &target.login).await?;
+            return Self::open(net, LISTEN_DEFAULT.to_owned(), None);
         }
         let server = Server::start(ServerConfig {
             data: target.data.clone(),
             listen: None,
+            access: Access::default(),
             grace: Duration::from_secs(60),
             faults: None,
             limits: sheaf_server::Limits::default(),
@@ -81,7 +86,10 @@ impl Asker {
         let mut id = [0; 16];
         id[..8].copy_from_slice(&random_u64()?.to_le_bytes());
         id[8..].copy_from_slice(&random_u64()?.to_le_bytes());
-        let config = fit_dialer_config(Config { incarnation: 1, boot: seed, ..Config::default() }, Depth::Memory);
+        let config = fit_dialer_config(
+            Config { incarnation: 1, boot: seed, auth: target.auth(), ..Config::default() },
+            Depth::Memory,
+        );
         let port = ClientPort::new(Session::new(config, Side::Dialer, SessionId(id), seed));
         let (commands, for_link) = mpsc::channel(4);
         let (from_link, reports) = mpsc::channel(4);
@@ -97,6 +105,17 @@ impl Asker {
 
     /// Asks, and waits for the answer.
     pub(crate) async fn ask(&mut self, question: Question) -> Result<Answer> {
+        let answer = self.ask_if_granted(question).await?;
+        answer.with_context(|| format!("the router at {} does not grant that to this token", self.place))
+    }
+
+    /// The same; `None`: it is not for this asker.
+    pub(crate) async fn ask_if_granted(&mut self, question: Question) -> Result<Option<Answer>> {
+        let answer = self.ask_anything(question).await?;
+        Ok(Some(answer).filter(|answer| *answer != Answer::Forbidden))
+    }
+
+    async fn ask_anything(&mut self, question: Question) -> Result<Answer> {
         self.asked += 1;
         let id = self.asked;
         let ask = ClientCommand::Send { tag: None, message: ToRouter::Ask { id, question } };
@@ -120,10 +139,9 @@ impl Asker {
 
     /// Where nobody listens no answer will come, unless it did before: then the router may be starting again.
     async fn insist_listened(&self) -> Result<()> {
-        let NetTarget::Tcp(addr) = &self.target else { return Ok(()) };
-        let is_refused = match timeout(LOOK, TcpStream::connect(addr)).await {
-            Ok(Err(error)) => error.kind() == ErrorKind::ConnectionRefused,
-            Ok(Ok(_)) | Err(_) => false,
+        let is_refused = match timeout(LOOK, self.target.knock()).await {
+            Ok(Some(Err(error))) => error.kind() == ErrorKind::ConnectionRefused,
+            Ok(Some(Ok(())) | None) | Err(_) => false,
         };
         match self.heard {
             Heard::Nothing if is_refused => bail!(
@@ -144,8 +162,8 @@ impl Asker {
             for report in reports {
                 match report {
                     ClientReport::Answer { id, answer } if id == wanted => return Ok(answer),
-                    ClientReport::Over(over) => bail!("the router at {} ended the conversation: {over:?}", self.place),
-                    ClientReport::Answer { .. } | ClientReport::Event(_) => {
+                    ClientReport::Over(over) => return Err(LineError { place: self.place.clone(), over }.into()),
+                    ClientReport::Answer { .. } | ClientReport::Event { .. } => {
                         self.heard = self.heard.max(Heard::Greeting);
                     }
                 }

@@ -21,8 +21,8 @@ pub(crate) fn work_of(args: &BackendArgs) -> Result<Option<Work>> {
         (Some(url), _) => (url, false),
         (None, Some(url)) => (url, true),
         (None, None) => {
-            if args.ca.is_some() {
-                bail!("--ca says whom to trust behind --http or --backend, and neither is given");
+            if args.backend_ca.is_some() {
+                bail!("--backend-ca says whom to trust behind --http or --backend, and neither is given");
             }
             return Ok(None);
         }
@@ -32,7 +32,7 @@ pub(crate) fn work_of(args: &BackendArgs) -> Result<Option<Work>> {
     }
     let url = BackendUrl::parse(url)?;
     let api = if is_api { Api::OpenAi { model: args.model.clone(), key: key(args, &url)? } } else { Api::Plain };
-    let work = Work::Web(Backend { ca: args.ca.clone(), api, ..Backend::new(url) });
+    let work = Work::Web(Backend { ca: args.backend_ca.clone(), api, ..Backend::new(url) });
     work.check()?;
     Ok(Some(work))
 }

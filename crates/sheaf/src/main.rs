@@ -6,6 +6,7 @@ mod ask;
 mod backend;
 mod bench;
 mod doctor;
+mod login;
 mod out;
 mod program;
 mod progress;
@@ -13,6 +14,7 @@ mod run;
 mod serve;
 mod show;
 mod signals;
+mod token;
 mod units;
 
 use std::io::IsTerminal;
@@ -74,6 +76,7 @@ fn dispatch(cli: Cli) -> Result<u8> {
             Command::Failures(args) => admin::failures(args, json).await,
             Command::Retry(args) => admin::retry(args, json).await,
             Command::Shutdown(target) => admin::shutdown(target).await,
+            Command::Token(command) => token::token(&command, json),
             Command::Doctor(args) => doctor::doctor(&args),
             Command::Bench(args) => bench::bench(args, json).await,
             Command::Completions { .. } => Ok(0),
@@ -86,11 +89,17 @@ fn dispatch(cli: Cli) -> Result<u8> {
 }
 
 /// A router serves many connections, each on any processor. Where there is one, its link and its loop take turns: waking
-/// another thread costs more than what either does.
+/// another thread costs more than what either does. So do all three roles where each row starts a program, which costs
+/// more than all that they do for it and has the other processors.
 fn runtime_for(command: &Command) -> std::io::Result<tokio::runtime::Runtime> {
     let mut builder = match command {
         Command::Worker(_) | Command::Bench(_) => tokio::runtime::Builder::new_current_thread(),
         Command::Run(args) if args.join.is_some() => tokio::runtime::Builder::new_current_thread(),
+        Command::Run(args) if program::is_started_per_row(&args.program) => {
+            let mut builder = tokio::runtime::Builder::new_multi_thread();
+            builder.worker_threads(1);
+            builder
+        }
         _ => tokio::runtime::Builder::new_multi_thread(),
     };
     builder.enable_all().build()

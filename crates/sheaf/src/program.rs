@@ -14,6 +14,9 @@ use crate::backend;
 /// The word that makes this binary a keeper of programs instead: see `sheaf_worker::keeper`.
 pub(crate) const KEEPER_WORD: &str = "__keeper";
 
+/// What words that name no program begin with.
+const BUILTIN: &str = "builtin:";
+
 /// What is to be executed. Every mistake in it is found here, before any work.
 pub(crate) fn work_of(args: &ProgramArgs) -> Result<Work> {
     if let Some(work) = backend::work_of(&args.backend)? {
@@ -39,6 +42,11 @@ pub(crate) fn capacity_of(args: &ProgramArgs) -> Capacity {
     };
     let batch = args.batch.unwrap_or(default).max(1);
     Capacity { batch, depth: args.depth.unwrap_or(batch), bytes: 0 }
+}
+
+/// Each row is a process of its own.
+pub(crate) fn is_started_per_row(args: &ProgramArgs) -> bool {
+    !args.serve && args.argv.first().is_some_and(|word| !word.to_string_lossy().starts_with(BUILTIN))
 }
 
 /// A server does the work, and no program.

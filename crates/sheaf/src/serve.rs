@@ -1,22 +1,25 @@
 //! `sheaf up` and `sheaf worker`: processes that run until they are stopped.
 
 use anyhow::{Context, Result};
-use sheaf_edge::{Edge, EdgeConfig};
-use sheaf_net::Target;
+use sheaf_edge::{Admin, Edge, EdgeConfig};
 use sheaf_server::{Server, ServerConfig};
 use sheaf_worker::Stop;
 use tokio::sync::watch;
 
 use crate::args::{UpArgs, WorkerArgs};
+use crate::login::{access_of, target_of};
 use crate::program::{capacity_of, service_of, work_of};
 use crate::signals::Signals;
 
 /// Runs a router until a signal, `sheaf shutdown`, or a failed disk.
 pub(crate) async fn up(args: UpArgs) -> Result<u8> {
     let mut signals = Signals::listen()?;
+    // Before the replay, which may take long: it says that the process lives and is not ready.
+    let mut admin = open_admin(&args).await?;
     let server = Server::start(ServerConfig {
         data: args.data.clone(),
         listen: Some(args.listen.clone()),
+        access: access_of(&args.listen, &args.data, &args.access).await?,
         grace: args.grace,
         faults: args.chaos.chaos,
         limits: sheaf_server::Limits {
@@ -27,9 +30,15 @@ pub(crate) async fn up(args: UpArgs) -> Result<u8> {
         },
     })
     .await?;
+    let is_tls = server.is_tls();
     if let Some(addr) = server.addr() {
         eprintln!("sheaf: router {} listens on {addr}, journal in {}", server.id().short(), args.data.display());
-        eprintln!("sheaf: join it with: sheaf worker --join {addr} -- PROGRAM {{}}");
+        let at = if addr.ip().is_unspecified() { format!("HOST:{}", addr.port()) } else { addr.to_string() };
+        let join = if is_tls { format!("sheaf://{at} --ca FILE --token-file FILE") } else { at };
+        eprintln!("sheaf: join it with: sheaf worker --join {join} -- PROGRAM {{}}");
+    }
+    if let Some(admin) = &admin {
+        admin.attach(server.target(), server.gauges())?;
     }
     let mut edge = open_door(&args, &server).await?;
     let stopper = server.stopper();
@@ -52,23 +61,40 @@ pub(crate) async fn up(args: UpArgs) -> Result<u8> {
                 if let Some(edge) = edge.take() {
                     edge.close().await;
                 }
+                if let Some(admin) = admin.take() {
+                    admin.close().await;
+                }
                 stopper.stop();
             }
         }
     }
 }
 
+/// Listens for operators, where that is wanted.
+async fn open_admin(args: &UpArgs) -> Result<Option<Admin>> {
+    let Some(listen) = &args.admin else { return Ok(None) };
+    let admin = Admin::open(listen).await?;
+    eprintln!("sheaf: operators look at http://{0}/metrics, http://{0}/api/v1/snapshot", admin.addr());
+    Ok(Some(admin))
+}
+
 /// Opens the front door, where one is wanted.
 async fn open_door(args: &UpArgs, server: &Server) -> Result<Option<Edge>> {
     let Some(listen) = args.http.clone() else { return Ok(None) };
+    let access = access_of(&listen, &args.data, &args.access).await?;
+    let scheme = if access.tls.is_some() { "https" } else { "http" };
     let config = EdgeConfig {
         listen,
+        tls: access.tls,
         data: args.data.join("edge"),
-        target: server.target(),
+        tokens: args.data.clone(),
+        require_token: access.require_token,
+        router: server.door(),
+        secret: server.secret(),
         limits: sheaf_edge::Limits::default(),
     };
     let edge = Edge::open(config).await?;
-    eprintln!("sheaf: OpenAI's API at http://{}/v1", edge.addr());
+    eprintln!("sheaf: OpenAI's API at {scheme}://{}/v1", edge.addr());
     Ok(Some(edge))
 }
 
@@ -82,7 +108,7 @@ pub(crate) async fn work(args: WorkerArgs) -> Result<u8> {
         services: vec![service.clone()],
         capacity: capacity_of(&args.program),
         work,
-        target: Target::tcp(&args.join).await?,
+        target: target_of(&args.join, &args.login).await?,
         data: Some(args.data.clone()),
         faults: args.chaos.chaos,
     };

@@ -112,7 +112,7 @@ fn mistakes_are_told_before_anything_is_sent() {
         &["--prompt", PROMPT, "--model", "m", "--backend", &url, "--param", "messages=[]"],
         &["--prompt", PROMPT, "--model", "m", "--backend", &url, "--api-key-file", "empty"],
         &["--prompt", PROMPT, "--model", "m", "--backend", "127.0.0.1:8000"],
-        &["--prompt", PROMPT, "--model", "m", "--backend", &url, "--ca", "empty"],
+        &["--prompt", PROMPT, "--model", "m", "--backend", &url, "--backend-ca", "empty"],
         &["--system", "x", "--model", "m", "--backend", &url],
         &["--http", &url, "--", "cat"],
     ] {

@@ -296,7 +296,7 @@ impl ClientHost {
         let now = env.now();
         let Some(run) = &mut self.run else { return };
         match report {
-            ClientReport::Event(event) => {
+            ClientReport::Event { job: _, event } => {
                 if let Event::Acknowledged(upto) = &event {
                     while let Some(entry) = run.submitted.first_entry().filter(|entry| entry.key() <= upto) {
                         env.ledger.on_rows_told(&entry.remove());

@@ -206,7 +206,7 @@ impl Story {
 
     fn inbound(&mut self, inbound: &Inbound) -> String {
         match inbound {
-            Inbound::OpenJob(spec) => format!("open job, cursor {}", spec.cursor),
+            Inbound::OpenJob { spec, app: _ } => format!("open job, cursor {}", spec.cursor),
             Inbound::Submit { cursor, rows, .. } => {
                 rows.iter().for_each(|row| self.name_task(row));
                 format!("submit{}, cursor {cursor}", self.rows(rows.iter().map(|row| row.row)))

@@ -8,6 +8,7 @@
 mod answer;
 mod client;
 mod router;
+mod stats;
 mod worker;
 
 use bytes::Bytes;
@@ -267,6 +268,7 @@ impl Put for Refusal {
             Refusal::CursorAhead { last } => (6, *last, 0),
             Refusal::Stopping => (7, 0, 0),
             Refusal::Superseded { incarnation } => (8, *incarnation, 0),
+            Refusal::Forbidden => (9, 0, 0),
         };
         to.uint(1, kind);
         to.uint(2, a);
@@ -287,6 +289,7 @@ impl TryFrom<wire::Refusal> for Refusal {
             6 => Refusal::CursorAhead { last: w.a },
             7 => Refusal::Stopping,
             8 => Refusal::Superseded { incarnation: w.a },
+            9 => Refusal::Forbidden,
             value => return Err(DecodeError::Unknown { field: "refusal", value }),
         })
     }

@@ -23,4 +23,7 @@ pub use message::{
     ResultItem, SubmitRow, ToClient, ToRouter, ToWorker, topic,
 };
 pub use outcome::{Class, Evidence, Failure, Outcome};
-pub use question::{Answer, FailureRow, JobInfo, JobState, Question, TaskInfo, TaskState, Waiting, WorkerInfo};
+pub use question::{
+    Answer, FailureRow, JobInfo, JobState, LENGTHS, OUTCOMES, Question, Standing, Stats, TaskInfo, TaskState, Totals,
+    Waiting, WorkerInfo,
+};

@@ -291,6 +291,8 @@ pub enum Refusal {
         /// Which life.
         incarnation: u64,
     },
+    /// Whoever asks has no right to it: its token grants another role.
+    Forbidden,
 }
 
 /// One result on its way to the sink.

@@ -358,7 +358,7 @@ mod questions {
     pub(crate) struct Ask {
         #[prost(uint64, tag = "1")]
         pub id: u64,
-        #[prost(oneof = "AskKind", tags = "2, 3, 4, 5, 6, 7, 8")]
+        #[prost(oneof = "AskKind", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10")]
         pub kind: Option<AskKind>,
     }
 
@@ -378,6 +378,10 @@ mod questions {
         Retry(AskRetry),
         #[prost(message, tag = "8")]
         Shutdown(Unit),
+        #[prost(message, tag = "9")]
+        Withdraw(AskWithdraw),
+        #[prost(message, tag = "10")]
+        Stats(Unit),
     }
 
     #[derive(Clone, PartialEq, prost::Message)]
@@ -399,10 +403,19 @@ mod questions {
     }
 
     #[derive(Clone, PartialEq, prost::Message)]
+    pub(crate) struct AskWithdraw {
+        #[prost(bytes = "bytes", tag = "1")]
+        pub job: Bytes,
+        /// A key and a row in turn.
+        #[prost(bytes = "bytes", repeated, tag = "2")]
+        pub rows: Vec<Bytes>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
     pub(crate) struct Answered {
         #[prost(uint64, tag = "1")]
         pub id: u64,
-        #[prost(oneof = "AnswerKind", tags = "2, 3, 4, 5, 6, 7, 8")]
+        #[prost(oneof = "AnswerKind", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10")]
         pub kind: Option<AnswerKind>,
     }
 
@@ -422,6 +435,62 @@ mod questions {
         NotFound(Unit),
         #[prost(message, tag = "8")]
         Stopping(Unit),
+        #[prost(message, tag = "9")]
+        Forbidden(Unit),
+        #[prost(message, tag = "10")]
+        Stats(Stats),
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(crate) struct Stats {
+        #[prost(message, optional, tag = "1")]
+        pub totals: Option<Totals>,
+        #[prost(message, optional, tag = "2")]
+        pub standing: Option<Standing>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(crate) struct Totals {
+        #[prost(uint64, repeated, packed = "false", tag = "1")]
+        pub outcomes: Vec<u64>,
+        #[prost(uint64, repeated, packed = "false", tag = "2")]
+        pub lengths: Vec<u64>,
+        #[prost(uint64, tag = "3")]
+        pub took_ms: u64,
+        #[prost(uint64, tag = "4")]
+        pub assigned: u64,
+        #[prost(uint64, tag = "5")]
+        pub redelivered: u64,
+        #[prost(uint64, tag = "6")]
+        pub recalled: u64,
+        #[prost(uint64, tag = "7")]
+        pub dropped: u64,
+        #[prost(uint64, tag = "8")]
+        pub lost: u64,
+        #[prost(uint64, tag = "9")]
+        pub refused: u64,
+        #[prost(uint64, tag = "10")]
+        pub suppressed: u64,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(crate) struct Standing {
+        #[prost(uint64, tag = "1")]
+        pub ready: u64,
+        #[prost(uint64, tag = "2")]
+        pub running: u64,
+        #[prost(uint64, tag = "3")]
+        pub backoff: u64,
+        #[prost(uint64, tag = "4")]
+        pub suspect: u64,
+        #[prost(uint64, tag = "5")]
+        pub withheld: u64,
+        #[prost(uint64, tag = "6")]
+        pub jobs: u64,
+        #[prost(uint64, tag = "7")]
+        pub unsettled: u64,
+        #[prost(uint64, optional, tag = "8")]
+        pub idle_ms: Option<u64>,
     }
 
     #[derive(Clone, PartialEq, prost::Message)]
@@ -488,6 +557,8 @@ mod questions {
         pub attempts: u32,
         #[prost(message, optional, tag = "5")]
         pub state: Option<TaskState>,
+        #[prost(bytes = "bytes", optional, tag = "6")]
+        pub output: Option<Bytes>,
     }
 
     #[derive(Clone, PartialEq, prost::Message)]

@@ -24,7 +24,7 @@ impl Process {
         let log = dir.join(format!("{name}.log"));
         let file = OpenOptions::new().create(true).append(true).open(&log)?;
         command.current_dir(dir).stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
-        for variable in ["SHEAF_JOIN", "SHEAF_DATA", "SHEAF_WORKER_DATA"] {
+        for variable in ["SHEAF_TOKEN", "SHEAF_JOIN", "SHEAF_DATA", "SHEAF_WORKER_DATA"] {
             command.env_remove(variable);
         }
         let child = command.spawn().with_context(|| format!("{name} does not start"))?;

@@ -161,7 +161,7 @@ pub enum BackendError {
     /// No key, or none that can be sent.
     #[error("the API key is empty, or holds white space or signs that no key has: it must be one word")]
     Key,
-    /// The file of `--ca`.
+    /// The file of `--backend-ca`.
     #[error("cannot use the certificates in {}: {why}", path.display())]
     Ca {
         /// The file.
@@ -170,7 +170,7 @@ pub enum BackendError {
         why: String,
     },
     /// The system trusts nobody.
-    #[error("this system has no certificate authorities to check a server by; name a file of them with --ca")]
+    #[error("this system has no certificate authorities to check a server by; name a file of them with --backend-ca")]
     NoRoots,
     /// The TLS library refuses its configuration.
     #[error("TLS cannot be set up: {0}")]

@@ -77,7 +77,7 @@ pub enum WorkerError {
     #[error("cannot read random numbers from the system: {0}")]
     Random(io::Error),
     /// The router will not have it, now or later.
-    #[error("the router refuses this worker: {0:?}")]
+    #[error("the router refuses this worker: {}", say_refused(.0))]
     Refused(Refusal),
     /// Its session is over.
     #[error("the session with the router is over: {}", say(.0))]
@@ -217,6 +217,7 @@ fn assemble(
     let session = sheaf_session::Config {
         incarnation: recovered.incarnation,
         boot: seeds[0],
+        auth: config.target.auth(),
         faults: config.faults,
         ..sheaf_session::Config::default()
     };
@@ -257,6 +258,15 @@ fn seed() -> Result<u64, WorkerError> {
     Ok(u64::from_le_bytes(bytes))
 }
 
+fn say_refused(refusal: &Refusal) -> String {
+    match refusal {
+        Refusal::Forbidden => {
+            "its token does not grant that: a worker takes one of `sheaf token create --role worker`".to_owned()
+        }
+        other => format!("{other:?}"),
+    }
+}
+
 fn say(over: &Over) -> &'static str {
     match over {
         Over::Ended => "both sides agreed to end it",
@@ -267,7 +277,13 @@ fn say(over: &Over) -> &'static str {
             "the router speaks another version; install the same sheaf on both"
         }
         Over::Refused(sheaf_session::Refusal::Busy) => "the router has as many sessions as it takes; try again later",
-        Over::Refused(sheaf_session::Refusal::Auth) => "the router does not know this worker's token",
+        Over::Refused(sheaf_session::Refusal::Auth) => {
+            "the router has no such token, had it revoked, or knows this worker by another one (--token-file FILE, SHEAF_TOKEN)"
+        }
+        Over::Refused(sheaf_session::Refusal::Untrusted) => {
+            "the router is not to be trusted, as was said: name whom to trust with --ca FILE, and write its address as \
+             sheaf://HOST:PORT if, and only if, it speaks TLS"
+        }
         Over::Refused(sheaf_session::Refusal::Fenced) | Over::Fenced => {
             "a later process of this worker has taken it over"
         }

@@ -1,7 +1,8 @@
-//! `cargo xtask crab`: what a commit must pass in `crates/crab`, which is a workspace of its own, and how large crab is.
+//! `cargo xtask crab`: what a commit must pass in `crates/crab`, which is a workspace of its own, how large crab is, and whether
+//! Sheaf gets on with it.
 //!
-//! It needs the headers of OpenSSL. Where they are missing and cannot be installed, crab is checked with rustls instead, and it
-//! is said that nobody checked its size.
+//! Its tests need the headers of OpenSSL. Where they are missing and cannot be installed, crab is checked with rustls instead, and
+//! it is said that nobody checked the rest.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,25 +25,36 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let target = workspace::target_dir()?.join("crab");
     cargo("fmt --all -- --check")?;
     if has_headers() || install_headers() {
-        check(&target, "--features plant")?;
+        check(&target, "--features plant,headers")?;
         let size = size(&target, "")?;
+        check_behind_sheaf(&target)?;
         ensure!(size <= SIZE_MAX, "crab with OpenSSL has {size} bytes, {SIZE_MAX} at most");
         eprintln!("crab with OpenSSL: {size} bytes of {SIZE_MAX}; with rustls: {}", size_with_rustls(&target)?);
     } else {
         check(&target, "--no-default-features --features rustls,plant")?;
         let rustls = size_with_rustls(&target)?;
         eprintln!("crab with rustls: {rustls} bytes");
-        eprintln!(
-            "LEFT OUT: the size of crab with OpenSSL, for its headers are missing: apt-get install libssl-dev pkg-config"
-        );
+        eprintln!("LEFT OUT: crab with OpenSSL, for its headers are missing: apt-get install libssl-dev pkg-config");
     }
     Ok(())
 }
 
 fn check(target: &Path, features: &str) -> anyhow::Result<()> {
     let target = target.display();
-    cargo(&format!("clippy --locked --target-dir {target} --all-targets {features} -- -D warnings"))?;
-    cargo(&format!("test --locked --target-dir {target} {features}"))
+    cargo(&format!("clippy --locked --workspace --target-dir {target} --all-targets {features} -- -D warnings"))?;
+    cargo(&format!("test --locked --workspace --target-dir {target} {features}"))
+}
+
+/// A job over two crabs, one of which is killed.
+fn check_behind_sheaf(target: &Path) -> anyhow::Result<()> {
+    let built = workspace::cargo().args(["build", "--locked", "--quiet", "-p", "sheaf"]).status()?;
+    ensure!(built.success(), "cargo build -p sheaf: {built}");
+    let mut script = Command::new("sh");
+    script.arg(workspace::root().join(DIRECTORY).join("two.sh"));
+    script.arg(workspace::target_dir()?.join("debug/sheaf")).arg(target.join("release/crab"));
+    let status = script.status()?;
+    ensure!(status.success(), "{DIRECTORY}/two.sh: {status}");
+    Ok(())
 }
 
 fn size_with_rustls(target: &Path) -> anyhow::Result<u64> {

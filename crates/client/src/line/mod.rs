@@ -47,7 +47,14 @@ fn say(over: &Over) -> &'static str {
         Over::Refused(Refusal::Version) => {
             "speaks another version: install the same sheaf on both, and repeat the command"
         }
-        Over::Refused(Refusal::Auth) => "does not let this client in: use the token that it was started with",
+        Over::Refused(Refusal::Auth) => {
+            "does not let this client in: it has no such token, had it revoked, or began this session with another one (--token-file \
+             FILE, SHEAF_TOKEN)"
+        }
+        Over::Refused(Refusal::Untrusted) => {
+            "is not to be trusted, as was said: name whom to trust with --ca FILE, and write its address as \
+             sheaf://HOST:PORT if, and only if, it speaks TLS"
+        }
         Over::Malformed => {
             "says what means nothing to this version: install the same sheaf on both, and repeat the command"
         }
@@ -61,7 +68,7 @@ fn say(over: &Over) -> &'static str {
 /// Whether another session may fare better than one that ended so.
 fn may_pass(over: &Over) -> bool {
     match over {
-        Over::Refused(Refusal::Version | Refusal::Auth) | Over::Malformed => false,
+        Over::Refused(Refusal::Version | Refusal::Auth | Refusal::Untrusted) | Over::Malformed => false,
         // Of this very session, which has a name of its own; and what a router does that ends.
         Over::Refused(Refusal::Clone | Refusal::Busy | Refusal::Fenced)
         | Over::Ended
@@ -123,12 +130,12 @@ impl SessionLine {
     fn take(&mut self, reports: Vec<ClientReport>) -> Result<(), LineError> {
         for report in reports {
             match report {
-                ClientReport::Event(Event::Delivered { ticket, rows }) => {
+                ClientReport::Event { job: _, event: Event::Delivered { ticket, rows } } => {
                     self.backoff.reset();
                     self.ticket = self.tickets_before + ticket.0;
                     self.events.push_back(Event::Delivered { ticket: Ticket(self.ticket), rows });
                 }
-                ClientReport::Event(event) => {
+                ClientReport::Event { job: _, event } => {
                     if matches!(event, Event::Acknowledged(_)) {
                         self.backoff.reset();
                     }
@@ -141,7 +148,7 @@ impl SessionLine {
                 }
                 ClientReport::Over(over) => {
                     self.running = None;
-                    return Err(LineError { place: place(&self.target), over });
+                    return Err(LineError { place: self.target.to_string(), over });
                 }
             }
         }
@@ -181,7 +188,10 @@ impl Running {
             bytes.copy_from_slice(&seeds[at..at + 8]);
             u64::from_le_bytes(bytes)
         });
-        let config = fit_dialer_config(Config { boot, faults: faults.cloned(), ..Config::default() }, Depth::Memory);
+        let config = fit_dialer_config(
+            Config { boot, auth: target.auth(), faults: faults.cloned(), ..Config::default() },
+            Depth::Memory,
+        );
         let session = Session::new(config, Side::Dialer, SessionId(id), seed);
         let (commands, taken) = mpsc::channel(BATCHES);
         let (says, reports) = mpsc::channel(BATCHES);
@@ -253,13 +263,6 @@ impl Line for SessionLine {
         if let Some(running) = self.running.take() {
             running.hang_up(std::mem::take(&mut self.commands)).await;
         }
-    }
-}
-
-fn place(target: &Target) -> String {
-    match target {
-        Target::Tcp(addr) => addr.to_string(),
-        Target::InProcess(_) => "this process".to_owned(),
     }
 }
 

@@ -143,7 +143,7 @@ async fn serve(listener: Listener, mut ends_after: Option<u32>, refuses: Option<
     let serving = tokio::spawn(listener.serve(arrivals_in));
     let mut sessions: std::collections::BTreeMap<[u8; 16], mpsc::Sender<Incoming>> = Default::default();
     let mut held = Vec::new();
-    while let Some(Arrival { session: id, incoming }) = arrivals.recv().await {
+    while let Some(Arrival { session: id, incoming, origin: _ }) = arrivals.recv().await {
         // A session that is over here and not there is begun anew, as after a restart of the router.
         sessions.retain(|_, door| !door.is_closed());
         let door = sessions.entry(id.0).or_insert_with(|| {
@@ -253,6 +253,6 @@ async fn sessions_that_end_are_followed_ever_more_slowly_until_something_comes_o
     assert!(pauses[..2].iter().all(|pause| *pause <= moment), "{pauses:?}");
     assert!(pauses.iter().all(|pause| *pause <= most), "{pauses:?}");
     assert!(pauses[10..].iter().sum::<Duration>() > Duration::from_secs(60), "{pauses:?}");
-    line.take(vec![ClientReport::Event(Event::Acknowledged(Tag(1)))]).unwrap();
+    line.take(vec![ClientReport::Event { job: None, event: Event::Acknowledged(Tag(1)) }]).unwrap();
     assert!(pause(&mut line) <= moment, "something came of it");
 }

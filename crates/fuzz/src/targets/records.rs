@@ -109,6 +109,7 @@ fn examples() -> Vec<(String, Vec<u8>)> {
         revision: "r".into(),
         nonce: Bytes::from_static(b"n"),
         options: sheaf_task::JobOptions::default(),
+        app: "a".into(),
     };
     let mut bytes = vec![1];
     Fact::Opened(opened).encode_into(&mut bytes);

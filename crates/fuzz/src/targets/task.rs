@@ -6,7 +6,8 @@ use bytes::Bytes;
 use sheaf_task::{
     Answer, Assignment, Capacity, Class, DeliveredRow, Evidence, Failure, FailureRow, Fence, JobCounts, JobId, JobInfo,
     JobOptions, JobSpec, JobState, Key, Order, Outcome, Question, Refusal, Registration, ResultItem, RouterId, RowId,
-    SubmitRow, TaskInfo, TaskState, ToClient, ToRouter, ToWorker, Waiting, WorkerId, WorkerInfo,
+    Standing, Stats, SubmitRow, TaskInfo, TaskState, ToClient, ToRouter, ToWorker, Totals, Waiting, WorkerId,
+    WorkerInfo,
 };
 
 use crate::target::{Shape, Spec, Target, scale};
@@ -88,6 +89,13 @@ fn counts() -> JobCounts {
     JobCounts { submitted: 900, ok: 4, failed: 1, open: 4, last_number: 5, settled: 4, ..JobCounts::default() }
 }
 
+fn stats() -> Stats {
+    let mut totals = Totals { assigned: 5, suppressed: 1, ..Totals::default() };
+    totals.note_outcome(Some(Class::Garbage));
+    totals.note_length(12);
+    Stats { totals, standing: Standing { ready: 3, idle_ms: Some(0), ..Standing::default() } }
+}
+
 fn failure() -> Failure {
     let stderr = Bytes::from_static(b"\xffoops");
     let evidence = Evidence { exit_code: Some(-1), signal: Some(9), stderr, worker: "w".into(), deaths: 3 };
@@ -128,6 +136,7 @@ fn to_router() -> Vec<ToRouter> {
         ToRouter::Leave,
         ToRouter::Ask { id: 6, question: Question::Failures { job: job_id, after: 3, limit: 4 } },
         ToRouter::Ask { id: 7, question: Question::Retry { job: job_id, keys } },
+        ToRouter::Ask { id: 8, question: Question::Stats },
     ]
 }
 
@@ -165,13 +174,14 @@ fn to_client() -> Vec<ToClient> {
     let failed =
         FailureRow { number: 1, row, key, attempts: 4, failure: failure(), body: Bytes::from_static(b"payload") };
     let state = TaskState::Waiting(Waiting::AllFull { workers: 2, ahead: 3 });
-    let task = TaskInfo { key, service: "s".into(), body_len: 3, attempts: 4, state };
+    let task = TaskInfo { key, service: "s".into(), body_len: 3, attempts: 4, state, output: None };
     let answers = [
         Answer::Jobs(vec![info]),
         Answer::Workers(vec![of_worker]),
         Answer::Task(Some(task)),
         Answer::Failures(vec![failed]),
         Answer::Done(8),
+        Answer::Stats(stats()),
     ];
     let mut all = vec![
         ToClient::JobOpened { job, router: RouterId([1; 16]), cursor: 2, counts: counts() },

@@ -196,7 +196,15 @@ impl Hall {
     }
 
     pub async fn resume(addr: Option<&str>, sessions: Sessions) -> Self {
-        let listener = Listener::bind(addr).await.unwrap();
+        Self::behind(Listener::bind(addr).await.unwrap(), sessions)
+    }
+
+    pub async fn over_tls(config: std::sync::Arc<rustls::ServerConfig>) -> Self {
+        let listener = Listener::bind_tls("127.0.0.1:0", config).await.unwrap();
+        Self::behind(listener, Sessions::new(None, Clock::start()))
+    }
+
+    fn behind(listener: Listener, sessions: Sessions) -> Self {
         let addr = listener.addr();
         let target = addr.map_or(Target::InProcess(listener.door()), Target::Tcp);
         let (arrived, arrivals) = mpsc::channel(4);
@@ -218,7 +226,7 @@ impl Sessions {
     }
 
     async fn serve(mut self, mut arrivals: mpsc::Receiver<Arrival>) -> Self {
-        while let Some(Arrival { session: id, incoming }) = arrivals.recv().await {
+        while let Some(Arrival { session: id, incoming, origin: _ }) = arrivals.recv().await {
             // One that ended while its dialer missed the last word is asked for once more.
             if self.live.get(&id).is_none_or(|link| link.is_closed()) {
                 let session = Session::new(config(self.faults), Side::Listener, id, 2);

@@ -70,7 +70,8 @@ impl Client {
             | Refusal::Cancelled
             | Refusal::OtherJob
             | Refusal::CursorAhead { .. }
-            | Refusal::Superseded { .. } => {
+            | Refusal::Superseded { .. }
+            | Refusal::Forbidden => {
                 self.end_refused(refusal);
             }
         }

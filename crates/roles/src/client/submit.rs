@@ -193,9 +193,11 @@ impl Client {
                 self.open_job();
             }
             Refusal::TooLong { len, max } => rows.into_iter().for_each(|row| self.fail_here(row, too_long(len, max))),
-            Refusal::Cancelled | Refusal::OtherJob | Refusal::CursorAhead { .. } | Refusal::Superseded { .. } => {
-                self.end_refused(refusal)
-            }
+            Refusal::Cancelled
+            | Refusal::OtherJob
+            | Refusal::CursorAhead { .. }
+            | Refusal::Superseded { .. }
+            | Refusal::Forbidden => self.end_refused(refusal),
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use sheaf_session::{
     Delivery, Endpoint, Event, Fatal, How, Input, Lane, Micros, MsgId, Place, Record, Session, Status, Step, Ticket,
 };
-use sheaf_task::{Answer, JobCounts, ToClient, ToRouter, topic};
+use sheaf_task::{Answer, JobCounts, JobId, ToClient, ToRouter, topic};
 
 use super::Over;
 use super::pump::{Glue, Pump, Waiting, inline};
@@ -31,7 +31,12 @@ pub enum ClientCommand {
 #[derive(Clone, Debug)]
 pub enum ClientReport {
     /// For the machine.
-    Event(client::Event),
+    Event {
+        /// The job that it is about; `None`: the session.
+        job: Option<JobId>,
+        /// What.
+        event: client::Event,
+    },
     /// To a question.
     Answer {
         /// The asker's number.
@@ -97,7 +102,7 @@ impl ClientPort {
     }
 
     fn report(&mut self, event: client::Event) {
-        self.pump.reports.push_back(ClientReport::Event(event));
+        self.pump.reports.push_back(ClientReport::Event { job: None, event });
     }
 
     fn on_acked(&mut self, upto: MsgId) {
@@ -162,20 +167,19 @@ impl Glue for ClientPort {
             self.pump.give_up(now, Over::Malformed);
             return;
         };
+        let of = |job, event| ClientReport::Event { job: Some(job), event };
         let report = match message {
-            ToClient::Deliver { job: _, rows } => {
+            ToClient::Deliver { job, rows } => {
                 self.ticket = client::Ticket(self.ticket.0 + 1);
                 self.places.push_back((self.ticket, delivery.place));
-                self.report(client::Event::Delivered { ticket: self.ticket, rows });
+                self.pump.reports.push_back(of(job, client::Event::Delivered { ticket: self.ticket, rows }));
                 return;
             }
-            ToClient::JobOpened { job: _, router, cursor, counts } => {
-                ClientReport::Event(client::Event::Opened { router, cursor, counts })
+            ToClient::JobOpened { job, router, cursor, counts } => {
+                of(job, client::Event::Opened { router, cursor, counts })
             }
-            ToClient::JobRefused { job: _, refusal } => ClientReport::Event(client::Event::JobRefused(refusal)),
-            ToClient::Refused { job: _, rows, refusal } => {
-                ClientReport::Event(client::Event::RowsRefused { rows, refusal })
-            }
+            ToClient::JobRefused { job, refusal } => of(job, client::Event::JobRefused(refusal)),
+            ToClient::Refused { job, rows, refusal } => of(job, client::Event::RowsRefused { rows, refusal }),
             ToClient::Answer { id, answer } => ClientReport::Answer { id, answer },
         };
         self.pump.session.commit(now, delivery.place);

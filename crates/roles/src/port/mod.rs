@@ -13,6 +13,7 @@
 //! Invariant: a message that does not decode ends the session, and is never committed.
 
 mod client;
+mod principal;
 mod pump;
 mod router;
 mod serve;
@@ -21,6 +22,7 @@ mod tests;
 mod worker;
 
 pub use client::{ClientCommand, ClientPort, ClientReport};
+pub use principal::Principal;
 pub use router::{Fetched, RouterCommand, RouterPort, RouterReport};
 pub use worker::{WorkerCommand, WorkerPort, WorkerReport};
 

@@ -8,14 +8,14 @@ use sheaf_session::{
     Record as SessionRecord, Session, SessionId, Status, Step, Ticket,
 };
 use sheaf_task::{
-    Capacity, Fence, JobCounts, JobId, JobSpec, Key, KeyHasher, KeySecret, Question, Refusal, RowId, SubmitRow,
+    Answer, Capacity, Fence, JobCounts, JobId, JobSpec, Key, KeyHasher, KeySecret, Question, Refusal, RowId, SubmitRow,
     ToClient, ToRouter, ToWorker, topic,
 };
 
-use super::Over;
 use super::pump::{Glue, Pump, Waiting};
 use super::serve::{Next, Serving};
-use crate::router::record::prior_of;
+use super::{Over, Principal};
+use crate::router::record::{owners_of, prior_of};
 use crate::router::{Event, Generation, Inbound, JobNo, KeyedRow, Lsn, Outbound, PeerId, Record, Tag};
 
 /// What the router's shell asks of a port.
@@ -76,6 +76,7 @@ pub struct RouterPort {
     peer: PeerId,
     session: SessionId,
     secret: KeySecret,
+    principal: Principal,
     jobs: BTreeMap<JobId, Job>,
     /// The peer has said in this life of the port who it is.
     introduced: bool,
@@ -105,23 +106,29 @@ struct Memo {
     serving: Option<Serving>,
 }
 
+/// How a message is turned down.
+enum Refused {
+    Answer(Outbound),
+    /// It rests on one that was, or will be, answered.
+    Silently,
+}
+
 /// The machine hears of a peer this often at most.
 const HEARD_EVERY: Micros = Micros::from_secs(1);
 /// Jobs that a session may have open; the lowest id gives way, and is opened again when its client is told so.
 const JOBS_MAX: usize = 1_024;
 /// Keys that are looked up together: what is found of them, answers of up to 1 MiB among it, is in memory at the same time.
 pub(super) const LOOK_UP_KEYS_MAX: usize = 64;
-/// The tenant, until there are tokens that name one.
-const APP: &str = "";
 
 impl RouterPort {
-    /// On a session of `peer`, new or recovered ([`super::fit_config`]); `id` is the session's.
-    pub fn new(session: Session, id: SessionId, peer: PeerId, secret: KeySecret) -> Self {
+    /// On a session of `peer`, new or recovered ([`super::fit_config`]); `id` is the session's. It speaks for `principal`.
+    pub fn new(session: Session, id: SessionId, peer: PeerId, secret: KeySecret, principal: Principal) -> Self {
         Self {
             pump: Pump::new(session),
             peer,
             session: id,
             secret,
+            principal,
             jobs: BTreeMap::new(),
             introduced: false,
             early: VecDeque::new(),
@@ -159,11 +166,13 @@ impl RouterPort {
                     }
                 }
             }
-            Inbound::Ask { question: Question::Task(key), prior, .. } => {
-                *prior = find(&[*key]).first().and_then(|found| prior_of(*key, None, RowId::default(), found));
+            Inbound::Ask { question: Question::Task(key), prior, owners, .. } => {
+                let found = find(&[*key]).into_iter().next().unwrap_or_default();
+                *prior = prior_of(*key, None, RowId::default(), &found);
+                *owners = owners_of(*key, &found);
             }
             Inbound::Ask { .. }
-            | Inbound::OpenJob(_)
+            | Inbound::OpenJob { .. }
             | Inbound::Scanned { .. }
             | Inbound::Register(_)
             | Inbound::Results(_)
@@ -184,6 +193,9 @@ impl RouterPort {
             self.pump.give_up(now, Over::Malformed);
             return;
         };
+        if let Some(refused) = self.refused(&message) {
+            return self.turn_down(now, delivery.place, refused);
+        }
         let introduces = matches!(message, ToRouter::OpenJob(_) | ToRouter::Register(_));
         if delivery.place.lane == Lane::Bulk && !(self.early.is_empty() && self.is_ready(&message)) {
             // Uncommitted, so bounded by the credit that the session gave.
@@ -194,6 +206,46 @@ impl RouterPort {
         if introduces {
             self.introduced = true;
             self.pass_early(now);
+        }
+    }
+
+    /// What is said to a message that the principal may not send; `None`: it may.
+    fn refused(&self, message: &ToRouter) -> Option<Refused> {
+        let is_granted = match message {
+            ToRouter::OpenJob(_) | ToRouter::Submit { .. } | ToRouter::Scanned { .. } => self.principal.runs_jobs(),
+            ToRouter::Ask { question: Question::Workers | Question::Stats | Question::Shutdown, .. } => {
+                self.principal.operates()
+            }
+            ToRouter::Ask { .. } => self.principal.view().is_some(),
+            ToRouter::Register(_) | ToRouter::Results(_) | ToRouter::Recalled(_) | ToRouter::Leave => {
+                self.principal.works()
+            }
+        };
+        if is_granted {
+            return None;
+        }
+        Some(match message {
+            ToRouter::OpenJob(spec) => {
+                let refused = ToClient::JobRefused { job: spec.job, refusal: Refusal::Forbidden };
+                Refused::Answer(Outbound::Client(refused))
+            }
+            ToRouter::Ask { id, question: _ } => {
+                Refused::Answer(Outbound::Client(ToClient::Answer { id: *id, answer: Answer::Forbidden }))
+            }
+            ToRouter::Register(_) => Refused::Answer(Outbound::Worker(ToWorker::Refused(Refusal::Forbidden))),
+            ToRouter::Submit { .. }
+            | ToRouter::Scanned { .. }
+            | ToRouter::Results(_)
+            | ToRouter::Recalled(_)
+            | ToRouter::Leave => Refused::Silently,
+        })
+    }
+
+    /// What rests on a message that is refused is never taken, so that its sender still has it.
+    fn turn_down(&mut self, now: Micros, place: Place, refused: Refused) {
+        if let Refused::Answer(answer) = refused {
+            self.send(now, Lane::Urgent, Tag::NONE, answer);
+            self.pump.session.commit(now, place);
         }
     }
 
@@ -231,7 +283,7 @@ impl RouterPort {
         Some(match message {
             ToRouter::OpenJob(spec) => {
                 self.on_open_job(&spec);
-                Inbound::OpenJob(spec)
+                Inbound::OpenJob { spec, app: self.principal.app().to_owned() }
             }
             ToRouter::Submit { job, cursor, rows } => {
                 let Some(known) = self.jobs.get(&job) else {
@@ -245,7 +297,10 @@ impl RouterPort {
                 Inbound::Submit { job, cursor, rows, generation: Generation::default() }
             }
             ToRouter::Scanned { job } => Inbound::Scanned { job },
-            ToRouter::Ask { id, question } => Inbound::Ask { id, question, prior: None },
+            ToRouter::Ask { id, question } => {
+                let view = self.principal.view()?;
+                Inbound::Ask { id, question, prior: None, owners: Vec::new(), view }
+            }
             ToRouter::Register(registration) => {
                 // A later life of the worker may no longer know what an earlier one died with.
                 self.leave_out(registration.died_with.iter().copied().collect());
@@ -269,7 +324,7 @@ impl RouterPort {
     }
 
     fn on_open_job(&mut self, spec: &JobSpec) {
-        let hasher = KeyHasher::new(&self.secret, APP, &spec.service, &spec.revision, &spec.nonce);
+        let hasher = KeyHasher::new(&self.secret, self.principal.app(), &spec.service, &spec.revision, &spec.nonce);
         let known = self.jobs.remove(&spec.job);
         let (answered, no) = known.map_or((false, None), |known| (known.answered, known.no));
         while self.jobs.len() >= JOBS_MAX && self.jobs.pop_first().is_some() {}

@@ -64,7 +64,7 @@ impl Serving {
                 bodies.saturating_add(around(items.len(), 160))
             }
             Outbound::Failures { items, .. } => around(items.len(), 1_024),
-            Outbound::Task { .. } => around(1, 8 << 10),
+            Outbound::Task { info, .. } => around(1, (8 << 10) + u32::try_from(info.body_len).unwrap_or(u32::MAX >> 1)),
             Outbound::Client(_) | Outbound::Opened { .. } | Outbound::Worker(_) => 0,
         }
     }
@@ -260,11 +260,11 @@ fn failures(
 /// What was found a moment ago and has left the journal since is as unknown as what was never there.
 fn task(info: TaskInfo, records: Vec<Option<Fetched>>) -> Option<TaskInfo> {
     let finished = finished_in(records.into_iter().next().flatten())?;
-    let state = match finished.outcome {
-        Outcome::Ok(_) => TaskState::Ok,
-        Outcome::Failed(failure) => TaskState::Failed(failure),
+    let (state, output) = match finished.outcome {
+        Outcome::Ok(output) => (TaskState::Ok, Some(output)),
+        Outcome::Failed(failure) => (TaskState::Failed(failure), None),
     };
-    Some(TaskInfo { state, attempts: finished.attempts, body_len: u64::from(finished.body_len), ..info })
+    Some(TaskInfo { state, output, attempts: finished.attempts, body_len: u64::from(finished.body_len), ..info })
 }
 
 #[cfg(test)]
@@ -308,7 +308,8 @@ mod tests {
             outcome: Outcome::Failed(failure.clone()),
             deliveries: Vec::new(),
         });
-        let asked = TaskInfo { key, service: String::new(), body_len: 0, attempts: 0, state: TaskState::Ok };
+        let asked =
+            TaskInfo { key, service: String::new(), body_len: 0, attempts: 0, state: TaskState::Ok, output: None };
         let told = TaskInfo { body_len: 70, attempts: 3, state: TaskState::Failed(failure), ..asked.clone() };
         assert_eq!(task(asked.clone(), vec![fetched(&finished)]), Some(told));
         assert_eq!(task(asked, vec![None]), None, "it has left the journal since");

@@ -11,7 +11,9 @@ use sheaf_task::{
 };
 
 use super::router::LOOK_UP_KEYS_MAX;
-use super::{ClientPort, ClientReport, Over, RouterPort, WorkerCommand, WorkerPort, WorkerReport, fit_config};
+use super::{
+    ClientPort, ClientReport, Over, Principal, RouterPort, WorkerCommand, WorkerPort, WorkerReport, fit_config,
+};
 use crate::router::record::{Delivery as Numbered, Withdrawn};
 use crate::router::{Generation, Inbound, JobNo, KeyedRow, Lsn, PeerId, Record};
 use crate::{client, worker};
@@ -89,8 +91,7 @@ fn progress_reaches_the_client_and_garbage_ends_its_session() {
     let counts = JobCounts { submitted: 5, ok: 3, ..JobCounts::default() };
     pair.peer.signal(NOW, topic::PROGRESS, counts.encode());
     pair.talk();
-    let told =
-        |report: &ClientReport| matches!(report, ClientReport::Event(client::Event::Progress(c)) if *c == counts);
+    let told = |report: &ClientReport| matches!(report, ClientReport::Event { event: client::Event::Progress(c), .. } if *c == counts);
     assert!(pair.reports.iter().any(told), "{:?}", pair.reports);
     pair.peer.signal(NOW, topic::PROGRESS, Bytes::from_static(&[0xff; 9]));
     pair.talk();
@@ -150,7 +151,7 @@ fn a_worker_learns_that_the_router_has_its_results_in_their_order() {
 #[test]
 fn the_rows_of_a_large_message_are_looked_up_slice_by_slice_and_each_by_its_own_key() {
     let session = Session::new(fit_config(Config::default(), Depth::Memory), Side::Listener, SessionId([7; 16]), 1);
-    let port = RouterPort::new(session, SessionId([7; 16]), PeerId(1), KeySecret([1; 32]));
+    let port = RouterPort::new(session, SessionId([7; 16]), PeerId(1), KeySecret([1; 32]), Principal::Owner);
     let key = |n: usize| Key((n as u128).to_be_bytes());
     let row = |n| KeyedRow { row: RowId(key(n).0), key: key(n), sample: 0, body: Bytes::new(), prior: None };
     let rows: Vec<_> = (0..2 * LOOK_UP_KEYS_MAX + 1).map(row).collect();

@@ -71,7 +71,8 @@ impl Router {
         for ix in taken.iter().copied() {
             gate = gate.max(self.tasks.gate(ix));
             let attempt = self.next_attempt();
-            self.tasks.row_mut(ix).attempt = attempt;
+            let before = std::mem::replace(&mut self.tasks.row_mut(ix).attempt, attempt);
+            self.totals.redelivered += u64::from(before != 0 && before != ENDED);
             if self.tasks.row(ix).cold {
                 self.tasks.cold_mut(ix).adopted = None;
             }
@@ -82,7 +83,7 @@ impl Router {
             items.push(AssignItem { fence, timeout_ms, alone, body: row.body, len: row.len });
             sent.push((ix, attempt));
         }
-        self.stats.assigned += taken.len() as u64;
+        self.totals.assigned += taken.len() as u64;
         let Some(peer) = self.workers.worker(no).link.peer else { return };
         let message = Outbound::Assign { service: self.workers.service(service).name.clone(), items };
         self.send(peer, gate, message, Some(Sent::Assign(sent)));

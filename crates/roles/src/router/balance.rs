@@ -89,7 +89,7 @@ impl Router {
         let Some(peer) = worker.link.peer.filter(|_| !fences.is_empty()) else { return };
         self.workers.worker_mut(from).recall = Recall::Asked;
         self.workers.room_changed(from);
-        self.stats.recalled += fences.len() as u64;
+        self.totals.recalled += fences.len() as u64;
         self.send(peer, Lsn::NONE, Outbound::Worker(ToWorker::Recall(fences)), None);
     }
 

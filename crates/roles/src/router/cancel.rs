@@ -1,11 +1,12 @@
-//! Orders about whole jobs: cancel one, run its failed rows again (which takes a cancel back). Cut into slices, so that no step lasts long.
+//! Orders about whole jobs: cancel one, run its failed rows again (which takes a cancel back). Cut into slices, so that no
+//! step lasts long. And about single rows, of which one message holds few.
 //!
 //! Invariants: walks go one after another; an order is answered when its last record is durable; a cancel that a crash
 //! cut short is taken up again.
 
 use std::collections::BTreeSet;
 
-use sheaf_task::{Answer, JobId, Key};
+use sheaf_task::{Answer, Class, JobId, Key, RowId};
 
 use super::Router;
 use super::event::{Lsn, Outbound, PeerId};
@@ -33,19 +34,33 @@ enum What {
 }
 
 impl Router {
-    pub(super) fn on_cancel_job(&mut self, peer: PeerId, id: u64, job: JobId) -> Lsn {
-        let Some(no) = self.jobs.find(job) else { return self.answer_not_found(peer, id) };
+    pub(super) fn on_cancel_job(&mut self, peer: PeerId, id: u64, job: Option<JobNo>) -> Lsn {
+        let Some(no) = job else { return self.answer_not_found(peer, id) };
         if self.jobs.job(no).records.cancelled.is_none() {
             self.write(Record::Cancelled { job: no });
         }
         self.begin(Walk { job: no, what: What::Cancel { next: 0 }, count: 0, asker: Some((peer, id)) })
     }
 
-    pub(super) fn on_retry_job(&mut self, peer: PeerId, id: u64, job: JobId, keys: Vec<Key>) -> Lsn {
-        let Some(no) = self.jobs.find(job) else { return self.answer_not_found(peer, id) };
+    pub(super) fn on_retry_job(&mut self, peer: PeerId, id: u64, job: Option<JobNo>, keys: Vec<Key>) -> Lsn {
+        let Some(no) = job else { return self.answer_not_found(peer, id) };
         let upto = self.jobs.job(no).counts.last_number;
         let what = What::Retry { after: 0, upto, keys: keys.into_iter().collect() };
         self.begin(Walk { job: no, what, count: 0, asker: Some((peer, id)) })
+    }
+
+    /// Rows that are wanted no more, of a job that this session has open. What has its outcome keeps it.
+    pub(super) fn on_withdraw(&mut self, peer: PeerId, id: u64, job: JobId, rows: &[(Key, RowId)]) -> Lsn {
+        let Some(no) = self.job_of(peer, job) else { return self.answer_not_found(peer, id) };
+        let mut count = 0;
+        for (key, row) in rows {
+            if let Some(ix) = self.tasks.find(*key) {
+                count += self.withdraw(ix, no, Some(*row));
+            }
+        }
+        let gate = self.out.written();
+        self.send(peer, gate, Outbound::answer(id, Answer::Done(count)), None);
+        gate
     }
 
     fn answer_not_found(&mut self, peer: PeerId, id: u64) -> Lsn {
@@ -87,21 +102,23 @@ impl Router {
         let end = self.tasks.end().min(next.saturating_add(slice));
         for ix in (*next..end).map(Ix) {
             if self.tasks.used(ix) {
-                *count += self.withdraw_all(ix, job);
+                *count += self.withdraw(ix, job, None);
             }
         }
         *next = end;
         end == self.tasks.end()
     }
 
-    /// Takes every row of a job from an open task.
-    fn withdraw_all(&mut self, ix: Ix, job: JobNo) -> u64 {
+    /// Takes every row of a job from an open task, or this one.
+    fn withdraw(&mut self, ix: Ix, job: JobNo, only: Option<RowId>) -> u64 {
         let row = self.tasks.row(ix);
         if row.job != job && !row.shared {
             return 0;
         }
         let askers = self.tasks.askers(ix).collect::<Vec<_>>();
-        let rows = askers.iter().filter(|asker| asker.job == job).map(|asker| asker.row).collect::<Vec<_>>();
+        let is_meant = |row: RowId| only.is_none_or(|only| only == row);
+        let rows = askers.iter().filter(|asker| asker.job == job && is_meant(asker.row));
+        let rows = rows.map(|asker| asker.row).collect::<Vec<_>>();
         if rows.len() == askers.len() && self.tasks.row(ix).spot == Spot::Assigned {
             self.cancel_attempt(ix);
         }
@@ -110,6 +127,7 @@ impl Router {
             let number = self.jobs.job(job).counts.last_number + 1;
             let delivery = Delivery { job, row, number };
             self.write(Record::Withdrawn(Withdrawn { key, submitted, body_len, delivery }));
+            self.totals.note_outcome(Some(Class::Cancelled));
         }
         if self.tasks.used(ix) && self.tasks.row(ix).key == key && self.tasks.row(ix).spot == Spot::Idle {
             self.enqueue(ix, End::Back);

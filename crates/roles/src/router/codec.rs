@@ -162,7 +162,7 @@ fn class_out(class: u32) -> Result<Class, RecordError> {
 }
 
 fn opened_out(wire: OpenedWire) -> Result<Opened, RecordError> {
-    let OpenedWire { no, job, name, service, revision, nonce, .. } = wire;
+    let OpenedWire { no, job, name, service, revision, nonce, app, .. } = wire;
     let options = JobOptions {
         timeout_ms: wire.timeout_ms,
         retries: wire.retries,
@@ -170,7 +170,7 @@ fn opened_out(wire: OpenedWire) -> Result<Opened, RecordError> {
         weight: wire.weight,
         rate_millihertz: wire.rate_millihertz,
     };
-    Ok(Opened { no: JobNo(no), job: JobId(id_out(job)), name, service, revision, nonce, options })
+    Ok(Opened { no: JobNo(no), job: JobId(id_out(job)), name, service, revision, nonce, options, app })
 }
 
 fn delivery_out(wire: DeliveryWire) -> Delivery {

@@ -89,6 +89,7 @@ impl Put for Opened {
         to.uint(9, order_number(order));
         to.uint(10, weight);
         to.uint(11, rate_millihertz);
+        to.bytes(12, &self.app);
     }
 }
 

@@ -87,7 +87,12 @@ pub struct KeyedRow {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Inbound {
     /// Opens a job, or takes one up.
-    OpenJob(JobSpec),
+    OpenJob {
+        /// The job.
+        spec: JobSpec,
+        /// The tenant that it belongs to; empty: whoever runs the router.
+        app: String,
+    },
     /// Rows of a job.
     Submit {
         /// The job.
@@ -112,6 +117,10 @@ pub enum Inbound {
         question: Question,
         /// For [`Question::Task`]: what the index knows of the key.
         prior: Option<Prior>,
+        /// For [`Question::Task`]: jobs that the index knows to have asked for the key.
+        owners: Vec<JobNo>,
+        /// What is there for the asker.
+        view: View,
     },
     /// A worker's introduction.
     Register(Registration),
@@ -121,6 +130,24 @@ pub enum Inbound {
     Recalled(Vec<Fence>),
     /// The worker goes for good.
     Leave,
+}
+
+/// Which jobs, and tasks of jobs, are there for somebody.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum View {
+    /// All.
+    All,
+    /// Those of this tenant.
+    App(String),
+}
+
+impl View {
+    pub(super) fn has(&self, app: &str) -> bool {
+        match self {
+            View::All => true,
+            View::App(own) => own == app,
+        }
+    }
 }
 
 /// What the disk says of itself.
@@ -320,7 +347,7 @@ pub enum Outbound {
     Task {
         /// The asker's number.
         id: u64,
-        /// All but its `state`, `attempts` and `body_len`, which the record gives.
+        /// Its key. The rest the record gives; until then `body_len` is about how long the record is.
         info: TaskInfo,
         /// The record with its outcome.
         finished: Lsn,

@@ -3,27 +3,36 @@
 //! Lists are bounded by what one message carries: of more jobs or workers than that, the newest are shown.
 
 use sheaf_task::{
-    Answer, BATCH_BYTES_AIM, BATCH_ROWS_MAX, JobInfo, Key, Question, RowId, TaskInfo, TaskState, Waiting, WorkerInfo,
+    Answer, BATCH_BYTES_AIM, BATCH_ROWS_MAX, JobId, JobInfo, Key, Question, RowId, Standing, Stats, TaskInfo,
+    TaskState, Waiting, WorkerInfo,
 };
 
 use super::Router;
-use super::event::{FailureItem, Lsn, Outbound, PeerId, Prior};
+use super::event::{FailureItem, Lsn, Outbound, PeerId, Prior, View};
 use super::record::JobNo;
 use super::slab::{Ix, Spot};
 use super::workers::{ServiceNo, Worker};
 
+/// What the index knows of the task that is asked about.
+pub(super) struct Found {
+    pub(super) prior: Option<Prior>,
+    pub(super) owners: Vec<JobNo>,
+}
+
 impl Router {
-    pub(super) fn on_ask(&mut self, peer: PeerId, id: u64, question: Question, prior: Option<Prior>) -> Lsn {
+    pub(super) fn on_ask(&mut self, peer: PeerId, id: u64, question: Question, found: Found, view: &View) -> Lsn {
         let message = match question {
-            Question::Jobs => Outbound::answer(id, Answer::Jobs(self.job_infos())),
+            Question::Jobs => Outbound::answer(id, Answer::Jobs(self.job_infos(view))),
             Question::Workers => Outbound::answer(id, Answer::Workers(self.worker_infos())),
-            Question::Task(key) => self.explain(id, key, prior),
-            Question::Failures { job, after, limit } => match self.jobs.find(job) {
+            Question::Task(key) => self.explain(id, key, found, view),
+            Question::Failures { job, after, limit } => match self.seen(view, job) {
                 Some(no) => Outbound::Failures { id, items: self.failures(no, after, limit) },
                 None => Outbound::answer(id, Answer::NotFound),
             },
-            Question::CancelJob(job) => return self.on_cancel_job(peer, id, job),
-            Question::Retry { job, keys } => return self.on_retry_job(peer, id, job, keys),
+            Question::Stats => Outbound::answer(id, Answer::Stats(self.stats())),
+            Question::CancelJob(job) => return self.on_cancel_job(peer, id, self.seen(view, job)),
+            Question::Withdraw { job, rows } => return self.on_withdraw(peer, id, job, &rows),
+            Question::Retry { job, keys } => return self.on_retry_job(peer, id, self.seen(view, job), keys),
             Question::Shutdown => {
                 self.on_stop();
                 Outbound::answer(id, Answer::Stopping)
@@ -35,8 +44,40 @@ impl Router {
         gate
     }
 
-    fn job_infos(&self) -> Vec<JobInfo> {
-        let skip = self.jobs.len().saturating_sub(BATCH_ROWS_MAX);
+    /// What happened, and what is open. Looks at services and workers, never at tasks.
+    pub(super) fn stats(&self) -> Stats {
+        let services = (0..self.workers.service_count()).map(|no| self.workers.service(ServiceNo(no)));
+        let (ready, suspect) = services.fold((0, 0), |(ready, suspect), service| {
+            (ready + u64::from(service.ready), suspect + u64::from(service.suspects.len))
+        });
+        let running = self.workers.iter().map(|(_, worker)| u64::from(worker.outstanding())).sum();
+        let withheld = u64::from(self.tasks.withheld.len);
+        let standing = Standing {
+            ready,
+            running,
+            backoff: u64::from(self.tasks.len()) - (ready + suspect + running + withheld),
+            suspect,
+            withheld,
+            jobs: self.jobs.len() as u64,
+            unsettled: self.jobs.unsettled,
+            idle_ms: self.resulted.map(|at| self.time.now.since(at).as_ms()),
+        };
+        Stats { totals: self.totals, standing }
+    }
+
+    /// The job of this id, where it is there for whoever asks.
+    fn seen(&self, view: &View, job: JobId) -> Option<JobNo> {
+        self.jobs.find(job).filter(|no| self.sees(view, *no))
+    }
+
+    /// A job that has left is there for those alone who see every job: its tenant is not known any more.
+    fn sees(&self, view: &View, no: JobNo) -> bool {
+        *view == View::All || self.jobs.get(no).is_some_and(|job| view.has(&job.spec.app))
+    }
+
+    fn job_infos(&self, view: &View) -> Vec<JobInfo> {
+        let seen = || self.jobs.iter().filter(|job| view.has(&job.spec.app));
+        let skip = seen().count().saturating_sub(BATCH_ROWS_MAX);
         let info = |job: &super::jobs::Job| JobInfo {
             job: job.spec.job,
             name: job.spec.name.clone(),
@@ -44,7 +85,7 @@ impl Router {
             state: job.state(),
             counts: self.counts_of(job.spec.no),
         };
-        self.jobs.iter().skip(skip).map(info).collect()
+        seen().skip(skip).map(info).collect()
     }
 
     fn worker_infos(&self) -> Vec<WorkerInfo> {
@@ -78,13 +119,18 @@ impl Router {
         items
     }
 
-    fn explain(&self, id: u64, key: Key, prior: Option<Prior>) -> Outbound {
-        let Some(ix) = self.tasks.find(key) else {
+    fn explain(&self, id: u64, key: Key, found: Found, view: &View) -> Outbound {
+        let Found { prior, mut owners } = found;
+        let Some(ix) = self.tasks.find(key).filter(|ix| self.sees(view, self.tasks.row(*ix).job)) else {
+            // A key is made with the tenant's name: whoever asked for it is of one tenant with all others who did.
+            self.recent.each_owner(key, |owner| owners.push(owner));
+            let is_seen = *view == View::All || owners.iter().any(|owner| self.sees(view, *owner));
             let prior = self.recent.prior(key, JobNo(0), RowId::default(), prior);
-            let Some(finished) = prior.and_then(|prior| prior.finished) else {
+            let Some(finished) = prior.and_then(|prior| prior.finished).filter(|_| is_seen) else {
                 return Outbound::answer(id, Answer::Task(None));
             };
-            let info = TaskInfo { key, service: String::new(), body_len: 0, attempts: 0, state: TaskState::Ok };
+            let (service, body_len) = (String::new(), u64::from(finished.len));
+            let info = TaskInfo { key, service, body_len, attempts: 0, state: TaskState::Ok, output: None };
             return Outbound::Task { id, info, finished: finished.lsn };
         };
         let row = self.tasks.row(ix);
@@ -95,6 +141,7 @@ impl Router {
             body_len: u64::from(row.len),
             attempts: self.tasks.cold(ix).ended + held,
             state: self.state_of(ix),
+            output: None,
         };
         Outbound::answer(id, Answer::Task(Some(info)))
     }

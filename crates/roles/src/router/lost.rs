@@ -186,7 +186,7 @@ impl Router {
     /// The worker was silent past the grace: what it held is ready again. Should it come back, it may yet keep it.
     fn on_lost(&mut self, no: WorkerNo) {
         let fences = self.held_by(no).map(|ix| self.fence(ix)).collect();
-        self.stats.lost += 1;
+        self.totals.lost += 1;
         let link = &mut self.workers.worker_mut(no).link;
         (link.lost, link.lost_with) = (true, fences);
         self.workers.worker_mut(no).recall = Recall::Idle;

@@ -43,12 +43,12 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use sheaf_session::{Lane, Micros, Receipt, Rng, SessionId};
-use sheaf_task::RouterId;
+use sheaf_task::{RouterId, Totals};
 
 pub use codec::kind;
 pub use event::{
     AssignItem, DeliverItem, Disk, Event, FailureItem, Generation, Inbound, KeyedRow, Lsn, Outbound, Output, PeerId,
-    Prior, PriorFinished, Tag, Wanted,
+    Prior, PriorFinished, Tag, View, Wanted,
 };
 pub use limits::Limits;
 pub use record::{JobNo, Record, RecordError};
@@ -103,23 +103,6 @@ pub enum Mutation {
     NoGrace,
     /// A restarted router hands everything out at once, without waiting for the workers that hold it.
     NoWithhold,
-}
-
-/// What happened, in numbers, since the router started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Results that nobody needed any more: their task was finished, or their attempt was not the present one.
-    pub dropped: u64,
-    /// Attempts given out.
-    pub assigned: u64,
-    /// Attempts called back before they started.
-    pub recalled: u64,
-    /// Workers that fell silent past the grace.
-    pub lost: u64,
-    /// Rows refused for want of room.
-    pub refused: u64,
-    /// Messages sent back to be looked up again.
-    pub relooked: u64,
 }
 
 /// Sizes of what grows, for metrics: each has its bound in [`Limits`] or in the work that is open.
@@ -193,7 +176,9 @@ pub struct Router {
     /// The last attempt given out in this epoch.
     attempt: u32,
     mode: (Mode, Disk),
-    stats: Stats,
+    totals: Totals,
+    /// When the last result came.
+    resulted: Option<Micros>,
 }
 
 impl Router {
@@ -218,7 +203,8 @@ impl Router {
             restart: Restart::default(),
             attempt: 0,
             mode: (Mode::Running, Disk::Room),
-            stats: Stats::default(),
+            totals: Totals::default(),
+            resulted: None,
             config,
         }
     }
@@ -302,11 +288,6 @@ impl Router {
     /// What each session of depth DISK had taken: for the sessions that the shell recovers after a restart.
     pub fn receipts(&self) -> impl Iterator<Item = (SessionId, Receipt)> + '_ {
         self.sessions.iter().map(|((session, _), (_, receipt))| (*session, *receipt))
-    }
-
-    /// What happened so far.
-    pub fn stats(&self) -> Stats {
-        self.stats
     }
 
     /// How large it is.

@@ -29,7 +29,7 @@ impl Router {
 
     fn on_outcome(&mut self, no: WorkerNo, item: ResultItem) {
         let Some(ix) = self.tasks.find(item.fence.key) else {
-            self.stats.dropped += 1;
+            self.totals.dropped += 1;
             return;
         };
         let present = self.present(&item.fence, no).is_some();
@@ -41,7 +41,7 @@ impl Router {
                 self.finish(ix, no, item.fence, item.ms, Outcome::Ok(body));
             }
             Outcome::Failed(failure) if present => self.on_failed(no, ix, item.fence, item.ms, failure),
-            Outcome::Failed(_) => self.stats.dropped += 1,
+            Outcome::Failed(_) => self.totals.dropped += 1,
         }
     }
 
@@ -116,9 +116,20 @@ impl Router {
             let number = self.jobs.job(asker.job).counts.last_number + 1 + given;
             deliveries.push(Delivery { job: asker.job, row: asker.row, number });
         }
+        self.note(no, ms, &outcome);
         let worker = if no == WorkerNo::NONE { String::new() } else { self.workers.worker(no).name.clone() };
         let finished = Finished { key, submitted, body_len, attempts, worker, ms, outcome, deliveries };
         self.write(Record::Finished(finished));
+    }
+
+    /// Counts an outcome, and how long it took where a worker says so.
+    fn note(&mut self, no: WorkerNo, ms: u64, outcome: &Outcome) {
+        let class = if let Outcome::Failed(failure) = outcome { Some(failure.class) } else { None };
+        self.totals.note_outcome(class);
+        if no != WorkerNo::NONE {
+            self.totals.note_length(ms);
+            self.resulted = Some(self.time.now);
+        }
     }
 
     /// Ends the attempt that a task is held under: nobody wants it any more.

@@ -127,6 +127,15 @@ impl Recent {
         })
     }
 
+    /// Jobs that were given an outcome of `key`.
+    pub(super) fn each_owner(&self, key: Key, mut tell: impl FnMut(JobNo)) {
+        let mut at = self.latest_of(key);
+        while let Some((count, entry)) = at.and_then(|at| Some((at, entry_at(&self.entries, self.head, at)?))) {
+            tell(entry.delivery.job);
+            at = (entry.older != count).then_some(entry.older);
+        }
+    }
+
     fn latest_of(&self, key: Key) -> Option<u32> {
         self.latest.find(key, |at| entry_at(&self.entries, self.head, at).is_some_and(|entry| entry.key == key))
     }

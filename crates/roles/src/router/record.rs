@@ -117,6 +117,8 @@ pub struct Opened {
     pub nonce: Bytes,
     /// How its tasks are treated.
     pub options: JobOptions,
+    /// The tenant that it belongs to; empty: whoever runs the router.
+    pub app: String,
 }
 
 /// See [`Record::Submitted`].
@@ -332,6 +334,14 @@ pub fn prior_of(key: Key, job: Option<JobNo>, row: RowId, found: &[(Lsn, Record)
         }
     }
     known.then_some(prior)
+}
+
+/// The jobs that were given an outcome of `key`, by the records that the index finds for it.
+pub fn owners_of(key: Key, found: &[(Lsn, Record)]) -> Vec<JobNo> {
+    let mut owners = Vec::new();
+    let of_key = found.iter().filter(|(_, record)| index_key(record) == Some(key));
+    of_key.for_each(|(_, record)| each_job(record, |job| owners.push(job)));
+    owners
 }
 
 impl Prior {

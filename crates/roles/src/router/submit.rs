@@ -10,6 +10,7 @@ use sheaf_session::{Place, Receipt, SessionId};
 use sheaf_task::{BODY_BYTES_MAX, JobCounts, JobId, JobSpec, NAME_BYTES_MAX, Refusal, RowId, ToClient};
 
 use super::event::{Disk, Generation, Inbound, KeyedRow, Lsn, Outbound, Output, PeerId};
+use super::explain::Found;
 use super::jobs::Client;
 use super::queue::End;
 use super::record::{Cached, Delivery, JobNo, Joined, Opened, Record, Submitted};
@@ -18,7 +19,9 @@ use super::{Micros, Mode, Router};
 
 /// What became of one row.
 enum Taken {
-    /// Written, or known: the acknowledgement waits for this record.
+    /// It is a task of its own, by this record.
+    New(Lsn),
+    /// It is none, for what it asks is known: the acknowledgement waits for this record.
     Rests(Lsn),
     /// Not accepted.
     Refused(Refusal),
@@ -37,7 +40,6 @@ impl Router {
         }
         self.hear(peer);
         if self.must_relook(&inbound) {
-            self.stats.relooked += 1;
             if let Some(peer) = self.peers.get_mut(&peer) {
                 peer.relooked.insert(place);
             }
@@ -48,10 +50,12 @@ impl Router {
             peer.relooked.remove(&place);
         }
         let mut gate = match inbound {
-            Inbound::OpenJob(spec) => self.on_open_job(peer, spec),
+            Inbound::OpenJob { spec, app } => self.on_open_job(peer, spec, app),
             Inbound::Submit { job, cursor, rows, generation: _ } => self.on_submit(peer, job, cursor, rows),
             Inbound::Scanned { job } => self.on_scanned(peer, job),
-            Inbound::Ask { id, question, prior } => self.on_ask(peer, id, question, prior),
+            Inbound::Ask { id, question, prior, owners, view } => {
+                self.on_ask(peer, id, question, Found { prior, owners }, &view)
+            }
             Inbound::Register(registration) => self.on_register(peer, registration),
             Inbound::Results(items) => self.on_results(peer, items),
             Inbound::Recalled(fences) => {
@@ -86,8 +90,8 @@ impl Router {
         self.recent.is_stale(generation)
     }
 
-    fn on_open_job(&mut self, peer: PeerId, spec: JobSpec) -> Lsn {
-        match self.open_job(peer, &spec) {
+    fn on_open_job(&mut self, peer: PeerId, spec: JobSpec, app: String) -> Lsn {
+        match self.open_job(peer, &spec, app) {
             Ok(no) => {
                 let job = self.jobs.job(no);
                 // That it is scanned, too: a client that ends with this answer must have left a job that can end.
@@ -110,18 +114,18 @@ impl Router {
         }
     }
 
-    fn open_job(&mut self, peer: PeerId, spec: &JobSpec) -> Result<JobNo, Refusal> {
+    fn open_job(&mut self, peer: PeerId, spec: &JobSpec, app: String) -> Result<JobNo, Refusal> {
         if self.mode.0 != Mode::Running {
             return Err(Refusal::Stopping);
         }
-        let longest = [spec.name.len(), spec.service.len(), spec.revision.len(), spec.nonce.len()];
+        let longest = [spec.name.len(), spec.service.len(), spec.revision.len(), spec.nonce.len(), app.len()];
         let longest = longest.into_iter().max().unwrap_or(0);
         if longest > NAME_BYTES_MAX {
             return Err(Refusal::TooLong { len: longest as u64, max: NAME_BYTES_MAX as u64 });
         }
         let here = spec.cursor_router == Some(self.config.router);
         let cursor = if here { spec.cursor } else { 0 };
-        let no = self.known_or_new(spec, cursor)?;
+        let no = self.known_or_new(spec, app, cursor)?;
         let counts = self.jobs.job(no).counts;
         if counts.last_number == 0 && cursor > 0 && self.jobs.left != Lsn::NONE {
             // The job was here and left: its sink has all that it was told, and numbers go on from there.
@@ -137,11 +141,11 @@ impl Router {
         Ok(no)
     }
 
-    fn known_or_new(&mut self, spec: &JobSpec, cursor: u64) -> Result<JobNo, Refusal> {
+    fn known_or_new(&mut self, spec: &JobSpec, app: String, cursor: u64) -> Result<JobNo, Refusal> {
         let known = self.jobs.find(spec.job);
         if let Some(job) = known.map(|no| self.jobs.job(no)) {
             let same = job.spec.service == spec.service && job.spec.revision == spec.revision;
-            if !same || job.spec.nonce != spec.nonce {
+            if !same || job.spec.nonce != spec.nonce || job.spec.app != app {
                 return Err(Refusal::OtherJob);
             }
             if job.spec.options == spec.options && job.spec.name == spec.name {
@@ -155,7 +159,7 @@ impl Router {
         }
         let no = known.unwrap_or_else(|| self.jobs.next_no());
         let JobSpec { job, name, service, revision, nonce, cursor: _, cursor_router: _, options } = spec.clone();
-        self.write(Record::Opened(Opened { no, job, name, service, revision, nonce, options }));
+        self.write(Record::Opened(Opened { no, job, name, service, revision, nonce, options, app }));
         Ok(no)
     }
 
@@ -220,7 +224,7 @@ impl Router {
     }
 
     /// The job of this id, if this session has it open.
-    fn job_of(&self, peer: PeerId, job: JobId) -> Option<JobNo> {
+    pub(super) fn job_of(&self, peer: PeerId, job: JobId) -> Option<JobNo> {
         let no = self.jobs.find(job)?;
         let client = self.jobs.job(no).client?;
         (client.peer == peer).then_some(no)
@@ -248,14 +252,18 @@ impl Router {
                 Err((_, refusal)) => Taken::Refused(refusal.clone()),
             };
             match taken {
-                Taken::Rests(lsn) => gate = gate.max(lsn),
+                Taken::New(lsn) => gate = gate.max(lsn),
+                Taken::Rests(lsn) => {
+                    self.totals.suppressed += 1;
+                    gate = gate.max(lsn);
+                }
                 Taken::Refused(refusal) => {
                     refused.entry(format!("{refusal:?}")).or_insert_with(|| (refusal, Vec::new())).1.push(id);
                 }
             }
         }
         for (refusal, rows) in refused.into_values() {
-            self.stats.refused += rows.len() as u64;
+            self.totals.refused += rows.len() as u64;
             self.send(peer, Lsn::NONE, Outbound::Client(ToClient::Refused { job, rows, refusal }), None);
             gate = gate.max(self.peers.get(&peer).map_or(Lsn::NONE, |peer| peer.gate));
         }
@@ -352,6 +360,6 @@ impl Router {
         if let Some(ix) = self.tasks.find(key) {
             self.enqueue(ix, End::Back);
         }
-        Taken::Rests(lsn)
+        Taken::New(lsn)
     }
 }

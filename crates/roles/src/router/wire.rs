@@ -38,6 +38,8 @@ pub(super) struct OpenedWire {
     pub(super) weight: u32,
     #[prost(uint64, tag = "11")]
     pub(super) rate_millihertz: u64,
+    #[prost(string, tag = "12")]
+    pub(super) app: String,
 }
 
 /// `Submitted`, and `Joined` without a body.

@@ -339,7 +339,8 @@ impl Worker {
             | Refusal::Cancelled
             | Refusal::OtherJob
             | Refusal::CursorAhead { .. }
-            | Refusal::Superseded { .. } => self.outputs.push_back(Output::Refused(refusal)),
+            | Refusal::Superseded { .. }
+            | Refusal::Forbidden => self.outputs.push_back(Output::Refused(refusal)),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sheaf_roles::port::{Fetched, RouterCommand, RouterPort, RouterReport, fit_config};
+use sheaf_roles::port::{Fetched, Principal, RouterCommand, RouterPort, RouterReport, fit_config};
 use sheaf_roles::router::{Config, Event, Generation, Limits, Lsn, Output, PeerId, Record, Router};
 use sheaf_session::{
     Config as SessionConfig, Depth, Endpoint, Micros, Session, SessionId, Side, State, Step, peek_hello,
@@ -91,7 +91,7 @@ impl Core {
             let config =
                 SessionConfig { incarnation: *epoch, boot: *epoch, ..fit_config(config.clone(), Depth::Memory) };
             let session = Session::recover(config, Side::Listener, *peers, state);
-            let port = RouterPort::new(session, id, PeerId(*peers), KeySecret([5; 32]));
+            let port = RouterPort::new(session, id, PeerId(*peers), KeySecret([5; 32]), Principal::Owner);
             Port { peer: PeerId(*peers), port, pipe: None, wake: None }
         })
     }

@@ -134,7 +134,7 @@ impl ClientSide {
         loop {
             match self.port.poll(now) {
                 Step::Transmit(bytes) => pipe.send(now, true, bytes),
-                Step::Report(ClientReport::Event(event)) => {
+                Step::Report(ClientReport::Event { job: _, event }) => {
                     if let client::Event::Opened { cursor, .. } = &event {
                         self.overtaken |= *cursor > self.sink.cursor.map_or(0, |cursor| cursor.number);
                     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use sheaf_journal::{Class, Config as JournalConfig, FRAME_EXTRA_MAX, Journal};
 use sheaf_net::Clock;
-use sheaf_roles::router::{Config, Inbound, KeyedRow, Limits as MachineLimits};
+use sheaf_roles::router::{Config, Inbound, KeyedRow, Limits as MachineLimits, View};
 use sheaf_session::{Lane, Place};
 use sheaf_task::{JobId, JobOptions, JobSpec, Key, Question, RouterId, RowId};
 use tokio::sync::mpsc::{self, Sender};
@@ -82,6 +82,7 @@ impl World {
             dirty: BTreeSet::new(),
             pending: Pending::new(Lsn(report.next.0)),
             ending: Ending::default(),
+            gauges: Arc::default(),
             pulse: Pulse::new(Stage::Core),
             generation: Generation::default(),
         };
@@ -90,7 +91,7 @@ impl World {
         let mut world = Self { inputs, orders, written, stop, core, said, seq: 0, _dir: dir };
         let up = vec![Input::Attach(PEER, to_link), Input::Event(Event::PeerUp { peer: PEER })];
         world.inputs.send(up).await.unwrap();
-        world.hear(Inbound::OpenJob(spec())).await;
+        world.hear(Inbound::OpenJob { spec: spec(), app: String::new() }).await;
         world
     }
 
@@ -195,7 +196,8 @@ async fn a_router_that_is_to_end_does_not_wait_for_room_for_ever() {
         world.settle().await;
         assert!(!world.core.is_finished(), "nobody has asked for the end");
         if by_message {
-            world.hear(Inbound::Ask { id: 1, question: Question::Shutdown, prior: None }).await;
+            let question = Question::Shutdown;
+            world.hear(Inbound::Ask { id: 1, question, prior: None, owners: Vec::new(), view: View::All }).await;
         } else {
             world.stop.send_replace(true);
         }

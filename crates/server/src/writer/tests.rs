@@ -44,6 +44,7 @@ impl World {
             pulse: Pulse::new(Stage::Writer),
             told: (SegmentId(0), SegmentId(0)),
             room: Room::default(),
+            gauges: Arc::default(),
             journal,
         };
         let writer = thread::spawn(move || writer.run(&taken));

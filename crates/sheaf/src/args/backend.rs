@@ -20,7 +20,7 @@ pub(crate) struct BackendArgs {
     /// File that holds the API key; otherwise OPENAI_API_KEY, which goes over TLS or stays on this machine.
     #[arg(long, value_name = "FILE", requires = "backend")]
     pub api_key_file: Option<PathBuf>,
-    /// Certificate authorities to trust instead of the system's: a file of certificates in PEM.
+    /// Certificate authorities to trust behind https://, instead of the system's: a file of certificates in PEM.
     #[arg(long, value_name = "FILE")]
-    pub ca: Option<PathBuf>,
+    pub backend_ca: Option<PathBuf>,
 }

@@ -3,9 +3,11 @@
 mod admin;
 mod backend;
 mod bench;
+mod login;
 mod prompt;
 mod run;
 mod serve;
+mod token;
 
 use std::path::PathBuf;
 
@@ -15,9 +17,11 @@ use sheaf_session::Faults;
 pub(crate) use admin::{DoctorArgs, FailuresArgs, JobArgs, JobCommand, RetryArgs, TaskCommand};
 pub(crate) use backend::BackendArgs;
 pub(crate) use bench::{BenchArgs, BenchCommand, WorkersArgs};
+pub(crate) use login::{AccessArgs, LoginArgs};
 pub(crate) use prompt::PromptArgs;
 pub(crate) use run::{OrderArg, RunArgs};
 pub(crate) use serve::{ProgramArgs, UpArgs, WorkerArgs};
+pub(crate) use token::{CreateArgs, RevokeArgs, RoleArg, TokenCommand, TokenDir};
 
 /// Where `sheaf up` listens, and where everything else looks for it.
 pub(crate) const LISTEN_DEFAULT: &str = "127.0.0.1:4477";
@@ -71,6 +75,9 @@ pub(crate) enum Command {
     Retry(RetryArgs),
     /// Stop a router gracefully.
     Shutdown(Target),
+    /// Make, list and revoke the tokens of a router.
+    #[command(subcommand)]
+    Token(TokenCommand),
     /// Check a data directory and its journal, or print every limit.
     Doctor(DoctorArgs),
     /// Measure this build on this machine.
@@ -85,12 +92,14 @@ pub(crate) enum Command {
 /// Which router is meant.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Target {
-    /// Address of a running router.
+    /// Address of a running router; sheaf://HOST:PORT where it has TLS.
     #[arg(long, value_name = "ADDR", env = "SHEAF_JOIN")]
     pub join: Option<String>,
     /// Data directory of a router: the running one is asked, a stopped one is read.
     #[arg(long, value_name = "DIR", env = "SHEAF_DATA", default_value = DATA_DEFAULT)]
     pub data: PathBuf,
+    #[command(flatten)]
+    pub login: LoginArgs,
 }
 
 /// Faults to run with.

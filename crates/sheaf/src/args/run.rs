@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{Chaos, EXAMPLES_FIRST, ProgramArgs, PromptArgs};
+use super::{Chaos, EXAMPLES_FIRST, LoginArgs, ProgramArgs, PromptArgs};
 use crate::units;
 
 /// Sends rows through a program, and writes each row's answer once.
@@ -71,11 +71,13 @@ pub(crate) struct RunArgs {
     /// This job's share against others of the same service, from 1.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub weight: u32,
-    /// Use the router at this address, and its workers, instead of our own. How they run is theirs to say: a PROGRAM given
+    /// Use the router at this address (sheaf://HOST:PORT where it has TLS), and its workers, instead of our own. How they run is theirs to say: a PROGRAM given
     /// here too (with --stdin or --serve) only tells the service and the revision.
     #[arg(long, value_name = "ADDR", env = "SHEAF_JOIN",
         conflicts_with_all = ["batch", "depth", "memory", "retry_exit", "grace", "http", "backend"])]
     pub join: Option<String>,
+    #[command(flatten)]
+    pub login: LoginArgs,
     /// Where our own router keeps its journal; unused with --join.
     #[arg(long, value_name = "DIR", env = "SHEAF_DATA", default_value = super::DATA_DEFAULT)]
     pub data: PathBuf,

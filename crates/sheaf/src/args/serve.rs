@@ -5,17 +5,20 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{BackendArgs, Chaos, EXAMPLES_FIRST, LISTEN_DEFAULT};
+use super::{AccessArgs, BackendArgs, Chaos, EXAMPLES_FIRST, LISTEN_DEFAULT, LoginArgs};
 use crate::units;
 
 /// Where the front door listens.
 const HTTP_DEFAULT: &str = "127.0.0.1:4478";
 
+/// Where operators are answered.
+const ADMIN_DEFAULT: &str = "127.0.0.1:4479";
+
 /// Starts a router.
 #[derive(Debug, Args)]
-#[command(help_template = EXAMPLES_FIRST, before_help = "Examples:\n  sheaf up --listen 127.0.0.1:4477 --data /var/lib/sheaf\n  sheaf up --http")]
+#[command(help_template = EXAMPLES_FIRST, before_help = "Examples:\n  sheaf up --listen 127.0.0.1:4477 --data /var/lib/sheaf\n  sheaf up --http\n  sheaf up --listen 0.0.0.0:4477 --tls-name router.example.org")]
 pub(crate) struct UpArgs {
-    /// Where to listen; plain TCP is for loopback only.
+    /// Where to listen: on loopback, or anywhere else with TLS and tokens.
     #[arg(long, value_name = "ADDR", default_value = LISTEN_DEFAULT)]
     pub listen: String,
     /// Where the journal lives.
@@ -24,6 +27,9 @@ pub(crate) struct UpArgs {
     /// Speak OpenAI's API too, over HTTP; without an address on 127.0.0.1:4478.
     #[arg(long, value_name = "ADDR", num_args = 0..=1, require_equals = true, default_missing_value = HTTP_DEFAULT)]
     pub http: Option<String>,
+    /// Answer operators over HTTP: /healthz, /readyz, /metrics, /api/v1; without an address on 127.0.0.1:4479.
+    #[arg(long, value_name = "ADDR", num_args = 0..=1, require_equals = true, default_missing_value = ADMIN_DEFAULT)]
+    pub admin: Option<String>,
     /// Silence of a worker that never re-runs anything.
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = units::grace)]
     pub grace: Duration,
@@ -37,6 +43,8 @@ pub(crate) struct UpArgs {
     #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = units::segment)]
     pub segment_size: u32,
     #[command(flatten)]
+    pub access: AccessArgs,
+    #[command(flatten)]
     pub chaos: Chaos,
 }
 
@@ -44,10 +52,11 @@ pub(crate) struct UpArgs {
 #[derive(Debug, Args)]
 #[command(help_template = EXAMPLES_FIRST, before_help = "Examples:\n  sheaf worker --join 127.0.0.1:4477 --batch 8 --depth 8 -- ./annotate {}\n  \
     sheaf worker --join 127.0.0.1:4477 --service embed --serve --batch 32 -- python3 embed.py\n  \
+    sheaf worker --join sheaf://router.example.org:4477 --ca ca.pem --token-file worker.token -- ./annotate {}\n  \
     sheaf worker --join 127.0.0.1:4477 --batch 4 --http https://gpu-box:8443/annotate\n  \
     sheaf worker --join 127.0.0.1:4477 --batch 16 --backend http://127.0.0.1:8000/v1 --model M")]
 pub(crate) struct WorkerArgs {
-    /// Address of the router.
+    /// Address of the router; sheaf://HOST:PORT where it has TLS.
     #[arg(long, value_name = "ADDR", env = "SHEAF_JOIN", default_value = LISTEN_DEFAULT)]
     pub join: String,
     /// What this worker offers; by default the program's base name, the model, or the last part of the URL.
@@ -59,6 +68,8 @@ pub(crate) struct WorkerArgs {
     /// Where it keeps its identity and the results that the router has not acknowledged.
     #[arg(long, value_name = "DIR", env = "SHEAF_WORKER_DATA", default_value = ".sheaf-worker")]
     pub data: PathBuf,
+    #[command(flatten)]
+    pub login: LoginArgs,
     #[command(flatten)]
     pub chaos: Chaos,
     #[command(flatten)]

@@ -27,7 +27,7 @@ impl Process {
         let log = fs::File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
         let mut command = Command::new(program);
         command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        for name in ["SHEAF_JOIN", "SHEAF_DATA", "SHEAF_WORKER_DATA"] {
+        for name in ["SHEAF_TOKEN", "SHEAF_JOIN", "SHEAF_DATA", "SHEAF_WORKER_DATA"] {
             command.env_remove(name);
         }
         Ok(Self { child: command.spawn().context("cannot start a process")? })

@@ -93,7 +93,7 @@ impl Pair {
 
 /// Answers on the first connection that comes.
 async fn echo(mut arrivals: mpsc::Receiver<Arrival>) {
-    let Some(Arrival { session, incoming }) = arrivals.recv().await else { return };
+    let Some(Arrival { session, incoming, origin: _ }) = arrivals.recv().await else { return };
     let session = Session::new(Config::default(), Side::Listener, session, 2);
     let (connect, connections) = mpsc::channel::<Incoming>(1);
     let (_say, commands) = mpsc::channel(1);

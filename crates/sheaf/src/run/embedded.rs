@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use sheaf_net::Target;
-use sheaf_server::{Server, ServerConfig};
+use sheaf_server::{Access, Server, ServerConfig};
 use sheaf_worker::Stop;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -27,6 +27,7 @@ impl Embedded {
         let server = Server::start(ServerConfig {
             data: args.data.clone(),
             listen: Some(LISTEN.to_owned()),
+            access: Access::default(),
             grace: args.grace,
             faults: args.chaos.chaos,
             limits: sheaf_server::Limits::default(),

@@ -13,6 +13,7 @@ use sheaf_task::{JobId, Refusal};
 use tokio::sync::watch;
 
 use crate::args::{DATA_DEFAULT, RunArgs};
+use crate::login::{insist_unused, target_of};
 use crate::out;
 use crate::progress::Display;
 use crate::signals::{INTERRUPTED, Signals};
@@ -39,8 +40,11 @@ async fn run_to_end(args: RunArgs, json: bool) -> Result<u8> {
         crate::program::work_of(&args.program)?;
     }
     let joined = match &args.join {
-        Some(addr) => Some(Target::tcp(addr).await?),
-        None => None,
+        Some(addr) => Some(target_of(addr, &args.login).await?),
+        None => {
+            insist_unused(&args.login)?;
+            None
+        }
     };
     let interrupt = Interrupt::default();
     let claimed = patiently(move || sheaf_client::claim(config), None, &mut signals).await??;
@@ -229,7 +233,7 @@ fn refused(refusal: &Refusal) -> String {
         Refusal::UnknownJob => "it does not know the job; repeat the command".to_owned(),
         Refusal::Cancelled => "the job was cancelled; `--fresh` begins another on these rows".to_owned(),
         Refusal::OtherJob => {
-            "it has the job with another service or revision; `--fresh` begins another on these rows".to_owned()
+            "it has the job with another service or revision, or it is another app's; `--fresh` begins another on these rows".to_owned()
         }
         Refusal::CursorAhead { last } => format!(
             "the sink has results after number {last}, the last that this router gave: its directory is an older copy, or \
@@ -237,5 +241,8 @@ fn refused(refusal: &Refusal) -> String {
         ),
         Refusal::Stopping => "it is shutting down; repeat the command once it runs again".to_owned(),
         Refusal::Superseded { incarnation } => format!("a later life ({incarnation}) is on record"),
+        Refusal::Forbidden => {
+            "this token does not grant it: running jobs takes one of `sheaf token create --role client --app APP`".to_owned()
+        }
     }
 }

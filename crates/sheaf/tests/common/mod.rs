@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+pub(crate) mod registry;
+
 /// How long anything may take before the test fails: generous, for slow machines.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -75,7 +77,7 @@ impl Sandbox {
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sheaf"));
         command.args(args).current_dir(self.dir.path()).stdin(Stdio::null());
-        for name in ["SHEAF_JOIN", "SHEAF_DATA", "SHEAF_WORKER_DATA", "NO_COLOR"] {
+        for name in ["SHEAF_TOKEN", "SHEAF_JOIN", "SHEAF_DATA", "SHEAF_WORKER_DATA", "NO_COLOR"] {
             command.env_remove(name);
         }
         command
@@ -95,14 +97,14 @@ impl Sandbox {
 
     /// Starts, to be watched, stopped or killed. Its standard error goes to the file `NAME.log`.
     pub(crate) fn start(&self, name: &str, args: &[&str]) -> Process {
+        self.start_command(name, self.command(args))
+    }
+
+    pub(crate) fn start_command(&self, name: &str, mut command: Command) -> Process {
         let log = self.path(&format!("{name}.log"));
         let file = fs::OpenOptions::new().create(true).append(true).open(&log).expect("writable sandbox");
-        let child = self
-            .command(args)
-            .stdout(file.try_clone().expect("a second handle"))
-            .stderr(file)
-            .spawn()
-            .expect("sheaf starts");
+        let child =
+            command.stdout(file.try_clone().expect("a second handle")).stderr(file).spawn().expect("sheaf starts");
         Process { child, name: name.to_owned(), log }
     }
 

@@ -84,9 +84,14 @@ impl ClientHost {
             }
             // Of a job that is not there yet.
             (_, Answer::Done(_) | Answer::NotFound) => None,
-            (_, answer @ (Answer::Workers(_) | Answer::Task(_) | Answer::Stopping)) => {
-                Some(format!("nobody asked for {answer:?}"))
-            }
+            (
+                _,
+                answer @ (Answer::Workers(_)
+                | Answer::Task(_)
+                | Answer::Stopping
+                | Answer::Stats(_)
+                | Answer::Forbidden),
+            ) => Some(format!("nobody asked for {answer:?}")),
         };
         if let Some(wrong) = wrong {
             env.ledger.violate(format!("client {}: {wrong}", self.number));
@@ -126,6 +131,8 @@ fn name(answer: &Answer) -> String {
         Answer::Failures(rows) => format!("{} failures", rows.len()),
         Answer::Done(count) => format!("done, {count} rows"),
         Answer::NotFound => "not found".to_owned(),
-        Answer::Workers(_) | Answer::Task(_) | Answer::Stopping => format!("{answer:?}"),
+        Answer::Workers(_) | Answer::Task(_) | Answer::Stopping | Answer::Stats(_) | Answer::Forbidden => {
+            format!("{answer:?}")
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! The router at work: connections, sessions, and what the machine asks for between two syncs.
 
 use bytes::Bytes;
-use sheaf_roles::port::{Fetched, RouterCommand, RouterPort, RouterReport};
+use sheaf_roles::port::{Fetched, Principal, RouterCommand, RouterPort, RouterReport};
 use sheaf_roles::router::{Event, Inbound, Lsn, Outbound, Output, PeerId};
 use sheaf_session::{Fatal, Input, Micros, Session, SessionId, Side, State, peek_hello};
 use sheaf_task::{KeySecret, ToClient};
@@ -113,7 +113,7 @@ impl RouterHost {
             }
             None => Session::new(config, Side::Listener, session, seed),
         };
-        let port = RouterPort::new(session_machine, session, id, KeySecret([7; 32]));
+        let port = RouterPort::new(session_machine, session, id, KeySecret([7; 32]), Principal::Owner);
         run.peers.insert(id, Peer { port, line: Line::default() });
         run.by_session.insert(session, id);
         id

@@ -18,6 +18,8 @@ impl Put for Answer {
             Answer::Done(tasks) => to.number(6, *tasks),
             Answer::NotFound => to.unit(7),
             Answer::Stopping => to.unit(8),
+            Answer::Forbidden => to.unit(9),
+            Answer::Stats(stats) => to.message(10, stats),
         }
     }
 }
@@ -34,6 +36,8 @@ impl TryFrom<AnswerKind> for Answer {
             AnswerKind::Done(tasks) => Answer::Done(tasks),
             AnswerKind::NotFound(wire::Unit {}) => Answer::NotFound,
             AnswerKind::Stopping(wire::Unit {}) => Answer::Stopping,
+            AnswerKind::Forbidden(wire::Unit {}) => Answer::Forbidden,
+            AnswerKind::Stats(w) => Answer::Stats(w.try_into()?),
         })
     }
 }
@@ -101,6 +105,7 @@ impl Put for TaskInfo {
         to.uint(3, self.body_len);
         to.uint(4, self.attempts);
         to.message(5, &self.state);
+        self.output.iter().for_each(|output| to.given(6, output));
     }
 }
 
@@ -114,6 +119,7 @@ impl TryFrom<wire::TaskInfo> for TaskInfo {
             body_len: w.body_len,
             attempts: w.attempts,
             state: required(w.state, "task.state")?.try_into()?,
+            output: w.output,
         })
     }
 }

@@ -134,6 +134,14 @@ impl Put for Question {
                 keys.iter().for_each(|key| to.given(2, key.0));
             }),
             Question::Shutdown => to.unit(8),
+            Question::Withdraw { job, rows } => to.nested(9, |to| {
+                to.bytes(1, job.0);
+                rows.iter().for_each(|(key, row)| {
+                    to.given(2, key.0);
+                    to.given(2, row.0);
+                });
+            }),
+            Question::Stats => to.unit(10),
         }
     }
 }
@@ -156,6 +164,17 @@ impl TryFrom<wire::AskKind> for Question {
                 Question::Retry { job: id!(JobId, w.job, "retry.job")?, keys }
             }
             wire::AskKind::Shutdown(wire::Unit {}) => Question::Shutdown,
+            wire::AskKind::Withdraw(w) => {
+                at_most(w.rows.len(), 2 * BATCH_ROWS_MAX, "withdraw.rows")?;
+                let (pairs, rest) = w.rows.as_chunks::<2>();
+                at_most(rest.len(), 0, "withdraw.rows")?;
+                let pair = |[key, row]: &[bytes::Bytes; 2]| {
+                    Ok((id!(Key, key, "withdraw.key")?, id!(RowId, row, "withdraw.row")?))
+                };
+                let rows = pairs.iter().map(pair).collect::<Result<_>>()?;
+                Question::Withdraw { job: id!(JobId, w.job, "withdraw.job")?, rows }
+            }
+            wire::AskKind::Stats(wire::Unit {}) => Question::Stats,
         })
     }
 }

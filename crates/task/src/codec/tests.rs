@@ -58,6 +58,8 @@ fn to_router() -> Vec<ToRouter> {
         Question::Failures { job, after: 3, limit: 4 },
         Question::Retry { job, keys: vec![Key([1; 16]), Key([2; 16])] },
         Question::Shutdown,
+        Question::Withdraw { job, rows: vec![(Key([1; 16]), RowId([2; 16])), (Key([3; 16]), RowId([4; 16]))] },
+        Question::Stats,
     ];
     let mut all = vec![
         ToRouter::OpenJob(JobSpec { cursor_router: None, ..spec.clone() }),
@@ -101,6 +103,7 @@ fn to_worker() -> Vec<ToWorker> {
         Refusal::CursorAhead { last: 9 },
         Refusal::Stopping,
         Refusal::Superseded { incarnation: 3 },
+        Refusal::Forbidden,
     ];
     let mut all = vec![
         ToWorker::Registered { incarnation: 5, router: RouterId([1; 16]), keep: vec![fence()], drop: vec![] },
@@ -133,6 +136,12 @@ fn task_states() -> Vec<TaskState> {
     all
 }
 
+fn totals() -> Totals {
+    let mut totals = Totals { took_ms: 1, assigned: 2, redelivered: 3, recalled: 4, ..Totals::default() };
+    (totals.outcomes[0], totals.outcomes[7], totals.lengths[23]) = (5, 6, 7);
+    totals
+}
+
 fn answers() -> Vec<Answer> {
     let job = JobId([1; 16]);
     let states = [JobState::Open, JobState::Done, JobState::Cancelled];
@@ -156,7 +165,8 @@ fn answers() -> Vec<Answer> {
         body: Bytes::from_static(b"payload"),
     };
     let tasks = task_states().into_iter().map(|state| {
-        Answer::Task(Some(TaskInfo { key: Key([1; 16]), service: "s".into(), body_len: 3, attempts: 4, state }))
+        let output = (state == TaskState::Ok).then(Bytes::new);
+        Answer::Task(Some(TaskInfo { key: Key([1; 16]), service: "s".into(), body_len: 3, attempts: 4, state, output }))
     });
     let mut all = vec![
         Answer::Jobs(jobs.to_vec()),
@@ -165,7 +175,10 @@ fn answers() -> Vec<Answer> {
         Answer::Failures(vec![row]),
         Answer::Done(8),
         Answer::NotFound,
+        Answer::Forbidden,
         Answer::Stopping,
+        Answer::Stats(Stats::default()),
+        Answer::Stats(Stats { totals: totals(), standing: Standing { idle_ms: Some(0), ..Standing::default() } }),
     ];
     all.extend(tasks);
     all

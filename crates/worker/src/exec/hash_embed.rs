@@ -7,6 +7,8 @@
 //! A text's vector: each word, and each three letters of ` word `, adds 1 or -1 (words twice that) at a place; both the
 //! sign and the place come from its hash. The vector is then made one long.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::json;
@@ -52,9 +54,11 @@ fn read(body: &[u8]) -> Result<Bytes, String> {
     if !(1..=DIMENSIONS_MAX).contains(&dimensions) {
         return Err(format!("dimensions must be from 1 to {DIMENSIONS_MAX}, and are {dimensions}"));
     }
-    if ask.encoding_format.as_deref().is_some_and(|format| format != "float") {
-        return Err(format!("{HASH_EMBED_MODEL} gives embeddings as float only"));
-    }
+    let is_base64 = match ask.encoding_format.as_deref() {
+        None | Some("float") => false,
+        Some("base64") => true,
+        Some(other) => return Err(format!("{HASH_EMBED_MODEL} gives embeddings as float or base64, not as {other}")),
+    };
     let texts = match ask.input {
         Input::One(text) => vec![text],
         Input::Several(texts) => texts,
@@ -66,7 +70,10 @@ fn read(body: &[u8]) -> Result<Bytes, String> {
     let mut data = Vec::with_capacity(texts.len());
     for (index, text) in texts.iter().enumerate() {
         tokens += words(text).count();
-        data.push(json!({ "object": "embedding", "index": index, "embedding": vector(text, dimensions) }));
+        let vector = vector(text, dimensions);
+        let bytes = || vector.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<u8>>();
+        let embedding = if is_base64 { json!(STANDARD.encode(bytes())) } else { json!(vector) };
+        data.push(json!({ "object": "embedding", "index": index, "embedding": embedding }));
     }
     let usage = json!({ "prompt_tokens": tokens, "total_tokens": tokens });
     Ok(json!({ "object": "list", "data": data, "model": HASH_EMBED_MODEL, "usage": usage }).to_string().into())

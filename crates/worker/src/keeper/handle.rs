@@ -65,6 +65,7 @@ impl Keeper {
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .process_group(0) // Ctrl-C is the worker's to answer.
+            .env_remove("SHEAF_TOKEN") // What it shows to its router is none of its programs' business.
             .spawn()?;
         let shared = Arc::new(Shared {
             waiting: Mutex::new(HashMap::new()),

@@ -58,6 +58,7 @@ stories! {
     fairness_and_rate
     shortest_first
     cancel
+    stats
     retry_order
     cursor
     busy
@@ -86,8 +87,10 @@ stories! {
     long_failures
     released_in_slices
     cancelled_in_slices
+    withdraw
     learned_lengths
     alike_lengths
+    tenants
 }
 
 #[test]

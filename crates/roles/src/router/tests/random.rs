@@ -179,7 +179,7 @@ impl Day {
             cursor_router: Some(RouterId(id("router"))),
             options: JobOptions { retries: 1, order: Order::Shortest, ..JobOptions::default() },
         };
-        self.message(&peer, Inbound::OpenJob(spec));
+        self.message(&peer, Inbound::OpenJob { spec, app: String::new() });
     }
 
     /// Submits some of the rows that the sink does not have, or all of them.
@@ -321,13 +321,14 @@ impl Day {
             self.world.check_replay();
         }
         self.check_counts();
+        self.world.check_states();
     }
 
     fn order(&mut self, at: usize, question: fn(JobId) -> Question) {
         let client = &mut self.clients[at];
         client.retried = true;
         let (peer, question) = (client.peer.clone(), question(JobId(id(client.job))));
-        self.message(&peer, Inbound::Ask { id: 1, question, prior: None });
+        self.message(&peer, Inbound::Ask { id: 1, question, prior: None, owners: Vec::new(), view: View::All });
     }
 
     fn sync(&mut self) {

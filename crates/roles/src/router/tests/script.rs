@@ -6,10 +6,10 @@ use bytes::Bytes;
 use sheaf_session::Micros;
 use sheaf_task::{
     Capacity, Class, Evidence, Failure, Fence, JobId, JobOptions, JobSpec, Key, Order, Outcome, Question, Registration,
-    ResultItem, RouterId, ToClient, ToWorker,
+    ResultItem, RouterId, RowId, ToClient, ToWorker,
 };
 
-use super::super::record::{Delivery, Record};
+use super::super::record::{Delivery, Record, owners_of};
 use super::super::*;
 use super::world::{World, id, name, worker_id};
 
@@ -112,7 +112,7 @@ impl Script {
                 let upto = args.get(1).map_or(u64::MAX, |tag| tag.parse().unwrap());
                 self.world.handle(Event::Acked { peer, upto: Tag(upto) })
             }
-            "ask" => self.ask(args),
+            "ask" => self.ask(args, &words),
             "tick" => self.tick(seconds(args[0])),
             "sleep" => {
                 self.world.now = self.world.now + seconds(args[0]);
@@ -199,7 +199,7 @@ impl Script {
             cursor_router: Some(RouterId(id(words.text("router").unwrap_or("router")))),
             options,
         };
-        self.world.message(args[0], Inbound::OpenJob(spec))
+        self.world.message(args[0], Inbound::OpenJob { spec, app: words.text("app").unwrap_or("").to_owned() })
     }
 
     /// Rows `a`, `a:200` (a body of 200 bytes) or `a@k` (row a with the key of k).
@@ -261,19 +261,26 @@ impl Script {
         Fence { key, epoch, attempt: self.world.attempts[&(epoch, key)][ordinal - 1] }
     }
 
-    fn ask(&mut self, args: &[&str]) -> Vec<Output> {
+    fn ask(&mut self, args: &[&str], words: &Words<'_>) -> Vec<Output> {
         let job = |at: usize| JobId(id(args[at]));
         let question = match args[1] {
             "jobs" => Question::Jobs,
             "workers" => Question::Workers,
+            "stats" => Question::Stats,
             "cancel" => Question::CancelJob(job(2)),
+            "withdraw" => Question::Withdraw {
+                job: job(2),
+                rows: args[3..].iter().map(|key| (Key(id(key)), RowId(id(key)))).collect(),
+            },
             "task" => Question::Task(Key(id(args[2]))),
             "failures" => Question::Failures { job: job(2), after: 0, limit: 100 },
             "retry" => Question::Retry { job: job(2), keys: args[3..].iter().map(|key| Key(id(key))).collect() },
             _ => Question::Shutdown,
         };
         let prior = args.get(2).and_then(|key| self.world.row("", "", key, 0).prior);
-        self.world.message(args[0], Inbound::Ask { id: 7, question, prior })
+        let owners = args.get(2).map_or(Vec::new(), |key| owners_of(Key(id(key)), &self.world.sealed_records()));
+        let view = words.text("view").map_or(View::All, |app| View::App(app.into()));
+        self.world.message(args[0], Inbound::Ask { id: 7, question, prior, owners, view })
     }
 
     /// Time passes, with a tick each second and at each deadline.

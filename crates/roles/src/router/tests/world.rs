@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use sheaf_session::{Lane, Micros, Place};
-use sheaf_task::{JobId, Key, RouterId, RowId, WorkerId};
+use sheaf_task::{JobId, Key, RouterId, RowId, Standing, WorkerId};
 
 use super::super::record::prior_of;
+use super::super::slab::Spot;
 use super::super::*;
 
 /// Sixteen bytes that show their name.
@@ -109,9 +110,13 @@ impl World {
     pub(super) fn row(&self, job: &str, row: &str, key: &str, len: usize) -> KeyedRow {
         let job = self.router.job_no(JobId(id(job)));
         let key = Key(id(key));
-        let found = self.journal.iter().filter(|(lsn, _)| *lsn <= self.sealed.0).cloned().collect::<Vec<_>>();
-        let prior = prior_of(key, job, RowId(id(row)), &found);
+        let prior = prior_of(key, job, RowId(id(row)), &self.sealed_records());
         KeyedRow { row: RowId(id(row)), key, sample: 0, body: Bytes::from(vec![b'x'; len]), prior }
+    }
+
+    /// What the index is made of.
+    pub(super) fn sealed_records(&self) -> Vec<(Lsn, Record)> {
+        self.journal.iter().filter(|(lsn, _)| *lsn <= self.sealed.0).cloned().collect()
     }
 
     /// One event; what comes out at once.
@@ -177,6 +182,15 @@ impl World {
         let router = &self.router;
         self.journal.retain(|(lsn, record)| *lsn > upto || router.needed(*lsn, record));
         self.check_replay();
+    }
+
+    /// What the router says of the states of its tasks is what counting them says.
+    pub(super) fn check_states(&self) {
+        let tasks = &self.router.tasks;
+        let count = |spot| (0..tasks.end()).filter(|ix| tasks.used(Ix(*ix)) && tasks.row(Ix(*ix)).spot == spot).count();
+        let counted = [Spot::Ready, Spot::Assigned, Spot::Backoff, Spot::Suspect, Spot::Withheld].map(count);
+        let Standing { ready, running, backoff, suspect, withheld, .. } = self.router.stats().standing;
+        assert_eq!([ready, running, backoff, suspect, withheld], counted.map(|count| count as u64));
     }
 
     pub(super) fn check_replay(&self) {

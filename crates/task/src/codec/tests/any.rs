@@ -104,17 +104,20 @@ fn refusal() -> impl Strategy<Value = Refusal> {
         (number(), number()).prop_map(|(len, max)| Refusal::TooLong { len, max }),
         number().prop_map(|last| Refusal::CursorAhead { last }),
         number().prop_map(|incarnation| Refusal::Superseded { incarnation }),
-        select(&[Refusal::UnknownJob, Refusal::Cancelled, Refusal::OtherJob, Refusal::Stopping][..]),
+        select(
+            &[Refusal::UnknownJob, Refusal::Cancelled, Refusal::OtherJob, Refusal::Stopping, Refusal::Forbidden][..]
+        ),
     ]
 }
 
 fn question() -> impl Strategy<Value = Question> {
     prop_oneof![
-        select(&[Question::Jobs, Question::Workers, Question::Shutdown][..]),
+        select(&[Question::Jobs, Question::Workers, Question::Shutdown, Question::Stats][..]),
         id(JobId).prop_map(Question::CancelJob),
         id(Key).prop_map(Question::Task),
         (id(JobId), number(), small()).prop_map(|(job, after, limit)| Question::Failures { job, after, limit }),
         (id(JobId), vec(id(Key), 0..5)).prop_map(|(job, keys)| Question::Retry { job, keys }),
+        (id(JobId), vec((id(Key), id(RowId)), 0..5)).prop_map(|(job, rows)| Question::Withdraw { job, rows }),
     ]
 }
 
@@ -168,6 +171,33 @@ fn waiting() -> impl Strategy<Value = Waiting> {
     ]
 }
 
+fn stats() -> impl Strategy<Value = Stats> {
+    let lists = (vec(number(), OUTCOMES), vec(number(), LENGTHS));
+    let totals = (lists, vec(number(), 8)).prop_map(|((outcomes, lengths), figures)| Totals {
+        outcomes: outcomes.try_into().unwrap(),
+        lengths: lengths.try_into().unwrap(),
+        took_ms: figures[0],
+        assigned: figures[1],
+        redelivered: figures[2],
+        recalled: figures[3],
+        dropped: figures[4],
+        lost: figures[5],
+        refused: figures[6],
+        suppressed: figures[7],
+    });
+    let standing = (vec(number(), 7), option::of(number())).prop_map(|(figures, idle_ms)| Standing {
+        ready: figures[0],
+        running: figures[1],
+        backoff: figures[2],
+        suspect: figures[3],
+        withheld: figures[4],
+        jobs: figures[5],
+        unsettled: figures[6],
+        idle_ms,
+    });
+    (totals, standing).prop_map(|(totals, standing)| Stats { totals, standing })
+}
+
 fn answer() -> impl Strategy<Value = Answer> {
     let states = select(&[JobState::Open, JobState::Done, JobState::Cancelled][..]);
     let job = (id(JobId), text(), text(), states, counts()).prop_map(|(job, name, service, state, counts)| JobInfo {
@@ -188,8 +218,16 @@ fn answer() -> impl Strategy<Value = Answer> {
         Just(TaskState::Ok),
         failure().prop_map(TaskState::Failed),
     ];
-    let task = (id(Key), text(), number(), small(), state)
-        .prop_map(|(key, service, body_len, attempts, state)| TaskInfo { key, service, body_len, attempts, state });
+    let task = (id(Key), text(), number(), small(), (state, option::of(bytes()))).prop_map(
+        |(key, service, body_len, attempts, (state, output))| TaskInfo {
+            key,
+            service,
+            body_len,
+            attempts,
+            state,
+            output,
+        },
+    );
     let row = (number(), id(RowId), id(Key), small(), failure(), bytes()).prop_map(
         |(number, row, key, attempts, failure, body)| FailureRow { number, row, key, attempts, failure, body },
     );
@@ -199,7 +237,8 @@ fn answer() -> impl Strategy<Value = Answer> {
         option::of(task).prop_map(Answer::Task),
         vec(row, 0..4).prop_map(Answer::Failures),
         number().prop_map(Answer::Done),
-        select(&[Answer::NotFound, Answer::Stopping][..]),
+        stats().prop_map(Answer::Stats),
+        select(&[Answer::NotFound, Answer::Stopping, Answer::Forbidden][..]),
     ]
 }
 

@@ -1,0 +1,327 @@
+//! The line of calls: one task owns the machine and its session with the router, and passes on what each says.
+//!
+//! A session that is over is followed by another; what was on its way is submitted again. Invariant: whoever waits is
+//! told, or finds the line closed.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use sheaf_net::{Backoff, Clock, Link, Source, Target};
+use sheaf_roles::client::Event;
+use sheaf_roles::port::{ClientCommand, ClientPort, ClientReport, fit_dialer_config};
+use sheaf_session::{Config, Depth, How, Session, SessionId, Side};
+use sheaf_task::{Answer, KeySecret, Question, ToRouter};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::{Duration, Instant, interval, sleep_until, timeout};
+
+use super::limits::{CallLimits, OPENED_MAX};
+use super::machine::Calls;
+use super::types::{Input, NewCall, Output, Refused, Told, Waiter};
+use crate::admit::Permit;
+use crate::names::random;
+
+/// What a call is told.
+pub(crate) type Answered = oneshot::Receiver<Result<Told, Refused>>;
+
+/// Commands that wait for the line. Full: their handlers wait.
+const COMMANDS_MAX: usize = 1_024;
+/// Commands taken at once.
+const BATCH: usize = 256;
+/// Batches between the line and its link.
+const BATCHES: usize = 8;
+/// How often it is looked who waits no more.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long the router may take to hear the last words.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+/// The question about what an earlier life of the door left. Others are counted from there.
+const ASK_JOBS: u64 = 1;
+
+enum Command {
+    Call(Box<NewCall>, Caught),
+    Ask(Question, oneshot::Sender<Answer>),
+}
+
+/// A way to the line, for handlers.
+#[derive(Clone)]
+pub(crate) struct Caller {
+    commands: mpsc::Sender<Command>,
+}
+
+/// Whoever waits for a call, and its place at the gate, which it keeps until the call has ended.
+struct Caught {
+    tell: oneshot::Sender<Result<Told, Refused>>,
+    permit: Option<Permit>,
+}
+
+impl Caller {
+    /// Makes a call; what becomes of it comes later.
+    pub(crate) async fn call(&self, call: NewCall, permit: Option<Permit>) -> Result<Answered, Refused> {
+        let (tell, told) = oneshot::channel();
+        let command = Command::Call(Box::new(call), Caught { tell, permit });
+        self.commands.send(command).await.map_err(|_| Refused::Closing)?;
+        Ok(told)
+    }
+
+    /// Asks the router.
+    pub(crate) async fn ask(&self, question: Question) -> Result<Answer, Refused> {
+        let (tell, told) = oneshot::channel();
+        self.commands.send(Command::Ask(question, tell)).await.map_err(|_| Refused::Closing)?;
+        told.await.map_err(|_| Refused::Closing)
+    }
+}
+
+/// What a line needs to know.
+pub(crate) struct LineConfig {
+    pub target: Target,
+    pub app: String,
+    pub secret: KeySecret,
+    pub limits: CallLimits,
+}
+
+/// A line, to be spawned. It ends when the last caller is dropped.
+pub(crate) fn open(config: LineConfig) -> io::Result<(Caller, impl Future<Output = ()> + Send + 'static)> {
+    let (commands, taken) = mpsc::channel(COMMANDS_MAX);
+    let seed = random()?;
+    let line = Line {
+        machine: Calls::new(config.limits, config.app, config.secret),
+        running: Some(Running::start(&config.target)?),
+        target: config.target,
+        clock: Clock::start(),
+        backoff: Backoff::new(seed),
+        again_at: Instant::now(),
+        commands: taken,
+        waiting: BTreeMap::new(),
+        asked: BTreeMap::new(),
+        waiters: 0,
+        questions: ASK_JOBS,
+    };
+    Ok((Caller { commands }, line.run()))
+}
+
+struct Line {
+    machine: Calls,
+    target: Target,
+    clock: Clock,
+    running: Option<Running>,
+    backoff: Backoff,
+    /// When the next session may begin, while there is none.
+    again_at: Instant,
+    commands: mpsc::Receiver<Command>,
+    waiting: BTreeMap<Waiter, Caught>,
+    asked: BTreeMap<u64, oneshot::Sender<Answer>>,
+    waiters: u64,
+    questions: u64,
+}
+
+/// A session and its link.
+struct Running {
+    commands: mpsc::Sender<Vec<ClientCommand>>,
+    reports: mpsc::Receiver<Vec<ClientReport>>,
+    link: JoinHandle<ClientPort>,
+    /// Jobs that it opened.
+    opened: u32,
+}
+
+impl Running {
+    fn start(target: &Target) -> io::Result<Self> {
+        let (seed, boot, dial) = (random()?, random()?, random()?);
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&random()?.to_le_bytes());
+        id[8..].copy_from_slice(&random()?.to_le_bytes());
+        let config = fit_dialer_config(Config { boot, ..Config::default() }, Depth::Memory);
+        let session = Session::new(config, Side::Dialer, SessionId(id), seed);
+        let (commands, for_link) = mpsc::channel(BATCHES);
+        let (from_link, reports) = mpsc::channel(BATCHES);
+        let source = Source::Dial { target: target.clone(), seed: dial };
+        let link = Link::new(ClientPort::new(session), Clock::start(), source, for_link, from_link);
+        Ok(Self { commands, reports, link: tokio::spawn(link.run()), opened: 0 })
+    }
+}
+
+enum Woken {
+    Commands(usize),
+    Reports(Option<Vec<ClientReport>>),
+    Look,
+    Again,
+}
+
+impl Line {
+    async fn run(mut self) {
+        let mut look = interval(LOOK);
+        let mut taken = Vec::with_capacity(BATCH);
+        let mut said = vec![ask(ASK_JOBS, Question::Jobs)];
+        loop {
+            self.drain(&mut said);
+            if let Some(running) = &self.running
+                && !said.is_empty()
+                && running.commands.send(std::mem::take(&mut said)).await.is_err()
+            {
+                self.hang_up();
+            }
+            if self.running.as_ref().is_some_and(|running| running.opened > OPENED_MAX) {
+                self.renew().await;
+            }
+            let woken = tokio::select! {
+                count = self.commands.recv_many(&mut taken, BATCH) => Woken::Commands(count),
+                reports = next(&mut self.running) => Woken::Reports(reports),
+                _ = look.tick() => Woken::Look,
+                () = sleep_until(self.again_at), if self.running.is_none() => Woken::Again,
+            };
+            match woken {
+                Woken::Commands(0) => break,
+                Woken::Commands(_) => taken.drain(..).for_each(|command| self.on_command(command, &mut said)),
+                Woken::Reports(None) => self.hang_up(),
+                Woken::Reports(Some(reports)) => reports.into_iter().for_each(|report| self.on_report(report)),
+                Woken::Look => self.look(),
+                Woken::Again => self.begin_again(),
+            }
+        }
+        self.close().await;
+    }
+
+    fn on_command(&mut self, command: Command, said: &mut Vec<ClientCommand>) {
+        match command {
+            Command::Call(call, caught) => {
+                self.waiters += 1;
+                let waiter = Waiter(self.waiters);
+                self.waiting.insert(waiter, caught);
+                self.machine.handle(self.clock.now(), Input::Call { waiter, call: *call });
+            }
+            // Without a session it is not asked; whoever asked finds its channel closed.
+            Command::Ask(question, tell) if self.running.is_some() => {
+                self.questions += 1;
+                self.asked.insert(self.questions, tell);
+                said.push(ask(self.questions, question));
+            }
+            Command::Ask(..) => {}
+        }
+    }
+
+    fn on_report(&mut self, report: ClientReport) {
+        let now = self.clock.now();
+        match report {
+            ClientReport::Event { job, event } => {
+                if matches!(event, Event::Delivered { .. } | Event::Acknowledged(_)) {
+                    self.backoff.reset();
+                }
+                self.machine.handle(now, Input::Router { job, event });
+            }
+            ClientReport::Answer { id: ASK_JOBS, answer: Answer::Jobs(jobs) } => {
+                let is_left = |counts: &sheaf_task::JobCounts| counts.open > 0 || counts.settled < counts.last_number;
+                for job in jobs.iter().filter(|job| is_left(&job.counts)) {
+                    self.machine.take_up(now, job.job, &job.name, &job.service);
+                }
+            }
+            ClientReport::Answer { id, answer } => {
+                if let Some(tell) = self.asked.remove(&id)
+                    && tell.send(answer).is_err()
+                {
+                    tracing::debug!(id, "an answer that nobody waits for");
+                }
+            }
+            ClientReport::Over(over) => {
+                tracing::warn!(?over, "the door's session with the router is over; beginning another");
+                self.hang_up();
+            }
+        }
+    }
+
+    /// Who waits no more, and what time it is.
+    fn look(&mut self) {
+        let now = self.clock.now();
+        for (waiter, _) in self.waiting.iter().filter(|(_, caught)| caught.tell.is_closed()) {
+            let waiter = *waiter;
+            self.machine.handle(now, Input::Gone(waiter));
+        }
+        self.asked.retain(|_, tell| !tell.is_closed());
+        self.machine.handle(now, Input::Tick);
+    }
+
+    /// What the machine wants done.
+    fn drain(&mut self, said: &mut Vec<ClientCommand>) {
+        while let Some(output) = self.machine.poll() {
+            match output {
+                Output::Send { tag, message } => {
+                    if let (ToRouter::OpenJob(_), Some(running)) = (&message, &mut self.running) {
+                        running.opened += 1;
+                    }
+                    said.push(ClientCommand::Send { tag, message });
+                }
+                Output::Commit(ticket) => said.push(ClientCommand::Commit(ticket)),
+                Output::Tell { waiter, told } => {
+                    let Some(Caught { tell, permit }) = self.waiting.remove(&waiter) else { continue };
+                    if let (Some(permit), Ok(Told::Done(done))) = (permit, &told) {
+                        permit.answered(done.ms);
+                    }
+                    if tell.send(told).is_err() {
+                        tracing::trace!(?waiter, "told a client that is gone");
+                    }
+                }
+            }
+        }
+        // What was meant for a session that is over is said again on the next.
+        if self.running.is_none() {
+            said.clear();
+        }
+    }
+
+    /// Another session, though this one is sound.
+    async fn renew(&mut self) {
+        if let Some(running) = self.running.take()
+            && running.commands.send(vec![ClientCommand::Close(How::Drain)]).await.is_err()
+        {
+            tracing::debug!("the session had ended");
+        }
+        self.hang_up();
+        self.again_at = Instant::now();
+    }
+
+    fn hang_up(&mut self) {
+        self.running = None;
+        self.again_at = Instant::now() + self.backoff.pause();
+        self.asked.clear();
+    }
+
+    fn begin_again(&mut self) {
+        self.again_at = Instant::now() + self.backoff.pause();
+        match Running::start(&self.target) {
+            Ok(running) => {
+                self.running = Some(running);
+                self.machine.handle(self.clock.now(), Input::Router { job: None, event: Event::Lost });
+            }
+            Err(error) => tracing::warn!(%error, "cannot begin a session with the router"),
+        }
+    }
+
+    async fn close(self) {
+        let Some(mut running) = self.running else { return };
+        let ended = async {
+            if running.commands.send(vec![ClientCommand::Close(How::Drain)]).await.is_ok() {
+                while let Some(reports) = running.reports.recv().await {
+                    if reports.iter().any(|report| matches!(report, ClientReport::Over(_))) {
+                        break;
+                    }
+                }
+            }
+        };
+        if timeout(LAST_WORDS, ended).await.is_err() {
+            tracing::debug!("the router did not hear the door's last words in time");
+        }
+        drop((running.commands, running.reports));
+        if let Err(error) = running.link.await {
+            tracing::error!(%error, "the door's link to the router panicked");
+        }
+    }
+}
+
+fn ask(id: u64, question: Question) -> ClientCommand {
+    ClientCommand::Send { tag: None, message: ToRouter::Ask { id, question } }
+}
+
+async fn next(running: &mut Option<Running>) -> Option<Vec<ClientReport>> {
+    match running {
+        Some(running) => running.reports.recv().await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,176 @@
+//! From how a task ended, or why it was not taken, to what HTTP says of it.
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::StatusCode;
+use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use serde::Deserialize;
+use sheaf_task::{Class, Failure, Key, Refusal};
+
+use crate::calls::Refused;
+use crate::reply::{ApiError, Reply};
+
+const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+const TASK: HeaderName = HeaderName::from_static("x-sheaf-task");
+
+/// A body that is JSON already.
+pub(crate) fn json_bytes(status: StatusCode, body: Bytes) -> Reply {
+    let mut reply = Reply::new(Full::new(body).map_err(|never| match never {}).boxed());
+    *reply.status_mut() = status;
+    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    reply
+}
+
+/// Names the task in the reply.
+pub(crate) fn named(mut reply: Reply, key: Key) -> Reply {
+    if let Ok(value) = HeaderValue::from_str(&key.to_string()) {
+        reply.headers_mut().insert(TASK, value);
+    }
+    reply
+}
+
+/// What a failed task says over HTTP.
+///
+/// | class | status | worth another try |
+/// |---|---|---|
+/// | rejected | 400, and the backend's own words where it answered with an error of the API | no |
+/// | error, garbage | 502 | as the client likes |
+/// | timeout, expired | 504 | as the client likes |
+/// | crashed | 500 | no: it killed its program again and again |
+/// | cancelled | 500 | no |
+pub(crate) fn failed(failure: &Failure) -> (ApiError, bool) {
+    let (status, kind, retry) = match failure.class {
+        Class::Rejected => (StatusCode::BAD_REQUEST, "invalid_request_error", false),
+        Class::Error | Class::Garbage => (StatusCode::BAD_GATEWAY, "server_error", true),
+        Class::Timeout | Class::Expired => (StatusCode::GATEWAY_TIMEOUT, "server_error", true),
+        Class::Crashed | Class::Cancelled => (StatusCode::INTERNAL_SERVER_ERROR, "server_error", false),
+    };
+    let code = Some(failure.class.name());
+    let error = ApiError { status, kind, code, ..ApiError::invalid(failure.message.clone(), None) };
+    (error, retry)
+}
+
+/// The reply to a call whose task failed.
+pub(crate) fn failed_reply(failure: &Failure) -> Reply {
+    let (error, retry) = failed(failure);
+    let own = (failure.class == Class::Rejected).then(|| own_error(&failure.evidence.stderr)).flatten();
+    let mut reply = match own {
+        Some(body) => json_bytes(error.status, body),
+        None => error.reply(),
+    };
+    if !retry {
+        reply.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static("false"));
+    }
+    reply
+}
+
+/// What a backend said of its refusal, if that is an error of the API, with all four of its fields.
+fn own_error(body: &[u8]) -> Option<Bytes> {
+    #[derive(Deserialize)]
+    struct Body {
+        error: Fields,
+    }
+    #[derive(Deserialize)]
+    struct Fields {
+        message: String,
+        #[serde(rename = "type")]
+        kind: Option<String>,
+        param: Option<serde_json::Value>,
+        code: Option<serde_json::Value>,
+    }
+    let Body { error: Fields { message, kind, param, code } } = serde_json::from_slice(body).ok()?;
+    let kind = kind.unwrap_or_else(|| "invalid_request_error".to_owned());
+    let body = serde_json::json!({"error": {"message": message, "type": kind, "param": param, "code": code}});
+    Some(body.to_string().into())
+}
+
+/// The reply to a call that was not taken. `jitter` is any number.
+pub(crate) fn refused_reply(refused: &Refused, jitter: u64) -> Reply {
+    let busy = |message: &str| {
+        let (status, kind, code) = (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", Some("busy"));
+        ApiError { status, kind, code, ..ApiError::invalid(message, None) }
+    };
+    let away = |message: &str| {
+        let (status, kind, code) = (StatusCode::SERVICE_UNAVAILABLE, "server_error", Some("unavailable"));
+        ApiError { status, kind, code, ..ApiError::invalid(message, None) }
+    };
+    let (error, is_worth) = match refused {
+        Refused::Full => (busy("too many calls are under way; try again later"), true),
+        Refused::Router(Refusal::Busy { .. }) => (busy("the router is full; try again later"), true),
+        Refused::Router(Refusal::Stopping) | Refused::Closing | Refused::GivenUp => {
+            (away("the router is stopping, or not up yet; try again later"), true)
+        }
+        Refused::Router(Refusal::TooLong { len, max }) => {
+            (ApiError::invalid(format!("a name or a body has {len} bytes, and may have {max}"), None), false)
+        }
+        Refused::Router(
+            refusal @ (Refusal::UnknownJob
+            | Refusal::Cancelled
+            | Refusal::OtherJob
+            | Refusal::CursorAhead { .. }
+            | Refusal::Forbidden
+            | Refusal::Superseded { .. }),
+        ) => {
+            tracing::warn!(?refusal, "a call was refused in a way that should not be");
+            (away("the router did not take the call"), true)
+        }
+    };
+    let mut reply = error.reply();
+    let headers = reply.headers_mut();
+    if is_worth {
+        headers.insert(RETRY_AFTER, retry_after(jitter));
+    } else {
+        headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
+    }
+    reply
+}
+
+/// One to four seconds: not all at once again.
+pub(crate) fn retry_after(jitter: u64) -> HeaderValue {
+    HeaderValue::from_static(["1", "2", "3", "4"][(jitter % 4) as usize])
+}
+
+#[cfg(test)]
+mod tests {
+    use sheaf_task::Evidence;
+
+    use super::*;
+
+    fn failure(class: Class, stderr: &'static str) -> Failure {
+        let evidence = Evidence { stderr: Bytes::from_static(stderr.as_bytes()), ..Evidence::default() };
+        Failure { class, message: "m".into(), evidence }
+    }
+
+    fn reply(class: Class) -> (u16, bool) {
+        let reply = failed_reply(&failure(class, ""));
+        (reply.status().as_u16(), reply.headers().get("x-should-retry").is_none())
+    }
+
+    #[test]
+    fn each_class_has_its_status() {
+        let all = Class::ALL.map(reply);
+        let expected = [(400, false), (502, true), (504, true), (500, false), (502, true), (500, false), (504, true)];
+        assert_eq!(all, expected);
+    }
+
+    #[test]
+    fn a_backends_own_error_is_passed_on_with_all_four_fields() {
+        let own = own_error(br#"{"error":{"message":"too long","code":"context_length_exceeded"}}"#).unwrap();
+        let own: serde_json::Value = serde_json::from_slice(&own).unwrap();
+        let expected = serde_json::json!({"error": {
+            "message": "too long", "type": "invalid_request_error", "param": null, "code": "context_length_exceeded"
+        }});
+        assert_eq!(own, expected);
+        assert_eq!(own_error(b"plain text"), None);
+        assert_eq!(own_error(br#"{"error":"text"}"#), None);
+    }
+
+    #[test]
+    fn what_is_refused_says_when_to_try_again_or_that_it_is_useless() {
+        let busy = refused_reply(&Refused::Full, 2);
+        assert_eq!((busy.status().as_u16(), busy.headers()["retry-after"].to_str().unwrap()), (429, "3"));
+        let long = refused_reply(&Refused::Router(Refusal::TooLong { len: 2, max: 1 }), 0);
+        assert_eq!((long.status().as_u16(), long.headers()["x-should-retry"].to_str().unwrap()), (400, "false"));
+        assert_eq!(refused_reply(&Refused::Closing, 0).status().as_u16(), 503);
+    }
+}
