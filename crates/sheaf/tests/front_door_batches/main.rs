@@ -189,6 +189,31 @@ fn a_body_that_is_too_long_is_refused_before_it_is_sent() {
 }
 
 #[test]
+fn a_client_that_hangs_up_leaves_nothing_half_done() {
+    let s = Sandbox::new();
+    let door = Door::open(&s);
+    let in_tmp = || std::fs::read_dir(s.path("router/edge/tmp")).expect("the door's own").count();
+    let headers = "content-type: multipart/form-data; boundary=b\r\ncontent-length: 5000000\r\n";
+    let mut stream = door.begin("POST", "/v1/files", headers);
+    stream.write_all(&form(&[("file", Some("x"), &"x".repeat(3_000_000))])[..2_500_000]).expect("the door reads");
+    wait_until("some of it is on disk", || in_tmp() > 0);
+    drop(stream);
+    wait_until("it is gone", || in_tmp() == 0);
+    let asked = json!({"input_file_id": door.upload("x"), "endpoint": CHAT, "completion_window": "24h"}).to_string();
+    for _ in 0..30 {
+        let headers = format!("content-length: {}\r\n", asked.len());
+        let mut stream = door.begin("POST", "/v1/batches", &headers);
+        stream.write_all(asked.as_bytes()).expect("the door reads");
+    }
+    // Whatever was created lives its life.
+    door.over(&door.create(&door.upload("x"), CHAT, "24h"), "failed");
+    wait_until("none is left behind", || {
+        let list = door.get("/v1/batches?limit=100").good();
+        list["data"].as_array().expect("a list").iter().all(|batch| batch["status"] == "failed")
+    });
+}
+
+#[test]
 fn what_is_wrong_with_the_input_is_told_afterwards() {
     let s = Sandbox::new();
     let door = Door::open(&s);
