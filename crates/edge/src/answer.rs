@@ -64,18 +64,25 @@ fn framing_fault(request: &Request<Incoming>) -> Option<&'static str> {
 }
 
 async fn handle(door: Arc<Door>, route: Route, request: Request<Incoming>) -> Reply {
+    let tenant = match door.who.app(request.headers()) {
+        Ok(app) => match door.tenants.get(&app) {
+            Ok(tenant) => tenant,
+            Err(error) => return ApiError::server(format!("cannot begin a line to the router: {error}")).reply(),
+        },
+        Err(error) => return error.reply(),
+    };
     match route {
         Route::Models => models(&door, None).await,
         Route::Model(id) => models(&door, Some(&id)).await,
-        Route::Online(endpoint) => online(&door, endpoint, request).await,
-        Route::Tasks => tasks::post(&door, request).await,
-        Route::Task(key) => tasks::get(&door, &key).await,
+        Route::Online(endpoint) => online(&door, &tenant, endpoint, request).await,
+        Route::Tasks => tasks::post(&door, &tenant, request).await,
+        Route::Task(key) => tasks::get(&door, &tenant, &key).await,
         Route::Files(route) => {
-            let answered = files::answer(&door.files, &door.config.limits, &door.app, route, request).await;
+            let answered = files::answer(&door.files, &door.config.limits, &tenant.app, route, request).await;
             answered.unwrap_or_else(|error| error.reply())
         }
         Route::Batches(route) => {
-            let answered = batches::answer(&door.batches, &door.app, route, request).await;
+            let answered = batches::answer(&door.batches, &tenant.app, route, request).await;
             answered.unwrap_or_else(|error| error.reply())
         }
     }

@@ -5,7 +5,7 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | `serve`, `io` | takes connections, within its limits, and ends them |
+//! | `serve`, `io`, `wire` | takes connections, within its limits, and ends them |
 //! | `admit` | who is let in, and who is told to come later |
 //! | `counts` | what the door counts of itself |
 //! | `route` | which path means what |
@@ -18,6 +18,7 @@
 //! | `calls` | the machine of calls, and its session with the router |
 //! | `offers` | what workers offer |
 //! | `outcome` | what HTTP says of how a task ended |
+//! | `who`, `tenants` | whom a request speaks for, and that one's line to the router |
 //! | `body`, `names` | a call's body, read within bounds; a call's name |
 //! | `admin` | a listener of its own, for operators: health, metrics, snapshots |
 
@@ -42,7 +43,10 @@ mod route;
 mod serve;
 mod sse;
 mod tasks;
+mod tenants;
 mod vectors;
+mod who;
+mod wire;
 
 pub use admin::{Admin, AdminError};
 pub use admit::LightConfig;

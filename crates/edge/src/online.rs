@@ -19,6 +19,7 @@ use crate::outcome::{failed_reply, json_bytes, named, refused_reply};
 use crate::reply::{ApiError, Reply, json_reply};
 use crate::serve::Door;
 use crate::sse;
+use crate::tenants::Tenant;
 use crate::vectors::{Encoding, encoded};
 
 /// The three calls.
@@ -63,7 +64,7 @@ pub(crate) enum Form {
 }
 
 /// Answers one call.
-pub(crate) async fn online(door: &Door, endpoint: Endpoint, request: Request<Incoming>) -> Reply {
+pub(crate) async fn online(door: &Door, tenant: &Tenant, endpoint: Endpoint, request: Request<Incoming>) -> Reply {
     let (parts, incoming) = request.into_parts();
     let body = match body::read(door, incoming).await {
         Ok(body) => body,
@@ -74,7 +75,7 @@ pub(crate) async fn online(door: &Door, endpoint: Endpoint, request: Request<Inc
         Err(error) => return error.reply(),
     };
     let job = JobKey { service: model, revision: endpoint.path().to_owned(), timeout_ms: 0 };
-    let told = match begin(door, &parts.headers, job, body, false).await {
+    let told = match begin(door, tenant, &parts.headers, job, body, false).await {
         Ok(told) => told,
         Err(reply) => return reply,
     };
@@ -90,13 +91,14 @@ pub(crate) async fn online(door: &Door, endpoint: Endpoint, request: Request<Inc
 /// Makes the call that a request asks for.
 pub(crate) async fn begin(
     door: &Door,
+    tenant: &Tenant,
     headers: &HeaderMap,
     job: JobKey,
     body: Bytes,
     is_async: bool,
 ) -> Result<Answered, Reply> {
     let refused = |refused: Refused| refused_reply(&refused, door.names.number());
-    let offered = door.offers.with(&door.caller, &job.service).await.map_err(refused)?;
+    let offered = door.offers.with(&door.tenants.owner().caller, &job.service).await.map_err(refused)?;
     let Some(capacity) = offered.get(&job.service) else {
         return Err(not_offered(&job.service, offered.keys()));
     };
@@ -109,13 +111,13 @@ pub(crate) async fn begin(
     };
     let digest = digest(&job.service, &job.revision, job.timeout_ms, &body);
     let (identity, (row, sample)) = match (given_name(headers), is_retry(headers)) {
-        (Some(name), _) => (Identity::Named, derived(&door.app, Some(&name), digest)),
-        (None, true) => (Identity::Retry, derived(&door.app, None, digest)),
+        (Some(name), _) => (Identity::Named, derived(&tenant.app, Some(&name), digest)),
+        (None, true) => (Identity::Retry, derived(&tenant.app, None, digest)),
         (None, false) => (Identity::Own, door.names.own()),
     };
     let keep = is_async || headers.get(KEEP).is_some_and(|keep| keep == "true");
     let call = NewCall { job, body, identity, row, sample, digest, keep, is_async };
-    door.caller.call(call, permit).await.map_err(refused)
+    tenant.caller.call(call, permit).await.map_err(refused)
 }
 
 /// Waits until the call has ended, or for as long as a call may take.
@@ -198,7 +200,7 @@ fn is_retry(headers: &HeaderMap) -> bool {
 
 /// `GET /v1/models`, and one of them.
 pub(crate) async fn models(door: &Door, id: Option<&str>) -> Reply {
-    let offered = match door.offers.all(&door.caller).await {
+    let offered = match door.offers.all(&door.tenants.owner().caller).await {
         Ok(offered) => offered,
         Err(refused) => return refused_reply(&refused, door.names.number()),
     };

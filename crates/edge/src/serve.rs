@@ -13,7 +13,10 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use sheaf_net::Target;
+use rustls::ServerConfig;
+use sheaf_net::InProcess;
+use sheaf_server::TokenBook;
+use sheaf_server::tokens::TokensError;
 use sheaf_task::KeySecret;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -22,13 +25,15 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::admit::{Gate, read_pressure};
 use crate::answer::answer;
 use crate::batches::Batches;
-use crate::calls::{self, Caller, LineConfig};
 use crate::counts::Counts;
 use crate::files::Store;
 use crate::io::{Patient, end};
 use crate::limits::Limits;
 use crate::names::Names;
 use crate::offers::Offers;
+use crate::tenants::{Lines, RouterDoor, Tenants};
+use crate::who::Who;
+use crate::wire::Wire;
 
 /// What a door is opened with.
 #[derive(Clone, Debug)]
@@ -37,8 +42,14 @@ pub struct EdgeConfig {
     pub listen: String,
     /// Its directory: files and batches.
     pub data: PathBuf,
+    /// TLS on it; none only on loopback.
+    pub tls: Option<Arc<ServerConfig>>,
+    /// The directory that has the tokens.
+    pub tokens: PathBuf,
+    /// Nobody is answered without one, on loopback either.
+    pub require_token: bool,
     /// The router.
-    pub target: Target,
+    pub router: InProcess,
     /// The router's secret, so that a task has the same name here as there.
     pub secret: KeySecret,
     /// Its bounds.
@@ -56,6 +67,23 @@ pub enum EdgeError {
         /// What the system says.
         error: io::Error,
     },
+    /// It would be open to everybody.
+    #[error("{addr} is reached from elsewhere: the front door listens there with TLS only (--tls)")]
+    NoTls {
+        /// The address.
+        addr: SocketAddr,
+    },
+    /// Nobody could use it.
+    #[error(
+        "nobody has a token for the front door: make one first with `sheaf token create --data {data} --role client --app APP`"
+    )]
+    NoTokens {
+        /// Where tokens are kept.
+        data: PathBuf,
+    },
+    /// The tokens cannot be read.
+    #[error(transparent)]
+    Tokens(#[from] TokensError),
     /// Random numbers.
     #[error("cannot read random numbers: {0}")]
     Random(io::Error),
@@ -77,9 +105,8 @@ pub(crate) struct Door {
     /// Told apart by when the door opened; counted from there.
     opened: u64,
     requests: AtomicU64,
-    /// The tenant, until there are tokens that name one.
-    pub app: String,
-    pub caller: Caller,
+    pub who: Who,
+    pub tenants: Tenants,
     pub offers: Offers,
     pub names: Names,
     pub gate: Arc<Gate>,
@@ -100,8 +127,8 @@ pub struct Edge {
     batches: Arc<Batches>,
     stop: watch::Sender<bool>,
     accepting: JoinHandle<()>,
-    /// The line of calls; it ends when the door is gone.
-    calling: JoinHandle<()>,
+    /// They end when the door is gone.
+    lines: Lines,
     counts: Arc<Counts>,
 }
 
@@ -111,16 +138,12 @@ impl Edge {
         let failed = |error| EdgeError::Listen { addr: config.listen.clone(), error };
         let listener = TcpListener::bind(&config.listen).await.map_err(failed)?;
         let addr = listener.local_addr().map_err(failed)?;
+        let who = who(&config, addr)?;
         let (files, batches) = open_data(&config).await?;
         let opened = std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_micros() as u64);
-        let app = String::new();
-        let line = LineConfig {
-            target: config.target.clone(),
-            app: app.clone(),
-            secret: config.secret.clone(),
-            limits: config.limits.calls,
-        };
-        let (caller, calling) = calls::open(line).map_err(EdgeError::Random)?;
+        let router = RouterDoor::new(config.router.clone());
+        let tenants = Tenants::open(router, config.secret.clone(), config.limits.calls).map_err(EdgeError::Random)?;
+        let lines = tenants.lines();
         let (offers, names) = (Offers::new(), Names::new().map_err(EdgeError::Random)?);
         let counts = Arc::new(Counts::default());
         let Limits { light, bodies_bytes_max, .. } = config.limits;
@@ -134,8 +157,8 @@ impl Edge {
             batches: kept,
             opened,
             requests,
-            app,
-            caller,
+            who,
+            tenants,
             offers,
             names,
             gate,
@@ -143,7 +166,7 @@ impl Edge {
         });
         let (stop, stopped) = watch::channel(false);
         let accepting = tokio::spawn(accept(listener, door, stopped));
-        Ok(Self { addr, batches, stop, accepting, calling, counts })
+        Ok(Self { addr, batches, stop, accepting, lines, counts })
     }
 
     /// Where it listens.
@@ -162,11 +185,23 @@ impl Edge {
         if let Err(error) = self.accepting.await {
             tracing::error!(%error, "the door's listener panicked");
         }
-        if let Err(error) = self.calling.await {
-            tracing::error!(%error, "the line of calls panicked");
-        }
+        self.lines.ended().await;
         self.batches.close().await;
     }
+}
+
+/// Who is answered at this address.
+fn who(config: &EdgeConfig, addr: SocketAddr) -> Result<Who, EdgeError> {
+    let is_far = !addr.ip().to_canonical().is_loopback();
+    if is_far && config.tls.is_none() {
+        return Err(EdgeError::NoTls { addr });
+    }
+    let is_strict = is_far || config.require_token;
+    let book = TokenBook::open(&config.tokens)?;
+    if is_strict && !book.has_tokens() {
+        return Err(EdgeError::NoTokens { data: config.tokens.clone() });
+    }
+    Ok(Who::new(book, is_strict))
 }
 
 /// Takes up the directory, and goes on with every batch in it that is not over.
@@ -220,7 +255,7 @@ async fn accept(listener: TcpListener, door: Arc<Door>, mut stopped: watch::Rece
 }
 
 async fn serve(stream: TcpStream, door: Arc<Door>, mut stopped: watch::Receiver<bool>) {
-    let limits = door.config.limits;
+    let (limits, tls) = (door.config.limits, door.config.tls.clone());
     let service = service_fn(move |request| {
         let door = Arc::clone(&door);
         Box::pin(async move { Ok::<_, Infallible>(answer(door, request).await) })
@@ -230,7 +265,11 @@ async fn serve(stream: TcpStream, door: Arc<Door>, mut stopped: watch::Receiver<
     }
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(limits.head_timeout).max_buf_size(limits.head_bytes_max);
-    let stream = Patient::new(stream, limits.write_stall);
+    let opened = Wire::open(Patient::new(stream, limits.write_stall), tls);
+    let Ok(Ok(stream)) = tokio::time::timeout(limits.head_timeout, opened).await else {
+        tracing::debug!("a client did not shake hands");
+        return;
+    };
     let mut connection = http.serve_connection(TokioIo::new(stream), service);
     let ended = tokio::select! {
         ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => ended,
@@ -242,5 +281,5 @@ async fn serve(stream: TcpStream, door: Arc<Door>, mut stopped: watch::Receiver<
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended");
     }
-    end(connection.into_parts().io.into_inner().into_inner()).await;
+    end(connection.into_parts().io.into_inner().into_socket().await).await;
 }

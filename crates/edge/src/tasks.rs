@@ -17,6 +17,7 @@ use crate::online::{begin, wait};
 use crate::outcome::{failed, named, refused_reply};
 use crate::reply::{ApiError, Reply, json_reply};
 use crate::serve::Door;
+use crate::tenants::Tenant;
 
 /// A task as it is asked for.
 #[derive(Deserialize)]
@@ -35,7 +36,7 @@ struct Asked<'a> {
 }
 
 /// Answers `POST /v1/tasks`.
-pub(crate) async fn post(door: &Door, request: Request<Incoming>) -> Reply {
+pub(crate) async fn post(door: &Door, tenant: &Tenant, request: Request<Incoming>) -> Reply {
     let (parts, incoming) = request.into_parts();
     let read = match body::read(door, incoming).await {
         Ok(read) => read,
@@ -46,7 +47,7 @@ pub(crate) async fn post(door: &Door, request: Request<Incoming>) -> Reply {
         Err(error) => return error.reply(),
     };
     drop(read);
-    let told = match begin(door, &parts.headers, job, body, is_async).await {
+    let told = match begin(door, tenant, &parts.headers, job, body, is_async).await {
         Ok(told) => told,
         Err(reply) => return reply,
     };
@@ -67,10 +68,10 @@ pub(crate) async fn post(door: &Door, request: Request<Incoming>) -> Reply {
 }
 
 /// Answers `GET /v1/tasks/{key}`.
-pub(crate) async fn get(door: &Door, key: &str) -> Reply {
+pub(crate) async fn get(door: &Door, tenant: &Tenant, key: &str) -> Reply {
     let unknown = || ApiError::not_found(format!("there is no task {key}"), Some("task_not_found")).reply();
     let Some(key) = Key::parse(key) else { return unknown() };
-    match door.caller.ask(Question::Task(key)).await {
+    match tenant.caller.ask(Question::Task(key)).await {
         Ok(Answer::Task(Some(info))) => json_reply(StatusCode::OK, &info_fields(info).into()),
         Ok(_) => unknown(),
         Err(refused) => refused_reply(&refused, door.names.number()),

@@ -205,6 +205,7 @@ impl<E: Endpoint> Link<E> {
 
     async fn connected(&mut self, incoming: Incoming) {
         if let Some(Err(why)) = incoming.hello.as_ref().map(|hello| self.endpoint.admit(hello)) {
+            tracing::warn!(from = incoming.place(), ?why, "a connection was refused");
             return incoming.refuse(why).await;
         }
         if self.carrier.is_some() {

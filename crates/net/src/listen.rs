@@ -40,10 +40,15 @@ pub struct Incoming {
 }
 
 impl Incoming {
+    /// Where it comes from, for messages about it.
+    pub fn place(&self) -> String {
+        self.carrier.peer.to_string()
+    }
+
     /// Says why it is not taken, and hangs up.
     pub async fn refuse(mut self, why: Refusal) {
         let peer = self.carrier.peer;
-        tracing::warn!(%peer, ?why, "a connection was refused");
+        tracing::debug!(%peer, ?why, "a connection was refused");
         let mut last = Outbound::default();
         last.push(refuse(self.conn, why));
         // It is all that was ever written there, so there is room for it.

@@ -21,6 +21,27 @@ pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// In the data directory, while a router runs that asks for tokens: what its own operator shows.
 const OPERATOR: &str = "operator";
 
+/// The tokens of a data directory, for another listener of this process.
+pub struct TokenBook(Gate);
+
+impl TokenBook {
+    /// Reads them.
+    pub fn open(dir: &Path) -> Result<Self, TokensError> {
+        Gate::open(dir, false).map(Self)
+    }
+
+    /// There are tokens.
+    pub fn has_tokens(&self) -> bool {
+        self.0.has_tokens()
+    }
+
+    /// Whom a token speaks for; `None`: there is no such token, by the file as it is now.
+    pub fn principal(&mut self, token: &[u8]) -> Option<Principal> {
+        self.0.look();
+        self.0.find(blake3::hash(token)).map(|token| token.principal.clone())
+    }
+}
+
 /// Whom a connection speaks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Pass {

@@ -34,7 +34,7 @@ mod writer;
 pub use check::{Check, check};
 pub use datadir::{DataDir, DataDirError, random};
 pub use disk::FileDisk;
-pub use gate::operator_auth;
+pub use gate::{TokenBook, operator_auth};
 pub use gauges::{Gauges, Health, Histogram, SIZES};
 pub use limits::{Limit, Limits, limits};
 pub use restore::RestoreError;

@@ -171,6 +171,7 @@ impl Server {
             receipts,
             peers: 0,
             gauges: Arc::clone(&gauges),
+            turned_away: (None, 0),
         };
         let (to_sessions, arrivals) = mpsc::channel(1);
         let listener = tokio::spawn(listener.serve(to_sessions));
@@ -204,14 +205,14 @@ impl Server {
         Arc::clone(&self.gauges)
     }
 
+    /// The door for links of this process.
+    pub fn door(&self) -> InProcess {
+        self.door.clone()
+    }
+
     /// For links of this process.
     pub fn target(&self) -> Target {
         Target::InProcess(self.door.clone())
-    }
-
-    /// For links of this process that speak on behalf of `app`: its jobs, and no other's, are there for them.
-    pub fn target_for(&self, app: &str) -> Target {
-        Target::InProcess(self.door.for_app(app))
     }
 
     /// Asks it to stop: it accepts nothing more, makes everything durable and ends.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sheaf_net::{Arrival, Clock, Incoming, Link, Source};
 use sheaf_roles::port::{RouterPort, fit_config};
@@ -10,7 +11,7 @@ use sheaf_session::{Config, Depth, Faults, Micros, Receipt, Refusal, Session, Se
 use sheaf_task::KeySecret;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::core::Input;
 use crate::finished::Finished;
@@ -39,10 +40,15 @@ pub(crate) struct Sessions {
     /// Sessions so far.
     pub peers: u64,
     pub gauges: Arc<Gauges>,
+    /// When it was last said that one was refused, and how many went unsaid since.
+    pub turned_away: (Option<Instant>, u64),
 }
 
 /// Connections of a session that its link has not taken up: a newer one replaces an older one anyway.
 const INCOMING_MAX: usize = 2;
+
+/// At most one warning in this time about connections that are refused; the next one tells how many there were.
+const TURNED_AWAY_QUIET: Duration = Duration::from_secs(10);
 
 /// A session that lives.
 struct Live {
@@ -91,12 +97,12 @@ impl Sessions {
         let Arrival { session, origin, incoming } = arrival;
         let shown = incoming.hello.as_ref().map(|hello| &hello.auth);
         let Some(pass) = shown.and_then(|auth| self.gate.admit(&origin, auth)) else {
-            incoming.refuse(Refusal::Auth).await;
+            self.turn_away(incoming, Refusal::Auth).await;
             return Some(());
         };
         if live.get(&session).is_none_or(|live| live.connections.is_closed()) {
             if live.len() >= self.limits.sessions_max {
-                incoming.refuse(Refusal::Busy).await;
+                self.turn_away(incoming, Refusal::Busy).await;
                 return Some(());
             }
             let (connections, taken) = mpsc::channel(INCOMING_MAX);
@@ -108,13 +114,26 @@ impl Sessions {
             live.insert(session, Live { connections, pass: pass.clone() });
         }
         match live.get(&session) {
-            Some(live) if live.pass != pass => incoming.refuse(Refusal::Auth).await,
+            Some(live) if live.pass != pass => self.turn_away(incoming, Refusal::Auth).await,
             Some(live) if live.connections.try_send(incoming).is_err() => {
                 tracing::debug!(%session, "a connection too many at once was dropped");
             }
             Some(_) | None => {}
         }
         Some(())
+    }
+
+    /// Who comes a thousand times a second is a count in a log, not a thousand lines.
+    async fn turn_away(&mut self, incoming: Incoming, why: Refusal) {
+        let now = Instant::now();
+        if self.turned_away.0.is_none_or(|said| now.duration_since(said) >= TURNED_AWAY_QUIET) {
+            let unsaid = std::mem::take(&mut self.turned_away.1);
+            tracing::warn!(from = incoming.place(), ?why, unsaid, "a connection was refused");
+            self.turned_away.0 = Some(now);
+        } else {
+            self.turned_away.1 += 1;
+        }
+        incoming.refuse(why).await;
     }
 
     /// Sessions whose token is revoked lose their connection; who connects again hears why.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use sheaf_client::sink::SinkSpec;
 use sheaf_client::source::SourceSpec;
 use sheaf_client::{Interrupt, JobConfig, Progress, SessionLine, Summary, prepare, run_job};
+use sheaf_net::Target;
 use sheaf_session::Micros;
 use sheaf_task::{Capacity, JobOptions};
 use sheaf_worker::{Stop, Work};
@@ -21,6 +22,7 @@ use crate::restore::{Restored, restore};
 use crate::{Access, DataDir, FileDisk, Limits, Server, ServerConfig, ServerError};
 
 mod full;
+mod tenants;
 
 struct World {
     dir: tempfile::TempDir,
@@ -63,6 +65,10 @@ impl World {
 
     /// The rows of file `rows`, for whoever offers the service of that name.
     fn job(&self, server: &Server, rows: &str, out: &str) -> JoinHandle<Summary> {
+        self.job_at(server.target(), rows, out)
+    }
+
+    fn job_at(&self, target: Target, rows: &str, out: &str) -> JoinHandle<Summary> {
         let config = JobConfig {
             name: out.to_owned(),
             source: SourceSpec::new(self.path(rows)),
@@ -76,7 +82,7 @@ impl World {
             max_failures: None,
             options: JobOptions::default(),
         };
-        let line = SessionLine::open(server.target(), None).unwrap();
+        let line = SessionLine::open(target, None).unwrap();
         tokio::spawn(async move {
             let prepared = tokio::task::spawn_blocking(move || prepare(config, &Interrupt::default()));
             let prepared = prepared.await.unwrap().unwrap();

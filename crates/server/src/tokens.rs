@@ -21,6 +21,9 @@ use crate::datadir::random;
 /// Tokens that a router keeps. Full: one must be revoked before the next is made.
 pub const TOKENS_MAX: usize = 10_000;
 
+/// What every token begins with.
+pub const TOKEN_PREFIX: &str = "sheaf_";
+
 /// Bytes of the name of an app.
 pub const APP_BYTES_MAX: usize = 64;
 
@@ -70,7 +73,7 @@ impl TokenSecret {
     pub(crate) fn random() -> io::Result<Self> {
         let mut bytes = [0; 32];
         random(&mut bytes)?;
-        Ok(Self(format!("sheaf_{}", hex(&bytes))))
+        Ok(Self(format!("{TOKEN_PREFIX}{}", hex(&bytes))))
     }
 
     /// As it is to be written down.

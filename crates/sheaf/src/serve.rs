@@ -81,15 +81,20 @@ async fn open_admin(args: &UpArgs) -> Result<Option<Admin>> {
 /// Opens the front door, where one is wanted.
 async fn open_door(args: &UpArgs, server: &Server) -> Result<Option<Edge>> {
     let Some(listen) = args.http.clone() else { return Ok(None) };
+    let access = access_of(&listen, &args.data, &args.access).await?;
+    let scheme = if access.tls.is_some() { "https" } else { "http" };
     let config = EdgeConfig {
         listen,
+        tls: access.tls,
         data: args.data.join("edge"),
-        target: server.target(),
+        tokens: args.data.clone(),
+        require_token: access.require_token,
+        router: server.door(),
         secret: server.secret(),
         limits: sheaf_edge::Limits::default(),
     };
     let edge = Edge::open(config).await?;
-    eprintln!("sheaf: OpenAI's API at http://{}/v1", edge.addr());
+    eprintln!("sheaf: OpenAI's API at {scheme}://{}/v1", edge.addr());
     Ok(Some(edge))
 }
 

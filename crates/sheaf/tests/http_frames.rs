@@ -42,45 +42,62 @@ const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: door\r\n\r\n";
 /// What it is, what comes, and the statuses of the answers that may be: any one of the lists.
 type Case = (&'static str, Vec<u8>, &'static [&'static [u16]]);
 
-fn cases() -> Vec<Case> {
-    let get = |line: &str, fields: &str| format!("{line}\r\n{fields}\r\n").into_bytes();
-    let host = "Host: door\r\nConnection: close\r\n";
+const HOST: &str = "Host: door\r\nConnection: close\r\n";
+const CHUNKED: &str = "Transfer-Encoding: chunked\r\n";
+const JSON: &str = "{\"model\":\"m\"}";
+/// It is told so, or cut off.
+const BAD: &[&[u16]] = &[&[400], &[]];
+
+fn get(line: &str, fields: &str) -> Vec<u8> {
+    format!("{line}\r\n{fields}\r\n").into_bytes()
+}
+
+/// Requests that are sound, whatever they ask for.
+fn sound() -> Vec<Case> {
     let first = "Host: door\r\n";
-    let chunked = "Transfer-Encoding: chunked\r\n";
-    let bad: &[&[u16]] = &[&[400], &[]];
-    let json = "{\"model\":\"m\"}";
     vec![
-        ("a plain request", get("GET /v1/models HTTP/1.1", host), &[&[200]]),
-        ("an empty line before it", get("\r\nGET /v1/models HTTP/1.1", host), &[&[200]]),
+        ("a plain request", get("GET /v1/models HTTP/1.1", HOST), &[&[200]]),
+        ("an empty line before it", get("\r\nGET /v1/models HTTP/1.1", HOST), &[&[200]]),
         ("HTTP/1.0 without a host", get("GET /v1/models HTTP/1.0", ""), &[&[200]]),
-        ("absolute form", get("GET http://door/v1/models HTTP/1.1", host), &[&[200]]),
+        ("absolute form", get("GET http://door/v1/models HTTP/1.1", HOST), &[&[200]]),
         (
             "two in one piece",
-            [get("GET /v1/models HTTP/1.1", first), get("GET /v1/models HTTP/1.1", host)].concat(),
+            [get("GET /v1/models HTTP/1.1", first), get("GET /v1/models HTTP/1.1", HOST)].concat(),
             &[&[200, 200]],
         ),
-        ("a body in chunks", post(chunked, &format!("d\r\n{json}\r\n0\r\n\r\n")), &[&[404]]),
-        ("a body in chunks with an extension", post(chunked, &format!("d;a=b\r\n{json}\r\n0\r\n\r\n")), &[&[404]]),
+        ("a body in chunks", post(CHUNKED, &format!("d\r\n{JSON}\r\n0\r\n\r\n")), &[&[404]]),
+        ("a body in chunks with an extension", post(CHUNKED, &format!("d;a=b\r\n{JSON}\r\n0\r\n\r\n")), &[&[404]]),
         (
             "it waits for a word before its body",
-            post("Connection: close\r\nExpect: 100-continue\r\nContent-Length: 13\r\n", json),
+            post("Connection: close\r\nExpect: 100-continue\r\nContent-Length: 13\r\n", JSON),
             &[&[100, 404]],
         ),
-        ("no host", get("GET /v1/models HTTP/1.1", ""), bad),
-        ("two hosts", get("GET /v1/models HTTP/1.1", "Host: a\r\nHost: b\r\n"), bad),
-        ("no version", get("GET /v1/models", host), bad),
-        ("a version of another protocol", get("GET /v1/models HTTP/9.9", host), bad),
-        ("HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), bad),
-        ("TLS", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec(), bad),
-        ("a name with a space in it", get("GET /v1/models HTTP/1.1", "Host: door\r\na b: c\r\n"), bad),
-        ("a space before the colon", get("GET /v1/models HTTP/1.1", "Host : door\r\n"), bad),
-        ("a name without a colon", get("GET /v1/models HTTP/1.1", "Host: door\r\nnothing\r\n"), bad),
-        ("a folded line", get("GET /v1/models HTTP/1.1", "Host: door\r\na: b\r\n c\r\n"), bad),
-        ("a NUL in a value", get("GET /v1/models HTTP/1.1", "Host: door\r\na: b\0c\r\n"), bad),
-        ("a NUL in the path", get("GET /v1/\0models HTTP/1.1", host), bad),
-        ("a CR in a value", get("GET /v1/models HTTP/1.1", "Host: door\r\na: b\rc\r\n"), bad),
-        ("a space in the path", get("GET /v1/ models HTTP/1.1", host), bad),
-        ("a method that is no word", get("G<T /v1/models HTTP/1.1", host), bad),
+        ("an unknown path", get("GET /smuggled HTTP/1.1", HOST), &[&[404]]),
+        ("a path that climbs", get("GET /v1/../../etc/passwd HTTP/1.1", HOST), &[&[404]]),
+        ("a method that it has not", get("DELETE /v1/models HTTP/1.1", HOST), &[&[405]]),
+        ("a tunnel", get("CONNECT door:443 HTTP/1.1", HOST), &[&[404], &[405], &[400]]),
+        ("all of it", get("OPTIONS * HTTP/1.1", HOST), &[&[404], &[405], &[400]]),
+    ]
+}
+
+/// Heads that are none.
+fn bad_heads() -> Vec<Case> {
+    vec![
+        ("no host", get("GET /v1/models HTTP/1.1", ""), BAD),
+        ("two hosts", get("GET /v1/models HTTP/1.1", "Host: a\r\nHost: b\r\n"), BAD),
+        ("no version", get("GET /v1/models", HOST), BAD),
+        ("a version of another protocol", get("GET /v1/models HTTP/9.9", HOST), BAD),
+        ("HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), BAD),
+        ("TLS", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec(), BAD),
+        ("a name with a space in it", get("GET /v1/models HTTP/1.1", "Host: door\r\na b: c\r\n"), BAD),
+        ("a space before the colon", get("GET /v1/models HTTP/1.1", "Host : door\r\n"), BAD),
+        ("a name without a colon", get("GET /v1/models HTTP/1.1", "Host: door\r\nnothing\r\n"), BAD),
+        ("a folded line", get("GET /v1/models HTTP/1.1", "Host: door\r\na: b\r\n c\r\n"), BAD),
+        ("a NUL in a value", get("GET /v1/models HTTP/1.1", "Host: door\r\na: b\0c\r\n"), BAD),
+        ("a NUL in the path", get("GET /v1/\0models HTTP/1.1", HOST), BAD),
+        ("a CR in a value", get("GET /v1/models HTTP/1.1", "Host: door\r\na: b\rc\r\n"), BAD),
+        ("a space in the path", get("GET /v1/ models HTTP/1.1", HOST), BAD),
+        ("a method that is no word", get("G<T /v1/models HTTP/1.1", HOST), BAD),
         (
             "a megabyte of head",
             get("GET /v1/models HTTP/1.1", &format!("Host: door\r\na: {}\r\n", "x".repeat(1 << 20))),
@@ -93,68 +110,69 @@ fn cases() -> Vec<Case> {
         ),
         (
             "a path of a megabyte",
-            get(&format!("GET /{} HTTP/1.1", "x".repeat(1 << 20)), host),
+            get(&format!("GET /{} HTTP/1.1", "x".repeat(1 << 20)), HOST),
             &[&[414], &[431], &[400], &[]],
         ),
-        ("half a request", b"GET /v1/mod".to_vec(), bad),
-        ("half a body", post("Content-Length: 50\r\n", json), &[&[400], &[]]),
-        ("a negative length", post("Content-Length: -1\r\n", SMUGGLED), bad),
-        ("a length with a sign", post("Content-Length: +13\r\n", &format!("{json}{SMUGGLED}")), bad),
-        ("a length that is no number", post("Content-Length: 0x0d\r\n", &format!("{json}{SMUGGLED}")), bad),
-        ("a length beyond all numbers", post("Content-Length: 99999999999999999999\r\n", SMUGGLED), bad),
-        ("two lengths", post("Content-Length: 13\r\nContent-Length: 0\r\n", &format!("{json}{SMUGGLED}")), bad),
-        ("two lengths in a list", post("Content-Length: 13, 0\r\n", &format!("{json}{SMUGGLED}")), bad),
+        ("half a request", b"GET /v1/mod".to_vec(), BAD),
+        ("half a body", post("Content-Length: 50\r\n", JSON), &[&[400], &[]]),
+    ]
+}
+
+/// Bodies that may be seen to end in two places.
+fn bad_frames() -> Vec<Case> {
+    vec![
+        ("a negative length", post("Content-Length: -1\r\n", SMUGGLED), BAD),
+        ("a length with a sign", post("Content-Length: +13\r\n", &format!("{JSON}{SMUGGLED}")), BAD),
+        ("a length that is no number", post("Content-Length: 0x0d\r\n", &format!("{JSON}{SMUGGLED}")), BAD),
+        ("a length beyond all numbers", post("Content-Length: 99999999999999999999\r\n", SMUGGLED), BAD),
+        ("two lengths", post("Content-Length: 13\r\nContent-Length: 0\r\n", &format!("{JSON}{SMUGGLED}")), BAD),
+        ("two lengths in a list", post("Content-Length: 13, 0\r\n", &format!("{JSON}{SMUGGLED}")), BAD),
         (
             "a length, then chunks",
             post("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", &format!("0\r\n\r\n{SMUGGLED}")),
-            bad,
+            BAD,
         ),
         (
             "chunks, then a length",
             post("Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", &format!("0\r\n\r\n{SMUGGLED}")),
-            bad,
+            BAD,
         ),
         (
             "chunks that are not the last coding",
             post("Transfer-Encoding: chunked, gzip\r\n", &format!("0\r\n\r\n{SMUGGLED}")),
-            bad,
+            BAD,
         ),
-        ("a coding that is like chunks", post("Transfer-Encoding: xchunked\r\n", &format!("0\r\n\r\n{SMUGGLED}")), bad),
+        ("a coding that is like chunks", post("Transfer-Encoding: xchunked\r\n", &format!("0\r\n\r\n{SMUGGLED}")), BAD),
         (
             "a coding behind a vertical tab",
             post("Transfer-Encoding:\x0bchunked\r\n", &format!("0\r\n\r\n{SMUGGLED}")),
-            bad,
+            BAD,
         ),
         (
             "chunks in HTTP/1.0",
-            format!("POST /v1/embeddings HTTP/1.0\r\n{chunked}\r\n0\r\n\r\n{SMUGGLED}").into_bytes(),
-            bad,
+            format!("POST /v1/embeddings HTTP/1.0\r\n{CHUNKED}\r\n0\r\n\r\n{SMUGGLED}").into_bytes(),
+            BAD,
         ),
-        ("a chunk's size that is none", post(chunked, &format!("xyz\r\n{json}\r\n0\r\n\r\n{SMUGGLED}")), bad),
-        ("a chunk's size with a sign", post(chunked, &format!("+d\r\n{json}\r\n0\r\n\r\n{SMUGGLED}")), bad),
+        ("a chunk's size that is none", post(CHUNKED, &format!("xyz\r\n{JSON}\r\n0\r\n\r\n{SMUGGLED}")), BAD),
+        ("a chunk's size with a sign", post(CHUNKED, &format!("+d\r\n{JSON}\r\n0\r\n\r\n{SMUGGLED}")), BAD),
         (
             "a chunk's size beyond all numbers",
-            post(chunked, &format!("ffffffffffffffffff\r\n{json}\r\n0\r\n\r\n{SMUGGLED}")),
-            bad,
+            post(CHUNKED, &format!("ffffffffffffffffff\r\n{JSON}\r\n0\r\n\r\n{SMUGGLED}")),
+            BAD,
         ),
-        ("a chunk longer than it says", post(chunked, &format!("5\r\n{json}\r\n0\r\n\r\n{SMUGGLED}")), bad),
-        ("a chunk that ends with LF alone", post(chunked, &format!("d\n{json}\n0\n\n{SMUGGLED}")), bad),
+        ("a chunk longer than it says", post(CHUNKED, &format!("5\r\n{JSON}\r\n0\r\n\r\n{SMUGGLED}")), BAD),
+        ("a chunk that ends with LF alone", post(CHUNKED, &format!("d\n{JSON}\n0\n\n{SMUGGLED}")), BAD),
         (
             "an endless extension of a chunk",
-            post(chunked, &format!("d;{}\r\n{json}\r\n0\r\n\r\n", "x".repeat(1 << 20))),
-            bad,
+            post(CHUNKED, &format!("d;{}\r\n{JSON}\r\n0\r\n\r\n", "x".repeat(1 << 20))),
+            BAD,
         ),
-        ("endless trailers", post(chunked, &format!("d\r\n{json}\r\n0\r\n{}\r\n", "a: b\r\n".repeat(200_000))), bad),
+        ("endless trailers", post(CHUNKED, &format!("d\r\n{JSON}\r\n0\r\n{}\r\n", "a: b\r\n".repeat(200_000))), BAD),
         (
             "behind chunks nothing more is read",
-            post(chunked, &format!("d\r\n{json}\r\n0\r\n\r\n{SMUGGLED}")),
+            post(CHUNKED, &format!("d\r\n{JSON}\r\n0\r\n\r\n{SMUGGLED}")),
             &[&[404]],
         ),
-        ("an unknown path", get("GET /smuggled HTTP/1.1", host), &[&[404]]),
-        ("a path that climbs", get("GET /v1/../../etc/passwd HTTP/1.1", host), &[&[404]]),
-        ("a method that it has not", get("DELETE /v1/models HTTP/1.1", host), &[&[405]]),
-        ("a tunnel", get("CONNECT door:443 HTTP/1.1", host), &[&[404], &[405], &[400]]),
-        ("all of it", get("OPTIONS * HTTP/1.1", host), &[&[404], &[405], &[400]]),
     ]
 }
 
@@ -163,7 +181,7 @@ fn whatever_comes_is_read_in_one_way_only() {
     let s = Sandbox::new();
     let (mut router, door) = door(&s, &[]);
     let mut wrong = Vec::new();
-    for (name, bytes, allowed) in cases() {
+    for (name, bytes, allowed) in [sound(), bad_heads(), bad_frames()].concat() {
         let got = statuses(&door, &bytes, name.starts_with("half"));
         if !allowed.contains(&got.as_slice()) {
             wrong.push(format!("{name}: {got:?}, not one of {allowed:?}"));
@@ -206,4 +224,17 @@ fn who_sends_too_slowly_is_cut_off() {
         let statuses: Vec<u16> = answers(&said).iter().map(|answer| answer.status).collect();
         assert!(statuses.is_empty() || statuses == [408], "{at}: {statuses:?}");
     }
+}
+
+#[test]
+fn a_refused_request_is_heard_out_so_that_no_reset_overtakes_the_answer() {
+    let s = Sandbox::new();
+    let (_router, door) = door(&s, &[]);
+    let head = "POST /v1/nothing HTTP/1.1\r\nHost: door\r\nContent-Length: 60000\r\n\r\n";
+    let mut stream = door.connect();
+    stream.write_all(&[head.as_bytes(), &[b'x'; 60_000]].concat()).expect("it fits into the sockets' buffers");
+    let mut all = Vec::new();
+    stream.read_to_end(&mut all).expect("the end of the stream, and no reset");
+    let statuses: Vec<u16> = answers(&all).iter().map(|answer| answer.status).collect();
+    assert_eq!(statuses, [404]);
 }

@@ -278,7 +278,7 @@ fn say(over: &Over) -> &'static str {
         }
         Over::Refused(sheaf_session::Refusal::Busy) => "the router has as many sessions as it takes; try again later",
         Over::Refused(sheaf_session::Refusal::Auth) => {
-            "the router has no such token, or had it revoked (--token-file FILE, SHEAF_TOKEN)"
+            "the router has no such token, had it revoked, or knows this worker by another one (--token-file FILE, SHEAF_TOKEN)"
         }
         Over::Refused(sheaf_session::Refusal::Untrusted) => {
             "the router is not to be trusted, as was said: name whom to trust with --ca FILE, and write its address as \

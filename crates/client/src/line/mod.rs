@@ -48,7 +48,8 @@ fn say(over: &Over) -> &'static str {
             "speaks another version: install the same sheaf on both, and repeat the command"
         }
         Over::Refused(Refusal::Auth) => {
-            "does not let this client in: it has no such token, or had it revoked (--token-file FILE, SHEAF_TOKEN)"
+            "does not let this client in: it has no such token, had it revoked, or began this session with another one (--token-file \
+             FILE, SHEAF_TOKEN)"
         }
         Over::Refused(Refusal::Untrusted) => {
             "is not to be trusted, as was said: name whom to trust with --ca FILE, and write its address as \

@@ -171,3 +171,6 @@ impl<'a> OutFile<'a> {
         self.draft.map_or(Ok(()), Draft::discard)
     }
 }
+
+#[cfg(test)]
+mod tests;

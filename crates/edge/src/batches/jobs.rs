@@ -17,6 +17,7 @@ use tokio::sync::watch;
 
 use super::place::Place;
 use super::record::{Batch, Counts};
+use crate::tenants::RouterDoor;
 
 /// A key of a batch's metadata that has every line executed, whatever earlier batches have answered.
 const FRESH: &str = "sheaf_fresh";
@@ -99,7 +100,7 @@ impl Setback {
 }
 
 impl Job {
-    pub(super) fn new(place: &Place, batch: &Batch, part: usize, target: &Target, gauges: &Gauges) -> Self {
+    pub(super) fn new(place: &Place, batch: &Batch, part: usize, router: &RouterDoor, gauges: &Gauges) -> Self {
         let service = batch.parts[part].service.clone();
         let Batch { app, asked, .. } = batch;
         let source = SourceSpec {
@@ -108,14 +109,12 @@ impl Job {
             id: Some("custom_id".to_owned()),
             ..SourceSpec::new(place.source(batch, part))
         };
-        // Answers of one app are never those of another.
-        let revision = if app.is_empty() { asked.endpoint.clone() } else { format!("{} {app}", asked.endpoint) };
         let config = JobConfig {
             name: batch.id.clone(),
             source,
             sink: place.sink(part),
             service,
-            revision,
+            revision: asked.endpoint.clone(),
             prompt: None,
             fresh: asked
                 .metadata
@@ -127,7 +126,7 @@ impl Job {
             max_failures: None,
             options: JobOptions::default(),
         };
-        Self { place: place.clone(), part, target: target.clone(), gauges: gauges.clone(), config }
+        Self { place: place.clone(), part, target: router.target(app), gauges: gauges.clone(), config }
     }
 
     /// Runs it to its end, through whatever sets it back, or until `halt`.
@@ -185,12 +184,12 @@ impl Job {
 }
 
 /// Cancels the jobs of a batch at the router. Doing so again is harmless.
-pub(super) async fn cancel_jobs(place: &Place, batch: &Batch, target: &Target) -> io::Result<()> {
+pub(super) async fn cancel_jobs(place: &Place, batch: &Batch, router: &RouterDoor) -> io::Result<()> {
     for part in 0..batch.parts.len() {
         let sink = place.sink(part);
         let record = tokio::task::spawn_blocking(move || JobRecord::beside(&sink)).await.map_err(io::Error::other)?;
         if let Some(record) = record.map_err(io::Error::other)? {
-            cancel_job(target.clone(), record.job).await?;
+            cancel_job(router.target(&batch.app), record.job).await?;
         }
     }
     Ok(())

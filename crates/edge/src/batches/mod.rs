@@ -30,7 +30,6 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use sheaf_net::Target;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
@@ -39,6 +38,7 @@ use crate::files::Store;
 use crate::limits::Limits;
 use crate::reply::ApiError;
 use crate::serve::EdgeConfig;
+use crate::tenants::RouterDoor;
 use live::Live;
 use place::Place;
 use record::{Batch, Counts};
@@ -52,7 +52,7 @@ const READING_MAX: usize = 2;
 struct Shared {
     root: PathBuf,
     store: Store,
-    target: Target,
+    router: RouterDoor,
     limits: Limits,
     reading: Semaphore,
     /// Jobs that may be at the router.
@@ -99,7 +99,7 @@ impl Batches {
         let shared = Shared {
             root: config.data.clone(),
             store,
-            target: config.target.clone(),
+            router: RouterDoor::new(config.router.clone()),
             limits: config.limits,
             reading: Semaphore::new(READING_MAX),
             jobs: Semaphore::new(config.limits.batch_jobs_max as usize),

@@ -96,7 +96,7 @@ async fn run(
         let running = async {
             let turn = shared.jobs.acquire_many(wanted).await;
             for part in 0..batch.parts.len() {
-                let job = Job::new(&live.place, batch, part, &shared.target, &live.gauges);
+                let job = Job::new(&live.place, batch, part, &shared.router, &live.gauges);
                 jobs.spawn(job.run(halted.clone()));
             }
             let ended = ended(&mut jobs).await;
@@ -127,7 +127,7 @@ async fn run(
 
 /// What is at workers is called back, and what has come is written down.
 async fn wind_down(shared: &Shared, live: &Live, batch: &Batch, jobs: &mut JoinSet<JobEnd>) {
-    if let Err(error) = cancel_jobs(&live.place, batch, &shared.target).await {
+    if let Err(error) = cancel_jobs(&live.place, batch, &shared.router).await {
         tracing::warn!(batch = batch.id, %error, "the jobs of a batch are not cancelled yet");
         return;
     }
@@ -165,7 +165,7 @@ async fn close(shared: &Arc<Shared>, live: &Arc<Live>, batch: &Batch, ending: En
     match ending {
         Ending::Complete => {}
         // Also where the process that cancelled them did not live to hear the answer.
-        Ending::Expired | Ending::Cancelled => cancel_jobs(&live.place, batch, &shared.target).await?,
+        Ending::Expired | Ending::Cancelled => cancel_jobs(&live.place, batch, &shared.router).await?,
     }
     let (place, batch, store) = (live.place.clone(), batch.clone(), shared.store.clone());
     let write = move || finalize(&place, &batch, &store, unix_now()).map(Some);

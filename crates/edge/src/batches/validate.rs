@@ -227,5 +227,4 @@ fn whole(code: &str, message: String) -> InputError {
 }
 
 #[cfg(test)]
-#[path = "validate_tests.rs"]
 mod tests;

@@ -79,8 +79,8 @@ pub(crate) struct LineConfig {
     pub limits: CallLimits,
 }
 
-/// Opens a line. It ends when the last caller is dropped.
-pub(crate) fn open(config: LineConfig) -> io::Result<(Caller, JoinHandle<()>)> {
+/// A line, to be spawned. It ends when the last caller is dropped.
+pub(crate) fn open(config: LineConfig) -> io::Result<(Caller, impl Future<Output = ()> + Send + 'static)> {
     let (commands, taken) = mpsc::channel(COMMANDS_MAX);
     let seed = random()?;
     let line = Line {
@@ -96,7 +96,7 @@ pub(crate) fn open(config: LineConfig) -> io::Result<(Caller, JoinHandle<()>)> {
         waiters: 0,
         questions: ASK_JOBS,
     };
-    Ok((Caller { commands }, tokio::spawn(line.run())))
+    Ok((Caller { commands }, line.run()))
 }
 
 struct Line {

@@ -24,7 +24,7 @@ impl Answer {
     }
 
     /// The body of a success.
-    pub(crate) fn ok(&self) -> Value {
+    pub(crate) fn good(&self) -> Value {
         let value = self.json();
         assert_eq!(self.status, 200, "{value}");
         value
@@ -112,7 +112,8 @@ impl Door {
 
     /// Uploads lines; returns the file's name.
     pub(crate) fn upload(&self, content: &str) -> String {
-        let file = self.post_form("b", &form(&[("purpose", None, "batch"), ("file", Some("in.jsonl"), content)])).ok();
+        let file =
+            self.post_form("b", &form(&[("purpose", None, "batch"), ("file", Some("in.jsonl"), content)])).good();
         assert_eq!((&file["bytes"], &file["status"]), (&json!(content.len()), &json!("processed")));
         file["id"].as_str().expect("an id").to_owned()
     }
@@ -120,13 +121,13 @@ impl Door {
     /// Creates a batch; returns its name.
     pub(crate) fn create(&self, file: &str, endpoint: &str, window: &str) -> String {
         let asked = json!({"input_file_id": file, "endpoint": endpoint, "completion_window": window});
-        let batch = self.post("/v1/batches", &asked).ok();
+        let batch = self.post("/v1/batches", &asked).good();
         assert_eq!((&batch["object"], &batch["status"]), (&json!("batch"), &json!("validating")));
         batch["id"].as_str().expect("an id").to_owned()
     }
 
     pub(crate) fn batch(&self, id: &str) -> Value {
-        self.get(&format!("/v1/batches/{id}")).ok()
+        self.get(&format!("/v1/batches/{id}")).good()
     }
 
     /// Waits until a batch is over, and insists on how.

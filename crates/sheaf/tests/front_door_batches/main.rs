@@ -75,16 +75,16 @@ fn a_batch_lives_from_upload_to_output() {
     let s = Sandbox::new();
     let door = Door::open(&s);
     let fields = [("file", Some("rows of mine.jsonl"), &*chats(3, "m")), ("purpose", None, "batch")];
-    let file = door.post_form("b", &form(&fields)).ok();
+    let file = door.post_form("b", &form(&fields)).good();
     assert_eq!(file["filename"], "rows of mine.jsonl");
     let id = file["id"].as_str().expect("an id");
-    assert_eq!(door.get(&format!("/v1/files/{id}")).ok(), file);
+    assert_eq!(door.get(&format!("/v1/files/{id}")).good(), file);
     let asked = json!({"input_file_id": id, "endpoint": CHAT, "completion_window": "24h", "metadata": {"k": "v"}});
-    let batch = door.post("/v1/batches", &asked).ok();
+    let batch = door.post("/v1/batches", &asked).good();
     let batch = batch["id"].as_str().expect("an id");
     wait_until("it is in progress", || door.batch(batch)["status"] == "in_progress");
     // A file that is deleted is still the batch's.
-    assert_eq!(door.delete(&format!("/v1/files/{id}")).ok()["deleted"], true);
+    assert_eq!(door.delete(&format!("/v1/files/{id}")).good()["deleted"], true);
     door.get(&format!("/v1/files/{id}")).refused(404);
     let _worker = serve(&door, &s, "m", "0");
     let over = door.over(batch, "completed");
@@ -94,8 +94,8 @@ fn a_batch_lives_from_upload_to_output() {
         assert!(over[at].is_u64(), "{at} in {over}");
     }
     let output = over["output_file_id"].as_str().expect("an output");
-    assert_eq!(door.get(&format!("/v1/files/{output}")).ok()["purpose"], "batch_output");
-    let results = door.get(&format!("/v1/batches/{batch}/results")).ok();
+    assert_eq!(door.get(&format!("/v1/files/{output}")).good()["purpose"], "batch_output");
+    let results = door.get(&format!("/v1/batches/{batch}/results")).good();
     assert_eq!((results["data"].as_array().map(Vec::len), &results["status"]), (Some(3), &json!("completed")));
     door.post(&format!("/v1/batches/{batch}/cancel"), &json!({})).refused(400);
 }
@@ -107,10 +107,10 @@ fn lists_go_page_by_page() {
     let files: Vec<String> = (0..3).map(|n| door.upload(&format!("{n}"))).collect();
     let batches: Vec<String> = files.iter().map(|file| door.create(file, CHAT, "24h")).collect();
     for (path, ids) in [("/v1/files", &files), ("/v1/batches", &batches)] {
-        let page = door.get(&format!("{path}?limit=2")).ok();
+        let page = door.get(&format!("{path}?limit=2")).good();
         assert_eq!((&page["object"], &page["has_more"]), (&json!("list"), &json!(true)));
         assert_eq!((&page["first_id"], &page["last_id"]), (&json!(ids[2]), &json!(ids[1])));
-        let page = door.get(&format!("{path}?limit=2&after={}", ids[1])).ok();
+        let page = door.get(&format!("{path}?limit=2&after={}", ids[1])).good();
         assert_eq!((&page["data"][0]["id"], &page["has_more"]), (&json!(ids[0]), &json!(false)));
         door.get(&format!("{path}?limit=101")).refused(400);
     }
@@ -126,8 +126,8 @@ fn a_batch_may_have_several_models_and_is_readable_while_it_runs() {
     let batch = door.create(&door.upload(&input), EMBED, "24h");
     door.done(&batch, 10);
     // The first model is done, the second has no worker yet.
-    let page = |after: &str| door.get(&format!("/v1/batches/{batch}/results?limit=7&after={after}")).ok();
-    let first = door.get(&format!("/v1/batches/{batch}/results?limit=7")).ok();
+    let page = |after: &str| door.get(&format!("/v1/batches/{batch}/results?limit=7&after={after}")).good();
+    let first = door.get(&format!("/v1/batches/{batch}/results?limit=7")).good();
     let second = page(first["next"].as_str().expect("a cursor"));
     assert_eq!((first["data"].as_array().map(Vec::len), second["data"].as_array().map(Vec::len)), (Some(7), Some(3)));
     assert_eq!((&first["has_more"], &second["has_more"]), (&json!(true), &json!(false)));
@@ -149,7 +149,7 @@ fn forms_that_are_none_are_refused() {
     let s = Sandbox::new();
     let door = Door::open(&s);
     let whole = form(&[("purpose", None, "batch"), ("file", Some("x"), "content")]);
-    door.post_form("b", &whole).ok();
+    door.post_form("b", &whole).good();
     door.post_form("b", &whole[..whole.len() - 10]).refused(400);
     door.post_form("other", &whole).refused(400);
     door.post_form("b", b"").refused(400);
@@ -160,7 +160,7 @@ fn forms_that_are_none_are_refused() {
     refused(&[("file", Some("x"), "c")]);
     refused(&[("purpose", None, "batch")]);
     refused(&[("purpose", None, "batch"), ("file", Some("x"), "c"), ("file", Some("y"), "d")]);
-    assert_eq!(door.get("/v1/files").ok()["data"].as_array().map(Vec::len), Some(1), "nothing half is kept");
+    assert_eq!(door.get("/v1/files").good()["data"].as_array().map(Vec::len), Some(1), "nothing half is kept");
     assert_eq!(std::fs::read_dir(s.path("router/edge/tmp")).expect("the door's own").count(), 0);
 }
 
@@ -266,7 +266,7 @@ fn what_is_cancelled_keeps_what_is_done() {
     let _worker = serve(&door, &s, "m", "0.2");
     let batch = door.create(&door.upload(&chats(400, "m")), CHAT, "24h");
     door.done(&batch, 10);
-    let cancel = || door.post(&format!("/v1/batches/{batch}/cancel"), &json!({})).ok()["status"].clone();
+    let cancel = || door.post(&format!("/v1/batches/{batch}/cancel"), &json!({})).good()["status"].clone();
     assert_eq!(cancel(), "cancelling");
     assert!(["cancelling", "cancelled"].contains(&cancel().as_str().expect("a status")), "twice is once");
     let over = door.over(&batch, "cancelled");
@@ -322,7 +322,7 @@ fn equal_lines_are_two_requests_and_an_equal_batch_costs_nothing() {
     let file = door.upload(&(chat(1, "m") + &chat(1, "m").replace("c-1", "c-2")));
     let run = |metadata: &Value| {
         let asked = json!({"input_file_id": file, "endpoint": CHAT, "completion_window": "24h", "metadata": metadata});
-        let batch = door.post("/v1/batches", &asked).ok();
+        let batch = door.post("/v1/batches", &asked).good();
         let over = door.over(batch["id"].as_str().expect("an id"), "completed");
         assert_eq!(door.lines(&over["output_file_id"]).len(), 2);
         s.executed()
@@ -377,7 +377,7 @@ fn a_kill_in_each_state_is_survived() {
     });
     door.killed(&s);
     assert_eq!(std::fs::read_dir(s.path("router/edge/tmp")).expect("the door's own").count(), 0);
-    assert_eq!(door.get("/v1/files").ok()["data"], json!([]));
+    assert_eq!(door.get("/v1/files").good()["data"], json!([]));
     // While it validates, or as soon after as it is killed.
     let batch = door.create(&door.upload(&chats(2_000, "m")), CHAT, "24h");
     door.killed(&s);
@@ -395,10 +395,10 @@ fn a_kill_in_each_state_is_survived() {
     let batch = door.create(&door.upload(&chats(100, "nobody")), CHAT, "24h");
     wait_until("it is in progress", || door.batch(&batch)["status"] == "in_progress");
     let answer: Answer = door.post(&format!("/v1/batches/{batch}/cancel"), &json!({}));
-    assert_eq!(answer.ok()["status"], "cancelling");
+    assert_eq!(answer.good()["status"], "cancelling");
     door.killed(&s);
     let over = door.over(&batch, "cancelled");
     assert_eq!(assert_whole(&door, &over, 100), 0);
-    let listed = door.get("/v1/files?limit=100").ok();
+    let listed = door.get("/v1/files?limit=100").good();
     assert_eq!(listed["data"].as_array().map(Vec::len), Some(4), "two inputs, an output, errors: {listed}");
 }
