@@ -1,6 +1,6 @@
 """The rows of a file of vectors that mean most nearly what a question says.
 
-    python3 search.py vectors.jsonl texts.jsonl 'a reference outlives what it points to'
+    python3 search.py vectors.jsonl texts.jsonl 'the same name is declared two times'
 
 `vectors.jsonl` is what `sheaf run --embed` wrote, `texts.jsonl` the rows that it read: row 1 is line 1.
 """

@@ -30,17 +30,14 @@ pub(crate) async fn up(args: UpArgs) -> Result<u8> {
         },
     })
     .await?;
-    let is_tls = server.is_tls();
-    if let Some(addr) = server.addr() {
-        eprintln!("sheaf: router {} listens on {addr}, journal in {}", server.id().short(), args.data.display());
-        let at = if addr.ip().is_unspecified() { format!("HOST:{}", addr.port()) } else { addr.to_string() };
-        let join = if is_tls { format!("sheaf://{at} --ca FILE --token-file FILE") } else { at };
-        eprintln!("sheaf: join it with: sheaf worker --join {join} -- PROGRAM {{}}");
-    }
+    say_where(&args, &server);
     if let Some(admin) = &admin {
         admin.attach(server.target(), server.gauges())?;
     }
     let mut edge = open_door(&args, &server).await?;
+    if let (Some(admin), Some(edge)) = (&admin, &edge) {
+        admin.attach_door(edge.counts())?;
+    }
     let stopper = server.stopper();
     let ended = server.ended();
     tokio::pin!(ended);
@@ -68,6 +65,14 @@ pub(crate) async fn up(args: UpArgs) -> Result<u8> {
             }
         }
     }
+}
+
+fn say_where(args: &UpArgs, server: &Server) {
+    let Some(addr) = server.addr() else { return };
+    eprintln!("sheaf: router {} listens on {addr}, journal in {}", server.id().short(), args.data.display());
+    let at = if addr.ip().is_unspecified() { format!("HOST:{}", addr.port()) } else { addr.to_string() };
+    let join = if server.is_tls() { format!("sheaf://{at} --ca FILE --token-file FILE") } else { at };
+    eprintln!("sheaf: join it with: sheaf worker --join {join} -- PROGRAM {{}}");
 }
 
 /// Listens for operators, where that is wanted.

@@ -33,7 +33,7 @@ impl World {
         let sandbox = Sandbox::new();
         let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port");
         let admin = free.to_string();
-        let (router, join) = sandbox.router(&[&format!("--admin={admin}"), "--grace", "30s"]);
+        let (router, join) = sandbox.router(&[&format!("--admin={admin}"), "--http=127.0.0.1:0", "--grace", "30s"]);
         let world = Self { sandbox, router, join, admin };
         wait_until("the router is ready", || world.get("/readyz").0 == 200);
         world
@@ -147,6 +147,7 @@ fn the_page_counts_what_happened_and_shows_nobody_s_rows() {
         ("sheaf_jobs", 1.0),
         ("sheaf_journal_writable", 1.0),
         ("sheaf_router_answers", 1.0),
+        ("sheaf_edge_refused_total", 0.0),
     ];
     for (name, value) in expected {
         assert_eq!(samples.get(name), Some(&value), "{name} in\n{page}");

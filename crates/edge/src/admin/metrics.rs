@@ -9,6 +9,7 @@ use sheaf_task::{Answer, Class, Question, Standing, Stats, Totals, WorkerInfo};
 
 use super::page::Page;
 use super::{Desk, Sources};
+use crate::counts::Counted;
 
 /// Names of workers that are labels. More: the last in order are one, called [`OTHERS`].
 const WORKERS_MAX: usize = 500;
@@ -21,6 +22,9 @@ pub(super) async fn page(desk: &Desk) -> String {
     page.gauges("sheaf_build_info", "The version that runs.", "version", version);
     let Some(sources) = desk.sources.get() else { return page.into_text() };
     of_process(&mut page, &sources.gauges);
+    if let Some(door) = desk.door.get() {
+        of_door(&mut page, &door.read());
+    }
     let answers = ask(sources).await;
     page.gauge("sheaf_router_answers", "Whether the router answers questions.", u8::from(answers.is_some()));
     if let Some((stats, workers)) = answers {
@@ -54,6 +58,17 @@ fn of_process(page: &mut Page, gauges: &Gauges) {
     );
     page.gauge("sheaf_sessions", "Sessions of workers and clients, connected or waited for.", gauges.sessions());
     page.gauge("sheaf_links", "Sessions that are connected.", gauges.links());
+}
+
+fn of_door(page: &mut Page, door: &Counted) {
+    let counters = [
+        ("sheaf_edge_connections_total", "Connections that the front door took.", door.connections),
+        ("sheaf_edge_requests_total", "Requests that the front door answered, whatever with.", door.requests),
+        ("sheaf_edge_admitted_total", "Calls that were let in.", door.admitted),
+        ("sheaf_edge_refused_total", "Calls refused because there was no room for them.", door.refused),
+        ("sheaf_edge_panics_total", "Handlers that panicked: defects; the log has more.", door.panics),
+    ];
+    counters.into_iter().for_each(|(name, help, value)| page.counter(name, help, value));
 }
 
 fn of_tasks(page: &mut Page, totals: &Totals, standing: &Standing) {

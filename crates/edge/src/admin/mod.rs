@@ -31,6 +31,8 @@ use tokio::task::JoinHandle;
 use ask::Asker;
 use events::Events;
 
+use crate::counts::Counts;
+
 /// Why nobody listens for operators.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
@@ -67,6 +69,8 @@ pub struct Admin {
 struct Desk {
     /// Empty until the journal is replayed.
     sources: OnceLock<Sources>,
+    /// Empty where there is no front door.
+    door: OnceLock<Arc<Counts>>,
     events: Events,
 }
 
@@ -100,6 +104,11 @@ impl Admin {
     pub fn attach(&self, target: Target, gauges: Arc<Gauges>) -> io::Result<()> {
         let router = Asker::open(target)?;
         self.desk.sources.set(Sources { router, gauges }).map_err(|_| io::ErrorKind::AlreadyExists.into())
+    }
+
+    /// There is a front door too. A second one is not taken.
+    pub fn attach_door(&self, counts: Arc<Counts>) -> io::Result<()> {
+        self.desk.door.set(counts).map_err(|_| io::ErrorKind::AlreadyExists.into())
     }
 
     /// Where it listens.

@@ -4,7 +4,7 @@ use sheaf_roles::client::Reason;
 use tokio::time::timeout;
 
 use super::*;
-use crate::WriterError;
+use crate::{Health, WriterError};
 
 /// Their results are more than the reserve holds, and what is reserved behind the rows.
 const LONG: usize = 200;
@@ -61,9 +61,13 @@ async fn a_stop_without_any_room_ends_with_an_error_and_loses_nothing() {
 async fn room_that_comes_back_is_used() {
     let world = World { grace: Duration::from_secs(3), ..World::new(Limits::default()) };
     let (server, job, worker) = stuck(&world).await;
+    let gauges = server.gauges();
+    until("operators are told", || gauges.health() == Health::Stuck).await;
     world.faults.room.store(u64::MAX, Ordering::SeqCst);
     let summary = timeout(Duration::from_secs(60), job).await.expect("it goes on").unwrap();
     assert_eq!((summary.ended.audit.ok, lines(&world.path("a.jsonl"))), (LONG as u64, LONG));
+    until("operators are told of the room", || gauges.health() == Health::Writable).await;
+    assert!(gauges.journal_bytes() > (LONG * BYTES) as u64 && gauges.commits_us.counts().iter().sum::<u64>() > 0);
     worker.stop().await;
     stop(server).await;
 }
