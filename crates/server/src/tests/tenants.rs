@@ -41,7 +41,6 @@ async fn ask(target: Target, session: u8, life: u64, question: Question) -> Resu
     said
 }
 
-/// The door for a tenant.
 async fn jobs(target: Target, session: u8, life: u64) -> Vec<JobInfo> {
     match ask(target, session, life, Question::Jobs).await {
         Ok(Answer::Jobs(jobs)) => jobs,
