@@ -108,7 +108,7 @@ fn a_backend_is_heard_word_for_word_in_one_piece_or_as_a_stream() {
 fn a_stream_is_shown_while_it_comes() {
     let s = Sandbox::new();
     let (_router, door) = door(&s, &[]);
-    let (send, events) = mpsc::channel();
+    let (send, events) = mpsc::sync_channel(8);
     let events = Arc::new(Mutex::new(events));
     let model = Upstream::start(move |_| Reply::Events(Arc::clone(&events)));
     let _worker = worker(&s, &door, &["--name", "w", "--model", "m", "--backend", &model.url("/v1")]);

@@ -248,8 +248,8 @@ mod tests {
     #[tokio::test]
     async fn who_waits_long_sees_signs_of_life_and_then_the_answer() {
         let (tell, told) = tokio::sync::oneshot::channel();
-        let told = Some((told, interval_at(Instant::now(), BEAT)));
-        let mut events = Events { told, waiting: VecDeque::new(), endpoint: Endpoint::Chat, usage: false };
+        let (_show, pieces) = mpsc::channel(1);
+        let mut events = Events::begin(told, pieces, Shown::default(), VecDeque::new(), Endpoint::Chat, false);
         let first = events.frame().await.unwrap().unwrap().into_data().unwrap();
         assert_eq!(first, ": waiting\n\n");
         let outcome = Outcome::Ok(Bytes::from_static(b"{\"choices\":[]}"));

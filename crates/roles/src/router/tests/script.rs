@@ -108,10 +108,7 @@ impl Script {
             }
             "leave" => self.world.message(args[0], Inbound::Leave),
             "watch" => self.world.message(args[0], Inbound::Watch { job: JobId(id(args[1])) }),
-            "piece" => {
-                let (fence, bytes) = (self.fence(args[1]), Bytes::from_static(b"data"));
-                self.world.message(args[0], Inbound::Piece(Piece { fence, at: words.number("at", 0), bytes }))
-            }
+            "piece" => self.piece(args, &words),
             "ack" => {
                 let peer = self.world.peer(args[0]);
                 let upto = args.get(1).map_or(u64::MAX, |tag| tag.parse().unwrap());
@@ -235,6 +232,11 @@ impl Script {
             died_with: fences("died"),
         };
         self.world.message(args[0], Inbound::Register(registration))
+    }
+
+    fn piece(&mut self, args: &[&str], words: &Words<'_>) -> Vec<Output> {
+        let (fence, bytes) = (self.fence(args[1]), Bytes::from_static(b"data"));
+        self.world.message(args[0], Inbound::Piece(Piece { fence, at: words.number("at", 0), bytes }))
     }
 
     fn results(&mut self, verb: &str, args: &[&str], words: &Words<'_>) -> Vec<Output> {
