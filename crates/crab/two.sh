@@ -1,28 +1,23 @@
 #!/bin/sh
 # A Sheaf job over two crabs, one of which is killed in the middle: every row is answered, once, and right.
-#   crates/crab/two.sh SHEAF CRAB [ROWS]        the two binaries; `cargo xtask crab` runs it. Needs openssl.
+#   crates/crab/two.sh SHEAF CRAB [ROWS]        the two binaries; `cargo xtask crab` runs it
 set -eu
-sheaf=$1 crab=$2 rows=${3:-400}
-dir=$(mktemp -d)
+sheaf=$1 crab=$2 rows=${3:-200}
+dir=$(mktemp -d) data=$(dirname "$0")/tests/data
 pids=
 trap 'kill -9 $pids 2>/dev/null || true; rm -rf "$dir"' EXIT
 die() { echo "two.sh: $*" >&2; cat "$dir"/*.log >&2; exit 1; }
 # until WHAT COMMAND...: waits, for a minute at most.
 until_so() { what=$1; shift; for _ in $(seq 600); do "$@" >/dev/null 2>&1 && return; sleep 0.1; done; die "never: $what"; }
 
-openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout "$dir/ca.key" -out "$dir/ca.pem" -days 2 -subj /CN=ca 2>/dev/null
-openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout "$dir/key.pem" -out "$dir/csr.pem" -subj /CN=localhost 2>/dev/null
-echo subjectAltName=DNS:localhost >"$dir/extensions"
-openssl x509 -req -in "$dir/csr.pem" -CA "$dir/ca.pem" -CAkey "$dir/ca.key" -CAcreateserial -days 2 -extfile "$dir/extensions" -out "$dir/cert.pem" 2>/dev/null
-
 port() { sed -n 's/.*on port //p' "$dir/$1.log"; }
 start_crab() {
-    "$crab" --listen 127.0.0.1:0 --cert "$dir/cert.pem" --key "$dir/key.pem" -- sh -c 'read -r row; sleep 0.01; echo "answer to $row"' 2>"$dir/$1.log" &
+    "$crab" --listen 127.0.0.1:0 --cert "$data/cert.pem" --key "$data/key.pem" -- sh -c 'read -r row; sleep 0.05; echo "answer to $row"' 2>"$dir/$1.log" &
     pids="$pids $!"
     until_so "crab $1 listens" grep -q "on port" "$dir/$1.log"
 }
 start_worker() {
-    "$sheaf" worker --join "127.0.0.1:$router" --data "$dir/worker-$1" --name "$1" --service answers --batch 4 --ca "$dir/ca.pem" \
+    "$sheaf" worker --join "127.0.0.1:$router" --data "$dir/worker-$1" --name "$1" --service answers --batch 4 --ca "$data/cert.pem" \
         --http "https://localhost:$(port "$1")/" 2>"$dir/worker-$1.log" &
     pids="$pids $!"
 }
