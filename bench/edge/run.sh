@@ -32,15 +32,15 @@ load() {
     }' $name.ok
 }
 
-capacity=$((batch * 100))
 echo "| load | offered /s | answered /s | other | p50 ms | p99 ms | RSS MB | processors |"
 echo "|---|---|---|---|---|---|---|---|"
 load warm "$batch" 100 > warm
-load 0.9x $((batch * 90)) 1
+load 0.5x $batch 50
+load 0.9x $((batch * 9)) 10
 load 1x-closed $((batch * 4)) 1000
-load 2x $((capacity * 2)) 1
-load 10x $((capacity / 2)) 20
-load 100x $((capacity * 2)) 50
+load 2x $((batch * 10)) 20
+load 10x $((batch * 25)) 40
+load 100x $((batch * 100)) 100
 echo "log lines of the router: $(wc -l < router.log)"
 
 # Slow clients beside a load of 0.5.
@@ -48,7 +48,7 @@ if command -v slowhttptest > /dev/null; then
   for kind in -H -B -X; do
     slowhttptest -c 4000 $kind -i 5 -r 1000 -l "$seconds" -u http://$http/v1/models -x 32 -p 3 > slow.log 2>&1 & slow=$!
     sleep 5
-    load "slow$kind" $((batch * 50)) 1
+    load "slow$kind" $((batch * 5)) 10
     wait $slow
     grep -E 'service available|exit status' slow.log | sed 's/\x1b\[[0-9;]*m//g' || true
   done

@@ -7,7 +7,7 @@
 
 use std::io::{self, ErrorKind};
 use std::mem;
-use std::net::{IpAddr, TcpListener};
+use std::net::{IpAddr, Ipv6Addr, TcpListener};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -130,7 +130,7 @@ impl Accept {
             Err(_) => return thread::sleep(PAUSE),
         };
         plant::panic_here("accept");
-        let ip = peer.ip();
+        let ip = household(peer.ip());
         if self.readers.iter().flatten().filter(|reading| reading.ip == ip).count() >= self.config.per_address {
             // Closed without a word: an address with so many slow connections gets no more attention. Whoever is closed so may
             // come back at once, and must not keep a processor busy with that.
@@ -190,6 +190,31 @@ impl Accept {
                 say::line(&format!("no thread for the handler, the queue is lost: {error}"));
                 State::Failed(Batch::new())
             }
+        }
+    }
+}
+
+/// What counts as one address: of IPv6 the first half, for whoever has one address of the other half has them all.
+fn household(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
+        ip @ IpAddr::V4(_) => ip,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_one_network_count_as_one() {
+        let one = |a: &str, b: &str| household(a.parse().unwrap()) == household(b.parse().unwrap());
+        assert!(one("2001:db8::1", "2001:db8::ffff:2"));
+        assert!(one("192.0.2.1", "::ffff:192.0.2.1"));
+        for (a, b) in
+            [("2001:db8::1", "2001:db8:0:1::1"), ("192.0.2.1", "192.0.2.2"), ("::ffff:192.0.2.1", "::ffff:192.0.2.2")]
+        {
+            assert!(!one(a, b), "{a} {b}");
         }
     }
 }

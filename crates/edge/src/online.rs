@@ -8,7 +8,8 @@ use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use hyper::{Request, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
-use sheaf_task::{NAME_BYTES_MAX, Outcome};
+use sheaf_task::{NAME_BYTES_MAX, Outcome, Piece};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::admit::busy_reply;
@@ -75,18 +76,33 @@ pub(crate) async fn online(door: &Door, tenant: &Tenant, endpoint: Endpoint, req
         Err(error) => return error.reply(),
     };
     let job = JobKey { service: model, revision: endpoint.path().to_owned(), timeout_ms: 0 };
-    let told = match begin(door, tenant, &parts.headers, job, body, false).await {
+    let (show, pieces) = mpsc::channel(PIECES_MAX);
+    let wish = if matches!(form, Form::Stream { .. }) { Wish::Watched(show) } else { Wish::Done };
+    let told = match begin(door, tenant, &parts.headers, job, body, wish).await {
         Ok(told) => told,
         Err(reply) => return reply,
     };
     match form {
-        Form::Stream { usage } => sse::reply(door, endpoint, usage, told).await,
+        Form::Stream { usage } => sse::reply(door, endpoint, usage, told, pieces).await,
         Form::Json | Form::Vectors(_) => match wait(door, told).await {
             Ok(done) => done_reply(done, form),
             Err(reply) => reply,
         },
     }
 }
+
+/// What whoever calls waits for.
+pub(crate) enum Wish {
+    /// That it is on disk.
+    Accepted,
+    /// Its answer.
+    Done,
+    /// Its answer, and before it the pieces of it.
+    Watched(mpsc::Sender<Piece>),
+}
+
+/// Pieces of an answer that its client has not taken yet. Full: the rest comes with the answer.
+const PIECES_MAX: usize = 256;
 
 /// Makes the call that a request asks for.
 pub(crate) async fn begin(
@@ -95,8 +111,10 @@ pub(crate) async fn begin(
     headers: &HeaderMap,
     job: JobKey,
     body: Bytes,
-    is_async: bool,
+    wish: Wish,
 ) -> Result<Answered, Reply> {
+    let is_async = matches!(wish, Wish::Accepted);
+    let show = if let Wish::Watched(show) = wish { Some(show) } else { None };
     let refused = |refused: Refused| refused_reply(&refused, door.names.number());
     let offered = door.offers.with(&door.tenants.owner().caller, &job.service).await.map_err(refused)?;
     let Some(capacity) = offered.get(&job.service) else {
@@ -117,7 +135,7 @@ pub(crate) async fn begin(
     };
     let keep = is_async || headers.get(KEEP).is_some_and(|keep| keep == "true");
     let call = NewCall { job, body, identity, row, sample, digest, keep, is_async };
-    tenant.caller.call(call, permit).await.map_err(refused)
+    tenant.caller.call(call, permit, show).await.map_err(refused)
 }
 
 /// Waits until the call has ended, or for as long as a call may take.

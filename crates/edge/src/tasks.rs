@@ -13,7 +13,7 @@ use sheaf_task::{Answer, Failure, Key, NAME_BYTES_MAX, Outcome, Question, TaskIn
 
 use crate::body;
 use crate::calls::{Done, JobKey};
-use crate::online::{begin, wait};
+use crate::online::{Wish, begin, wait};
 use crate::outcome::{failed, named, refused_reply};
 use crate::reply::{ApiError, Reply, json_reply};
 use crate::serve::Door;
@@ -47,7 +47,9 @@ pub(crate) async fn post(door: &Door, tenant: &Tenant, request: Request<Incoming
         Err(error) => return error.reply(),
     };
     drop(read);
-    let told = match begin(door, tenant, &parts.headers, job, body, is_async).await {
+    let told = match begin(door, tenant, &parts.headers, job, body, if is_async { Wish::Accepted } else { Wish::Done })
+        .await
+    {
         Ok(told) => told,
         Err(reply) => return reply,
     };

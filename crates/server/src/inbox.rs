@@ -79,11 +79,13 @@ fn bytes_of(input: &Input) -> usize {
     match inbound {
         Inbound::Submit { rows, .. } => rows.iter().map(|row| row.body.len()).sum(),
         Inbound::Results(items) => items.iter().map(|item| item.outcome.len()).sum(),
+        Inbound::Piece(piece) => piece.bytes.len(),
         Inbound::OpenJob { .. }
         | Inbound::Scanned { .. }
         | Inbound::Ask { .. }
         | Inbound::Register(_)
         | Inbound::Recalled(_)
-        | Inbound::Leave => 0,
+        | Inbound::Leave
+        | Inbound::Watch { .. } => 0,
     }
 }

@@ -170,8 +170,8 @@ impl Server {
             core: inputs.clone(),
             receipts,
             peers: 0,
-            gauges: Arc::clone(&gauges),
             turned_away: (None, 0),
+            gauges: Arc::clone(&gauges),
         };
         let (to_sessions, arrivals) = mpsc::channel(1);
         let listener = tokio::spawn(listener.serve(to_sessions));

@@ -39,9 +39,9 @@ pub(crate) struct Sessions {
     pub receipts: BTreeMap<SessionId, Vec<Receipt>>,
     /// Sessions so far.
     pub peers: u64,
-    pub gauges: Arc<Gauges>,
     /// When it was last said that one was refused, and how many went unsaid since.
     pub turned_away: (Option<Instant>, u64),
+    pub gauges: Arc<Gauges>,
 }
 
 /// Connections of a session that its link has not taken up: a newer one replaces an older one anyway.

@@ -163,7 +163,7 @@ impl Asker {
                 match report {
                     ClientReport::Answer { id, answer } if id == wanted => return Ok(answer),
                     ClientReport::Over(over) => return Err(LineError { place: self.place.clone(), over }.into()),
-                    ClientReport::Answer { .. } | ClientReport::Event { .. } => {
+                    ClientReport::Answer { .. } | ClientReport::Event { .. } | ClientReport::Piece { .. } => {
                         self.heard = self.heard.max(Heard::Greeting);
                     }
                 }

@@ -9,6 +9,9 @@ mod http;
 #[path = "../../worker/tests/common/upstream.rs"]
 mod upstream;
 
+use std::io::{Read, Write};
+use std::sync::{Arc, Mutex, mpsc};
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use common::{Process, Sandbox, wait_until};
@@ -102,6 +105,49 @@ fn a_backend_is_heard_word_for_word_in_one_piece_or_as_a_stream() {
 }
 
 #[test]
+fn a_stream_is_shown_while_it_comes() {
+    let s = Sandbox::new();
+    let (_router, door) = door(&s, &[]);
+    let (send, events) = mpsc::sync_channel(8);
+    let events = Arc::new(Mutex::new(events));
+    let model = Upstream::start(move |_| Reply::Events(Arc::clone(&events)));
+    let _worker = worker(&s, &door, &["--name", "w", "--model", "m", "--backend", &model.url("/v1")]);
+    offered(&door, "m");
+
+    let body = json!({"model": "m", "stream": true, "messages": [{"role": "user", "content": "count"}]}).to_string();
+    let mut client = door.connect();
+    let head = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: door\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    client.write_all(&[head.as_bytes(), body.as_bytes()].concat()).expect("sent");
+    let mut seen = String::new();
+    let mut read_until = |what: &str| {
+        let mut buffer = [0; 4096];
+        while !seen.contains(what) {
+            let count = client.read(&mut buffer).expect("more of the answer");
+            assert!(count > 0, "no {what} in {seen}");
+            seen.push_str(&String::from_utf8_lossy(&buffer[..count]));
+        }
+    };
+    let event = |text: &str, finish: Value| {
+        let choice = json!({"index": 0, "delta": {"content": text}, "finish_reason": finish});
+        format!("data: {}\n\n", json!({"id": "c", "object": "chat.completion.chunk", "choices": [choice]}))
+    };
+    // Each is there before the next one is sent.
+    for number in ["one", "two", "three"] {
+        send.send(event(number, Value::Null)).expect("the backend streams");
+        read_until(number);
+    }
+    send.send(event("", json!("stop"))).expect("the backend streams");
+    send.send("data: [DONE]\n\n".to_owned()).expect("the backend streams");
+    drop(send);
+    read_until("data: [DONE]");
+    assert_eq!(seen.matches("\"one\"").count(), 1, "{seen}");
+    assert_eq!(seen.matches("\"stop\"").count(), 1, "{seen}");
+}
+
+#[test]
 fn a_task_is_answered_when_done_or_named_when_on_disk_and_outlives_the_door() {
     let s = Sandbox::new();
     s.ledger_program("0");
@@ -159,6 +205,37 @@ fn a_failed_task_says_what_its_program_said() {
     assert!(failed.body_text().contains("not today"), "{failed:?}");
     let key = failed.json()["key"].as_str().expect("a key").to_owned();
     assert_eq!(door.get(&format!("/v1/tasks/{key}")).json()["status"], "failed");
+}
+
+#[test]
+fn a_client_that_hung_up_finds_its_call_by_trying_again() {
+    let s = Sandbox::new();
+    let held = s.path("held");
+    let script = "#!/bin/sh\necho \"$1\" >> ledger\nwhile [ ! -e HELD ]; do sleep 0.02; done\nprintf done\n";
+    s.script(
+        "prog",
+        &script.replace("HELD", &held.display().to_string()).replace("ledger", &s.path("ledger").display().to_string()),
+    );
+    let (_router, door) = door(&s, &[]);
+    let _worker = worker(&s, &door, &["--name", "w", "--batch", "2", "--", "./prog", "{}"]);
+    offered(&door, "prog");
+    let body = json!({"service": "prog", "body": "row"});
+    let first = door.send("/v1/tasks", &[("x-stainless-retry-count", "0")], &body);
+    wait_until("it runs", || s.executed() == 1);
+    drop(first);
+    let retry = {
+        let (door, body) = (door.clone(), body.clone());
+        std::thread::spawn(move || door.post("/v1/tasks", &[("x-stainless-retry-count", "1")], &body))
+    };
+    // Another caller's equal call is one of its own.
+    let other = door.send("/v1/tasks", &[], &body);
+    wait_until("the other runs too", || s.executed() == 2);
+    s.write("held", "");
+    let answer = retry.join().expect("no panic");
+    assert_eq!((answer.status, &answer.json()["output"]), (200, &json!("done")), "{answer:?}");
+    let late = door.post("/v1/tasks", &[("x-stainless-retry-count", "2")], &body);
+    assert_eq!((late.status, s.executed()), (200, 2), "answered a moment ago: {late:?}");
+    drop(other);
 }
 
 #[test]

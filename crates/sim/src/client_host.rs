@@ -306,6 +306,8 @@ impl ClientHost {
                 env.trace.note(now, &[], || format!("client {} <- {event:?}", self.number));
                 run.machine.handle(now, event);
             }
+            // Nobody watches here, and simulated programs make no pieces.
+            ClientReport::Piece { .. } => {}
             ClientReport::Answer { id, answer } => self.on_answer(env, id, answer),
             ClientReport::Over(over) if self.is_done => {
                 env.trace.note(now, &[], || format!("client {}: session over: {over:?}", self.number));

@@ -50,6 +50,8 @@ impl Story {
             ToRouter::Results(items) => self.results(items),
             ToRouter::Recalled(fences) => format!("recalled{}", self.fences(fences)),
             ToRouter::Leave => "leave".to_owned(),
+            ToRouter::Watch { .. } => "watch".to_owned(),
+            ToRouter::Piece(piece) => format!("a piece at {}", piece.at),
         };
         Some(format!("-> {text}"))
     }
@@ -94,7 +96,9 @@ impl Story {
             }
             Event::Refused(refusal) => format!("<- refused: {refusal:?}"),
             Event::Acknowledged(fences) => format!("<- acknowledged{}", self.fences(fences)),
-            Event::Finished { .. } | Event::CapacityChanged(_) | Event::Stop | Event::Tick => return None,
+            Event::Finished { .. } | Event::Piece(_) | Event::CapacityChanged(_) | Event::Stop | Event::Tick => {
+                return None;
+            }
         })
     }
 
@@ -201,6 +205,7 @@ impl Story {
                 format!("refused{}: {refusal:?}", self.rows(rows.iter().copied()))
             }
             ToClient::Answer { .. } => "answer".to_owned(),
+            ToClient::Piece { row, piece, .. } => format!("a piece of {} at {}", self.row(*row), piece.at),
         }
     }
 
@@ -217,6 +222,8 @@ impl Story {
             Inbound::Results(items) => self.results(items),
             Inbound::Recalled(fences) => format!("recalled{}", self.fences(fences)),
             Inbound::Leave => "leave".to_owned(),
+            Inbound::Watch { .. } => "watch".to_owned(),
+            Inbound::Piece(piece) => format!("a piece at {}", piece.at),
         }
     }
 

@@ -19,7 +19,7 @@ pub use id::{JobId, Key, RouterId, RowId, WorkerId};
 pub use key::{KeyHasher, KeySecret};
 pub use limits::*;
 pub use message::{
-    Assignment, Capacity, DeliveredRow, Fence, JobCounts, JobOptions, JobSpec, Order, Refusal, Registration,
+    Assignment, Capacity, DeliveredRow, Fence, JobCounts, JobOptions, JobSpec, Order, Piece, Refusal, Registration,
     ResultItem, SubmitRow, ToClient, ToRouter, ToWorker, topic,
 };
 pub use outcome::{Class, Evidence, Failure, Outcome};

@@ -9,6 +9,9 @@ pub const BATCH_ROWS_MAX: usize = 1_024;
 /// Body bytes that a batch message aims at; one larger body travels alone.
 pub const BATCH_BYTES_AIM: usize = 128 << 10;
 
+/// Bytes in one piece of an answer that is still being made.
+pub const PIECE_BYTES_MAX: usize = 64 << 10;
+
 /// Bytes kept of a failed attempt's standard error, from its end.
 pub const STDERR_TAIL_MAX: usize = 4 << 10;
 

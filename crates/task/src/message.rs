@@ -66,6 +66,26 @@ pub enum ToRouter {
     Recalled(Vec<Fence>),
     /// The worker has finished what it ran and goes for good.
     Leave,
+    /// Pieces of this job's answers are to be passed on to this session as they come. Not on record: said
+    /// again in every session that opens the job.
+    Watch {
+        /// The job, opened earlier in this session.
+        job: JobId,
+    },
+    /// A piece of an answer that is still being made.
+    Piece(Piece),
+}
+
+/// A piece of an answer that is still being made, for whoever watches it come. Nothing rests on it: it may be lost, and
+/// what it says is in the answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// By which attempt.
+    pub fence: Fence,
+    /// Where it begins: bytes of all pieces of the attempt before it. After a gap the rest is of no use.
+    pub at: u64,
+    /// As the backend sent them: a part of its stream of events. At most [`crate::PIECE_BYTES_MAX`].
+    pub bytes: Bytes,
 }
 
 /// A job as its client describes it.
@@ -248,6 +268,15 @@ pub enum ToClient {
         rows: Vec<RowId>,
         /// Why, and whether to try again.
         refusal: Refusal,
+    },
+    /// A piece of a row's answer, after `Watch`.
+    Piece {
+        /// The job.
+        job: JobId,
+        /// The row.
+        row: RowId,
+        /// The piece.
+        piece: Piece,
     },
     /// The answer to `Ask`.
     Answer {

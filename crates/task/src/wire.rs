@@ -139,7 +139,7 @@ pub(crate) struct Unit {}
 /// `crate::ToRouter`
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct ToRouter {
-    #[prost(oneof = "ToRouterKind", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
+    #[prost(oneof = "ToRouterKind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
     pub kind: Option<ToRouterKind>,
 }
 
@@ -161,6 +161,20 @@ pub(crate) enum ToRouterKind {
     Recalled(Fences),
     #[prost(message, tag = "8")]
     Leave(Unit),
+    #[prost(bytes = "bytes", tag = "9")]
+    Watch(Bytes),
+    #[prost(message, tag = "10")]
+    Piece(Piece),
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Piece {
+    #[prost(message, optional, tag = "1")]
+    pub fence: Option<Fence>,
+    #[prost(uint64, tag = "2")]
+    pub at: u64,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub bytes: Bytes,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -273,7 +287,7 @@ pub(crate) struct Assignment {
 /// `crate::ToClient`
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct ToClient {
-    #[prost(oneof = "ToClientKind", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "ToClientKind", tags = "1, 2, 3, 4, 5, 6")]
     pub kind: Option<ToClientKind>,
 }
 
@@ -289,6 +303,18 @@ pub(crate) enum ToClientKind {
     Refused(RowsRefused),
     #[prost(message, tag = "5")]
     Answer(Answered),
+    #[prost(message, tag = "6")]
+    Piece(RowPiece),
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct RowPiece {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub job: Bytes,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub row: Bytes,
+    #[prost(message, optional, tag = "3")]
+    pub piece: Option<Piece>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

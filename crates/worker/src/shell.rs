@@ -82,6 +82,9 @@ impl Shell {
 
     pub(crate) fn on_ended(&mut self, ended: Vec<Ended>) {
         self.follow_executor();
+        for piece in self.executor.take_pieces() {
+            self.handle(Event::Piece(piece));
+        }
         self.attempts += ended.len() as u64;
         if let Some(disk) = &mut self.disk {
             disk.on_ended(ended.iter().map(|ended| ended.fence));

@@ -142,6 +142,7 @@ impl SessionLine {
                     self.events.push_back(event);
                 }
                 ClientReport::Answer { id, .. } => tracing::debug!(id, "an answer to nobody's question"),
+                ClientReport::Piece { .. } => tracing::debug!("a piece of an answer that nobody watches"),
                 ClientReport::Over(over) if may_pass(&over) => {
                     tracing::warn!(?over, "the session with the router is over; beginning another");
                     self.hang_up();

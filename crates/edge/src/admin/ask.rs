@@ -123,7 +123,7 @@ async fn talk(
                             tracing::warn!(?why, "the router has ended the conversation of the admin listener");
                             return;
                         }
-                        ClientReport::Event { .. } => {}
+                        ClientReport::Event { .. } | ClientReport::Piece { .. } => {}
                     }
                 }
             }

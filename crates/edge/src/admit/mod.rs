@@ -160,12 +160,12 @@ mod tests {
     #[test]
     fn bodies_are_refused_only_while_every_service_at_work_is_yellow() {
         let gate = gate(1);
-        let first = gate.admit("a", 1).unwrap();
-        assert!(gate.admit("a", 1).is_none());
+        let first = gate.admit("a", 0).unwrap();
+        assert!(gate.admit("a", 0).is_none());
         assert!(gate.admit_body(100).is_none(), "one service is at work, and it is full");
         drop(first);
         assert!(gate.admit_body(100).is_some());
-        let (_full, two) = (gate.admit("a", 1).unwrap(), gate.admit("b", 2).unwrap());
+        let (_full, two) = (gate.admit("a", 0).unwrap(), gate.admit("b", 2).unwrap());
         assert!(gate.admit_body(100).is_some(), "b has room");
         drop(two);
     }

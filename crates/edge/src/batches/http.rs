@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -70,7 +71,7 @@ pub(crate) fn batches_route(method: &Method, rest: &[&str]) -> Result<BatchesRou
 
 /// Answers a request about the batches of an app.
 pub(crate) async fn answer(
-    batches: &Batches,
+    batches: &Arc<Batches>,
     app: &str,
     route: BatchesRoute,
     request: Request<Incoming>,
@@ -103,15 +104,18 @@ async fn list(batches: &Batches, app: &str, query: Option<&str>) -> Result<Value
     Ok(page_json(&query, found))
 }
 
-async fn cancel(batches: &Batches, app: &str, id: &str) -> Result<Value, ApiError> {
+async fn cancel(batches: &Arc<Batches>, app: &str, id: &str) -> Result<Value, ApiError> {
     let Some(live) = batches.find(app, id) else {
         let (batch, counts) = batches.get(app, id).await?.ok_or_else(|| unknown(id))?;
         return if batch.status == Status::Cancelled { Ok(batch.json(counts)) } else { Err(too_late(&batch)) };
     };
-    match live.handle(Event::Cancel).await.map_err(|error| refused(&error))? {
-        Ok(batch) => Ok(batch.json(live.counts())),
-        Err(TooLate) => Err(too_late(&live.batch())),
-    }
+    let cancel = async move {
+        match live.handle(Event::Cancel).await.map_err(|error| refused(&error))? {
+            Ok(batch) => Ok(batch.json(live.counts())),
+            Err(TooLate) => Err(too_late(&live.batch())),
+        }
+    };
+    batches.see_through(cancel).await
 }
 
 fn too_late(batch: &Batch) -> ApiError {
@@ -162,7 +166,7 @@ struct Create {
     metadata: Option<BTreeMap<String, String>>,
 }
 
-async fn create(batches: &Batches, app: &str, request: Request<Incoming>) -> Result<Value, ApiError> {
+async fn create(batches: &Arc<Batches>, app: &str, request: Request<Incoming>) -> Result<Value, ApiError> {
     let body = body_of(request, batches.shared.limits.body_timeout).await?;
     let asked: Create = serde_json::from_slice(&body)
         .map_err(|error| ApiError::invalid(format!("this creates no batch: {error}"), None))?;
@@ -186,10 +190,14 @@ async fn create(batches: &Batches, app: &str, request: Request<Incoming>) -> Res
         let place = Place::of(&root, &batch.app, &batch.id).ok_or(io::ErrorKind::InvalidInput)?;
         Ok(if place.create(&store, &batch)? { Ok((place, batch)) } else { Err(no_input(&id)) })
     });
-    let (place, batch) = made.await?.map_err(|error| refused(&error))??;
-    let shown = batch.json(batch.counts);
-    batches.begin(place, batch).await;
-    Ok(shown)
+    let begun = Arc::clone(batches);
+    let begin = async move {
+        let (place, batch) = made.await?.map_err(|error| refused(&error))??;
+        let shown = batch.json(batch.counts);
+        begun.begin(place, batch);
+        Ok(shown)
+    };
+    batches.see_through(begin).await
 }
 
 fn no_input(id: &str) -> ApiError {

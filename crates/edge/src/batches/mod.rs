@@ -30,7 +30,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::disk::{blocking, new_id, unix_now};
@@ -65,8 +65,8 @@ struct Shared {
 /// The batches of a door.
 pub(crate) struct Batches {
     shared: Arc<Shared>,
-    /// A task for each that is not over.
-    running: tokio::sync::Mutex<JoinSet<()>>,
+    /// A task for each that is not over, and for each request that changes one.
+    running: Mutex<JoinSet<()>>,
 }
 
 impl std::fmt::Debug for Batches {
@@ -106,10 +106,10 @@ impl Batches {
             stop: watch::Sender::new(false),
             live: Mutex::default(),
         };
-        let batches = Arc::new(Self { shared: Arc::new(shared), running: tokio::sync::Mutex::default() });
+        let batches = Arc::new(Self { shared: Arc::new(shared), running: Mutex::default() });
         for (place, batch) in open {
             tracing::info!(batch = batch.id, status = ?batch.status, "a batch goes on");
-            batches.begin(place, batch).await;
+            batches.begin(place, batch);
         }
         Ok(batches)
     }
@@ -117,21 +117,49 @@ impl Batches {
     /// Lets every batch stop where it is: the next process goes on.
     pub(crate) async fn close(&self) {
         self.shared.stop.send_replace(true);
-        let mut running = self.running.lock().await;
-        while let Some(ended) = running.join_next().await {
-            report(ended);
+        loop {
+            let mut running = std::mem::take(&mut *self.running());
+            if running.is_empty() {
+                return;
+            }
+            while let Some(ended) = running.join_next().await {
+                report(ended);
+            }
         }
     }
 
-    /// Takes a batch into the world. What is created when the door closes is begun by the next process.
-    async fn begin(&self, place: Place, batch: Batch) {
-        let live = Arc::new(Live::new(place, batch.clone()));
-        self.shared.live().insert(batch.id, Arc::clone(&live));
-        let mut running = self.running.lock().await;
+    fn running(&self) -> MutexGuard<'_, JoinSet<()>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut running = self.running();
         while let Some(ended) = running.try_join_next() {
             report(ended);
         }
-        running.spawn(run::live_through(Arc::clone(&self.shared), live));
+        running.spawn(task);
+    }
+
+    /// Does what must not stop half-way when its client hangs up: what is on disk of a batch must be so in memory.
+    async fn see_through<T, F>(&self, act: F) -> Result<T, ApiError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, ApiError>> + Send + 'static,
+    {
+        let (says, said) = oneshot::channel();
+        self.spawn(async move {
+            if says.send(act.await).is_err() {
+                tracing::debug!("a client did not wait for its answer");
+            }
+        });
+        said.await.unwrap_or_else(|_| Err(ApiError::server("a defect of the server; its log has more")))
+    }
+
+    /// Takes a batch into the world. What is created when the door closes is begun by the next process.
+    fn begin(&self, place: Place, batch: Batch) {
+        let live = Arc::new(Live::new(place, batch.clone()));
+        self.shared.live().insert(batch.id, Arc::clone(&live));
+        self.spawn(run::live_through(Arc::clone(&self.shared), live));
     }
 
     /// A batch that is not over, of this app.

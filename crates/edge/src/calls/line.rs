@@ -10,7 +10,7 @@ use sheaf_net::{Backoff, Clock, Link, Source, Target};
 use sheaf_roles::client::Event;
 use sheaf_roles::port::{ClientCommand, ClientPort, ClientReport, fit_dialer_config};
 use sheaf_session::{Config, Depth, How, Session, SessionId, Side};
-use sheaf_task::{Answer, KeySecret, Question, ToRouter};
+use sheaf_task::{Answer, KeySecret, Piece, Question, ToRouter};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Duration, Instant, interval, sleep_until, timeout};
@@ -51,14 +51,21 @@ pub(crate) struct Caller {
 /// Whoever waits for a call, and its place at the gate, which it keeps until the call has ended.
 struct Caught {
     tell: oneshot::Sender<Result<Told, Refused>>,
+    /// Pieces of the answer, where they are wanted. Full: what follows is not shown, and comes with the answer.
+    show: Option<mpsc::Sender<Piece>>,
     permit: Option<Permit>,
 }
 
 impl Caller {
-    /// Makes a call; what becomes of it comes later.
-    pub(crate) async fn call(&self, call: NewCall, permit: Option<Permit>) -> Result<Answered, Refused> {
+    /// Makes a call; what becomes of it comes later, and pieces of its answer on `show`.
+    pub(crate) async fn call(
+        &self,
+        call: NewCall,
+        permit: Option<Permit>,
+        show: Option<mpsc::Sender<Piece>>,
+    ) -> Result<Answered, Refused> {
         let (tell, told) = oneshot::channel();
-        let command = Command::Call(Box::new(call), Caught { tell, permit });
+        let command = Command::Call(Box::new(call), Caught { tell, show, permit });
         self.commands.send(command).await.map_err(|_| Refused::Closing)?;
         Ok(told)
     }
@@ -207,6 +214,7 @@ impl Line {
                 }
                 self.machine.handle(now, Input::Router { job, event });
             }
+            ClientReport::Piece { row, piece } => self.machine.handle(now, Input::Piece { row, piece }),
             ClientReport::Answer { id: ASK_JOBS, answer: Answer::Jobs(jobs) } => {
                 let is_left = |counts: &sheaf_task::JobCounts| counts.open > 0 || counts.settled < counts.last_number;
                 for job in jobs.iter().filter(|job| is_left(&job.counts)) {
@@ -249,8 +257,17 @@ impl Line {
                     said.push(ClientCommand::Send { tag, message });
                 }
                 Output::Commit(ticket) => said.push(ClientCommand::Commit(ticket)),
+                Output::Show { waiter, piece } => {
+                    let caught = self.waiting.get_mut(&waiter);
+                    if let Some(show) = caught.as_ref().and_then(|caught| caught.show.as_ref())
+                        && show.try_send(piece).is_err()
+                        && let Some(caught) = caught
+                    {
+                        caught.show = None;
+                    }
+                }
                 Output::Tell { waiter, told } => {
-                    let Some(Caught { tell, permit }) = self.waiting.remove(&waiter) else { continue };
+                    let Some(Caught { tell, show: _, permit }) = self.waiting.remove(&waiter) else { continue };
                     if let (Some(permit), Ok(Told::Done(done))) = (permit, &told) {
                         permit.answered(done.ms);
                     }

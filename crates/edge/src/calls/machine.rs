@@ -17,7 +17,8 @@ use bytes::Bytes;
 use sheaf_roles::client::{Event, Tag};
 use sheaf_session::Micros;
 use sheaf_task::{
-    BATCH_BYTES_AIM, BATCH_ROWS_MAX, DeliveredRow, JobId, Key, KeySecret, Question, Refusal, RowId, SubmitRow, ToRouter,
+    BATCH_BYTES_AIM, BATCH_ROWS_MAX, DeliveredRow, JobId, Key, KeySecret, Piece, Question, Refusal, RowId, SubmitRow,
+    ToRouter,
 };
 
 use super::jobs::{Jobs, Tenant};
@@ -100,6 +101,7 @@ impl Calls {
             }
             Input::Gone(waiter) => self.on_gone(now, waiter),
             Input::Router { job, event } => self.on_router(now, job, event),
+            Input::Piece { row, piece } => self.on_piece(row, &piece),
             Input::Tick => self.on_tick(now),
         }
     }
@@ -220,7 +222,10 @@ impl Calls {
 impl Calls {
     fn on_router(&mut self, now: Micros, job: Option<JobId>, event: Event) {
         match (job, event) {
-            (Some(job), Event::Opened { router, cursor, counts: _ }) => self.jobs.on_opened(job, router, cursor),
+            (Some(job), Event::Opened { router, cursor, counts: _ }) => {
+                self.jobs.on_opened(job, router, cursor);
+                self.send(None, ToRouter::Watch { job });
+            }
             (Some(job), Event::JobRefused(refusal)) => self.on_job_refused(now, job, refusal),
             (Some(job), Event::RowsRefused { rows, refusal }) => self.on_rows_refused(now, job, rows, refusal),
             (Some(job), Event::Delivered { ticket, rows }) => {
@@ -246,6 +251,12 @@ impl Calls {
                 | Event::Tick,
             ) => {}
         }
+    }
+
+    fn on_piece(&mut self, row: RowId, piece: &Piece) {
+        let Some(call) = self.calls.get(&row).filter(|call| call.key == piece.fence.key) else { return };
+        let watching = call.waiters.iter().filter(|waiting| !waiting.is_async && !waiting.is_gone);
+        self.outputs.extend(watching.map(|waiting| Output::Show { waiter: waiting.waiter, piece: piece.clone() }));
     }
 
     fn on_delivered(&mut self, now: Micros, job: JobId, delivered: DeliveredRow) {

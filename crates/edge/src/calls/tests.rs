@@ -113,6 +113,7 @@ impl World {
         match output {
             Output::Commit(ticket) => format!("commit {}", ticket.0),
             Output::Tell { waiter, told } => format!("tell {} {}", waiter.0, show_told(told)),
+            Output::Show { waiter, piece } => format!("show {} at {}", waiter.0, piece.at),
             Output::Send { tag, message } => match message {
                 ToRouter::OpenJob(spec) => format!("open {} {} cursor {}", self.job(spec.job), spec.name, spec.cursor),
                 ToRouter::Submit { job, cursor, rows } => {
@@ -121,6 +122,7 @@ impl World {
                     format!("submit#{} {} cursor {cursor}: {rows}", tag.unwrap().0, self.job(*job))
                 }
                 ToRouter::Scanned { job } => format!("scanned {}", self.job(*job)),
+                ToRouter::Watch { job } => format!("watch {}", self.job(*job)),
                 ToRouter::Ask { question: Question::Withdraw { job, rows }, .. } => {
                     let rows = rows.iter().map(|(_, row)| row.0[0].to_string()).collect::<Vec<_>>().join(" ");
                     format!("withdraw {}: {rows}", self.job(*job))
@@ -152,7 +154,7 @@ fn a_call_opens_its_job_and_is_answered_when_its_row_is() {
     let mut world = World::new();
     assert_eq!(world.call(1, call(1)), ["open j0 http 0 0 r cursor 0"]);
     assert_eq!(world.call(2, call(2)), [""; 0], "the job is being opened");
-    assert_eq!(world.opened(0), ["submit#1 j0 cursor 0: 1/1 2/2"]);
+    assert_eq!(world.opened(0), ["watch j0", "submit#1 j0 cursor 0: 1/1 2/2"]);
     assert_eq!(world.acknowledged(1), [""; 0]);
     assert_eq!(world.answer(0, 2, "two"), ["tell 2 two", "commit 1"]);
     assert_eq!(world.answer(0, 1, "one"), ["tell 1 one", "commit 2"]);
@@ -271,7 +273,7 @@ fn a_lost_session_has_everything_submitted_again() {
     world.acknowledged(2);
     world.call(2, call(2));
     assert_eq!(world.router(None, Event::Lost), ["open j0 http 0 0 r cursor 1"]);
-    assert_eq!(world.opened(0), ["submit#4 j0 cursor 1: 1/1 2/2"]);
+    assert_eq!(world.opened(0), ["watch j0", "submit#4 j0 cursor 1: 1/1 2/2"]);
     assert_eq!(world.answer(0, 1, "one"), ["tell 1 one", "commit 2"]);
 }
 
@@ -285,11 +287,11 @@ fn what_the_router_refuses_is_told_and_what_it_forgot_is_opened_again() {
 
     world.call(1, call(1));
     assert_eq!(world.router(Some(0), refused(&Refusal::UnknownJob)), ["open j0 http 0 0 r cursor 1"]);
-    assert_eq!(world.opened(0), ["submit#4 j0 cursor 1: 1/1"]);
+    assert_eq!(world.opened(0), ["watch j0", "submit#4 j0 cursor 1: 1/1"]);
 
     let opened = ["open j1 http 1 0 r cursor 0"];
     assert_eq!(world.router(Some(0), refused(&Refusal::Cancelled)), opened, "an operator cancelled the job");
-    assert_eq!(world.opened(1), ["submit#5 j1 cursor 0: 1/1"]);
+    assert_eq!(world.opened(1), ["watch j1", "submit#5 j1 cursor 0: 1/1"]);
     assert_eq!(world.router(Some(1), Event::JobRefused(busy)), ["tell 1 Router(Busy { retry_ms: 9 })"]);
     assert_eq!(world.call(2, call(2)), ["open j0 http 0 0 r cursor 0"], "it begins anew");
 }
@@ -350,6 +352,6 @@ fn the_next_life_of_a_door_takes_up_what_the_last_one_left() {
     next.calls.take_up(next.now, left, "a file's name", "s");
     assert_eq!(next.wait(Micros(1)), ["open j0 http 0 0 r cursor 0"]);
     assert_eq!(next.call(1, call(1)), [""; 0], "the same job");
-    assert_eq!(next.opened(0), ["submit#1 j0 cursor 0: 1/1"]);
+    assert_eq!(next.opened(0), ["watch j0", "submit#1 j0 cursor 0: 1/1"]);
     assert_eq!(next.answer(0, 0, "of the last life"), ["commit 1"]);
 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use sheaf_roles::client::{Event, Tag, Ticket};
-use sheaf_task::{JobId, Key, Outcome, Refusal, RowId, ToRouter};
+use sheaf_task::{JobId, Key, Outcome, Piece, Refusal, RowId, ToRouter};
 
 /// One who waits for a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -93,6 +93,8 @@ pub(crate) enum Input {
     Gone(Waiter),
     /// From the router, about this job or about the session.
     Router { job: Option<JobId>, event: Event },
+    /// A piece of the answer to a call.
+    Piece { row: RowId, piece: Piece },
     /// The time of the deadline has come.
     Tick,
 }
@@ -104,6 +106,8 @@ pub(crate) enum Output {
     Send { tag: Option<Tag>, message: ToRouter },
     /// Everything up to this delivery is dealt with.
     Commit(Ticket),
+    /// Show the client a piece of the answer, if it watches.
+    Show { waiter: Waiter, piece: Piece },
     /// Answer the client.
     Tell { waiter: Waiter, told: Result<Told, Refused> },
 }

@@ -89,18 +89,23 @@ impl Store {
         remove_dir(&dir)?;
         fs::create_dir(&dir)?;
         let file = File::create(dir.join("content"))?;
-        Ok(Draft { id, dir, file, bytes: 0 })
+        Ok(Draft { id, dir, file, bytes: 0, is_settled: false })
     }
 
     /// Puts a file in its place. One that is there already stays: it was written from the same.
-    pub(crate) fn finish(&self, draft: Draft, app: &str, meta: &FileMeta) -> io::Result<()> {
+    pub(crate) fn finish(&self, mut draft: Draft, app: &str, meta: &FileMeta) -> io::Result<()> {
         draft.file.sync_all()?;
         write_whole(&draft.dir.join("meta.json"), json!(meta).to_string().as_bytes())?;
         sync_dir(&draft.dir)?;
         let dir = self.dir(app);
         make_dirs(&dir)?;
         let place = dir.join(&draft.id);
-        if place.exists() { draft.discard() } else { rename(&draft.dir, &place) }
+        if place.exists() {
+            return draft.discard();
+        }
+        rename(&draft.dir, &place)?;
+        draft.is_settled = true;
+        Ok(())
     }
 
     /// What is told of a file; `None` where there is none.
@@ -152,13 +157,26 @@ pub(crate) fn names(dir: &Path, prefix: &str) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// A file that is being written, which nobody sees.
+/// A file that is being written, which nobody sees. Dropped before it is finished, it is gone.
 #[derive(Debug)]
 pub(crate) struct Draft {
     pub id: String,
     dir: PathBuf,
     file: File,
     pub bytes: u64,
+    /// It is in its place, or gone.
+    is_settled: bool,
+}
+
+impl Drop for Draft {
+    /// As where the client of an upload hangs up. At once: the same name may be begun again.
+    fn drop(&mut self) {
+        if !self.is_settled
+            && let Err(error) = remove_dir(&self.dir)
+        {
+            tracing::warn!(%error, path = %self.dir.display(), "what was being written is cleared at the next start");
+        }
+    }
 }
 
 impl Draft {
@@ -168,7 +186,8 @@ impl Draft {
     }
 
     /// Gives it up.
-    pub(crate) fn discard(self) -> io::Result<()> {
+    pub(crate) fn discard(mut self) -> io::Result<()> {
+        self.is_settled = true;
         remove_dir(&self.dir)
     }
 }
@@ -219,8 +238,10 @@ mod tests {
         let store = Store::open(dir.path().join("edge")).unwrap();
         let mut draft = store.begin(Duration::from_secs(1)).unwrap();
         draft.write(b"half").unwrap();
-        drop(draft);
+        std::mem::forget(draft);
         let store = Store::open(dir.path().join("edge")).unwrap();
+        assert_eq!(fs::read_dir(dir.path().join("edge/tmp")).unwrap().count(), 0);
+        drop(store.begin(Duration::from_secs(1)).unwrap());
         assert_eq!(fs::read_dir(dir.path().join("edge/tmp")).unwrap().count(), 0);
         let meta = put(&store, "", 2, "whole");
         let mut again = store.begin_as(meta.id.clone()).unwrap();

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use sheaf_session::{
     Delivery, Endpoint, Event, Fatal, How, Input, Lane, Micros, MsgId, Place, Record, Session, Status, Step, Ticket,
 };
-use sheaf_task::{Answer, JobCounts, JobId, ToClient, ToRouter, topic};
+use sheaf_task::{Answer, JobCounts, JobId, Piece, RowId, ToClient, ToRouter, topic};
 
 use super::Over;
 use super::pump::{Glue, Pump, Waiting, inline};
@@ -36,6 +36,13 @@ pub enum ClientReport {
         job: Option<JobId>,
         /// What.
         event: client::Event,
+    },
+    /// A piece of a row's answer.
+    Piece {
+        /// The row.
+        row: RowId,
+        /// The piece.
+        piece: Piece,
     },
     /// To a question.
     Answer {
@@ -84,7 +91,9 @@ impl ClientPort {
             | ToRouter::Ask { .. }
             | ToRouter::Register(_)
             | ToRouter::Recalled(_)
-            | ToRouter::Leave => Lane::Urgent,
+            | ToRouter::Leave
+            | ToRouter::Watch { .. }
+            | ToRouter::Piece(_) => Lane::Urgent,
         };
         // Bounded by the machine: what it submits unacknowledged, and a few words.
         if !self.waiting.push(lane, inline(message.encode()), tag) {
@@ -180,6 +189,7 @@ impl Glue for ClientPort {
             }
             ToClient::JobRefused { job, refusal } => of(job, client::Event::JobRefused(refusal)),
             ToClient::Refused { job, rows, refusal } => of(job, client::Event::RowsRefused { rows, refusal }),
+            ToClient::Piece { job: _, row, piece } => ClientReport::Piece { row, piece },
             ToClient::Answer { id, answer } => ClientReport::Answer { id, answer },
         };
         self.pump.session.commit(now, delivery.place);

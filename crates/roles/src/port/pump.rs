@@ -130,6 +130,11 @@ impl<M> Waiting<M> {
         self.lanes[lane.index()].len() <= WAITING_MAX
     }
 
+    /// Whether a message that may be left out need not be.
+    pub(super) fn has_ease(&self, lane: Lane) -> bool {
+        self.lanes[lane.index()].is_empty()
+    }
+
     /// Sends what the outbox takes, and says under which id.
     pub(super) fn flush(&mut self, now: Micros, session: &mut Session, mut sent: impl FnMut(MsgId, M)) {
         for lane in Lane::ALL {

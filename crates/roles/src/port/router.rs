@@ -177,7 +177,9 @@ impl RouterPort {
             | Inbound::Register(_)
             | Inbound::Results(_)
             | Inbound::Recalled(_)
-            | Inbound::Leave => {}
+            | Inbound::Leave
+            | Inbound::Watch { .. }
+            | Inbound::Piece(_) => {}
         }
     }
 
@@ -212,14 +214,24 @@ impl RouterPort {
     /// What is said to a message that the principal may not send; `None`: it may.
     fn refused(&self, message: &ToRouter) -> Option<Refused> {
         let is_granted = match message {
-            ToRouter::OpenJob(_) | ToRouter::Submit { .. } | ToRouter::Scanned { .. } => self.principal.runs_jobs(),
-            ToRouter::Ask { question: Question::Workers | Question::Stats | Question::Shutdown, .. } => {
-                self.principal.operates()
+            ToRouter::OpenJob(_) | ToRouter::Submit { .. } | ToRouter::Scanned { .. } | ToRouter::Watch { .. } => {
+                self.principal.runs_jobs()
             }
-            ToRouter::Ask { .. } => self.principal.view().is_some(),
-            ToRouter::Register(_) | ToRouter::Results(_) | ToRouter::Recalled(_) | ToRouter::Leave => {
-                self.principal.works()
-            }
+            ToRouter::Ask { question, .. } => match question {
+                Question::Workers | Question::Stats | Question::Shutdown => self.principal.operates(),
+                Question::Withdraw { .. } => self.principal.runs_jobs(),
+                // The machine answers as the view has it.
+                Question::Jobs
+                | Question::CancelJob(_)
+                | Question::Task(_)
+                | Question::Failures { .. }
+                | Question::Retry { .. } => self.principal.view().is_some(),
+            },
+            ToRouter::Register(_)
+            | ToRouter::Results(_)
+            | ToRouter::Recalled(_)
+            | ToRouter::Leave
+            | ToRouter::Piece(_) => self.principal.works(),
         };
         if is_granted {
             return None;
@@ -237,7 +249,9 @@ impl RouterPort {
             | ToRouter::Scanned { .. }
             | ToRouter::Results(_)
             | ToRouter::Recalled(_)
-            | ToRouter::Leave => Refused::Silently,
+            | ToRouter::Leave
+            | ToRouter::Watch { .. }
+            | ToRouter::Piece(_) => Refused::Silently,
         })
     }
 
@@ -274,7 +288,9 @@ impl RouterPort {
             | ToRouter::Register(_)
             | ToRouter::Results(_)
             | ToRouter::Recalled(_)
-            | ToRouter::Leave => self.introduced,
+            | ToRouter::Leave
+            | ToRouter::Watch { .. }
+            | ToRouter::Piece(_) => self.introduced,
         }
     }
 
@@ -315,6 +331,8 @@ impl RouterPort {
                 Inbound::Recalled(fences)
             }
             ToRouter::Leave => Inbound::Leave,
+            ToRouter::Watch { job } => Inbound::Watch { job },
+            ToRouter::Piece(piece) => Inbound::Piece(piece),
         })
     }
 
@@ -366,6 +384,7 @@ impl RouterPort {
 impl RouterPort {
     fn send(&mut self, now: Micros, lane: Lane, tag: Tag, message: Outbound) {
         let (body, serving) = match message {
+            Outbound::Client(ToClient::Piece { .. }) if !self.waiting.has_ease(lane) => return,
             Outbound::Client(message) => {
                 self.on_answered(now, &message, None);
                 (Body::Inline(message.encode()), None)
@@ -401,7 +420,9 @@ impl RouterPort {
                     known.no = no.or(known.no);
                 }
             }
-            ToClient::Deliver { .. } | ToClient::Refused { .. } | ToClient::Answer { .. } => return,
+            ToClient::Deliver { .. } | ToClient::Refused { .. } | ToClient::Answer { .. } | ToClient::Piece { .. } => {
+                return;
+            }
         }
         self.pass_early(now);
     }

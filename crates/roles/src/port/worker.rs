@@ -109,6 +109,10 @@ impl WorkerPort {
     }
 
     fn send(&mut self, now: Micros, message: &ToRouter) {
+        // Left out where the router does not keep up: what it says is in the result.
+        if matches!(message, ToRouter::Piece(_)) && !self.waiting.has_ease(Lane::Urgent) {
+            return;
+        }
         let bytes = message.encode();
         let (lane, memo) = match message {
             ToRouter::Results(items) => (Lane::Bulk, Memo::Results(items.iter().map(|item| item.fence).collect())),
@@ -118,7 +122,9 @@ impl WorkerPort {
             | ToRouter::Scanned { .. }
             | ToRouter::Ask { .. }
             | ToRouter::Recalled(_)
-            | ToRouter::Leave => (Lane::Urgent, Memo::Word),
+            | ToRouter::Leave
+            | ToRouter::Watch { .. }
+            | ToRouter::Piece(_) => (Lane::Urgent, Memo::Word),
         };
         // Bounded by what the router lets this worker hold: its results, and a few words about them.
         let body = match memo {

@@ -4,10 +4,10 @@
 //! `deliver_messages_max` messages of a job are uncommitted; a job's cursor moves only by what its sink committed.
 
 use sheaf_session::Micros;
-use sheaf_task::{BATCH_BYTES_AIM, BATCH_ROWS_MAX, JobCounts};
+use sheaf_task::{BATCH_BYTES_AIM, BATCH_ROWS_MAX, JobCounts, JobId, Piece, ToClient};
 
 use super::Router;
-use super::event::{DeliverItem, Outbound, Output, PeerId, Tag};
+use super::event::{DeliverItem, Lsn, Outbound, Output, PeerId, Tag};
 use super::limits::PROGRESS_MS;
 use super::record::{JobNo, Record};
 use super::workers::Sent;
@@ -41,6 +41,25 @@ impl Router {
         let message = Outbound::Deliver { job: job_id, job_no: no, items };
         self.send(client.peer, gate, message, Some(Sent::Deliver(no, last.number)));
         true
+    }
+
+    /// The client of a job watches its answers come, for as long as it has the job open.
+    pub(super) fn on_watch(&mut self, peer: PeerId, job: JobId) {
+        if let Some(no) = self.job_of(peer, job)
+            && let Some(client) = &mut self.jobs.job_mut(no).client
+        {
+            client.watches = true;
+        }
+    }
+
+    /// A piece of an answer goes on to whoever asked first, if that one watches. It rests on nothing, and nothing on it.
+    pub(super) fn on_piece(&mut self, peer: PeerId, piece: Piece) {
+        let Some(no) = self.peers.get(&peer).and_then(|peer| peer.worker) else { return };
+        let Some(ix) = self.present(&piece.fence, no) else { return };
+        let (row, job) = (self.tasks.row(ix).row, self.jobs.job(self.tasks.row(ix).job));
+        let Some(client) = job.client.filter(|client| client.watches) else { return };
+        let message = ToClient::Piece { job: job.spec.job, row, piece };
+        self.send(client.peer, Lsn::NONE, Outbound::Client(message), None);
     }
 
     fn next_items(&self, no: JobNo, sent: u64) -> Vec<DeliverItem> {

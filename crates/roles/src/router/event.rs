@@ -6,8 +6,8 @@
 use bytes::Bytes;
 use sheaf_session::{Lane, Micros, Place, Receipt, SessionId};
 use sheaf_task::{
-    Answer, Capacity, Fence, JobCounts, JobId, JobSpec, Key, Question, Registration, ResultItem, RowId, TaskInfo,
-    ToClient, ToWorker,
+    Answer, Capacity, Fence, JobCounts, JobId, JobSpec, Key, Piece, Question, Registration, ResultItem, RowId,
+    TaskInfo, ToClient, ToWorker,
 };
 
 use super::record::{JobNo, Record};
@@ -130,6 +130,13 @@ pub enum Inbound {
     Recalled(Vec<Fence>),
     /// The worker goes for good.
     Leave,
+    /// Pieces of the job's answers are wanted.
+    Watch {
+        /// The job.
+        job: JobId,
+    },
+    /// A piece of an answer.
+    Piece(Piece),
 }
 
 /// Which jobs, and tasks of jobs, are there for somebody.

@@ -64,6 +64,8 @@ pub(super) struct Client {
     /// A `Submit` on its way may rest on this cursor: of rows with results after it, it asks again. Zero until the first
     /// one tells: what the client goes on with may be older than what the job is opened with.
     pub(super) cursor: u64,
+    /// Pieces of answers are passed on to it.
+    pub(super) watches: bool,
 }
 
 impl Job {

@@ -63,6 +63,14 @@ impl Router {
                 Lsn::NONE
             }
             Inbound::Leave => self.on_leave(peer),
+            Inbound::Watch { job } => {
+                self.on_watch(peer, job);
+                Lsn::NONE
+            }
+            Inbound::Piece(piece) => {
+                self.on_piece(peer, piece);
+                Lsn::NONE
+            }
         };
         if let Some((session, receipt)) = receipt {
             if let Some(peer) = self.peers.get_mut(&peer) {
@@ -200,8 +208,14 @@ impl Router {
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.jobs.push(no);
         }
-        self.jobs.job_mut(no).client =
-            Some(Client { peer: id, sent: counts.settled, unacked: 0, signalled: (Micros::ZERO, counts), cursor: 0 });
+        self.jobs.job_mut(no).client = Some(Client {
+            peer: id,
+            sent: counts.settled,
+            unacked: 0,
+            signalled: (Micros::ZERO, counts),
+            cursor: 0,
+            watches: false,
+        });
         self.jobs.dirty.insert(no);
     }
 

@@ -22,7 +22,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use sheaf_session::Micros;
 use sheaf_task::{
-    Assignment, Capacity, FENCES_MAX, Fence, Outcome, Refusal, Registration, ResultItem, RouterId, ToRouter, WorkerId,
+    Assignment, Capacity, FENCES_MAX, Fence, Outcome, Piece, Refusal, Registration, ResultItem, RouterId, ToRouter,
+    WorkerId,
 };
 
 use past::Past;
@@ -81,6 +82,8 @@ pub enum Event {
         /// How long it executed, milliseconds.
         ms: u64,
     },
+    /// A piece of the answer that such an attempt makes.
+    Piece(Piece),
     /// The results of these are on the router's disk.
     Acknowledged(Vec<Fence>),
     /// This worker can take more, or less.
@@ -201,6 +204,7 @@ impl Worker {
             }
             Event::Refused(refusal) => self.on_refused(now, refusal),
             Event::Finished { fence, outcome, ms } => self.on_finished(fence, outcome, ms),
+            Event::Piece(piece) => self.on_piece(piece),
             Event::Acknowledged(fences) => self.on_acknowledged(&fences),
             Event::CapacityChanged(capacity) => {
                 self.config.capacity = capacity;
@@ -360,6 +364,13 @@ impl Worker {
             self.results.push(ResultItem { fence, outcome: results::fit(outcome, &self.config.name), ms });
         } else {
             self.forget(fence);
+        }
+    }
+
+    /// Said while somebody hears it; nothing is lost with it.
+    fn on_piece(&mut self, piece: Piece) {
+        if self.up && self.held.get(&piece.fence) == Some(&Stage::Running) {
+            self.outputs.push_back(Output::Send(ToRouter::Piece(piece)));
         }
     }
 

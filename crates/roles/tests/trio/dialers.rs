@@ -140,7 +140,7 @@ impl ClientSide {
                     }
                     self.machine.handle(now, event);
                 }
-                Step::Report(ClientReport::Answer { .. } | ClientReport::Over(_)) => {}
+                Step::Report(ClientReport::Answer { .. } | ClientReport::Piece { .. } | ClientReport::Over(_)) => {}
                 Step::Close(_) => pipe.close(),
                 Step::Wait(wake) => {
                     self.wake = wake;

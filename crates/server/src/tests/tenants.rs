@@ -9,6 +9,11 @@ use tokio::time::timeout;
 
 use super::*;
 
+/// As whoever speaks for an app reaches the router.
+fn as_app(server: &Server, app: &str) -> Target {
+    Target::InProcess(server.door().for_app(app))
+}
+
 /// What the router says to the first question in a life of a session, or how it ends that.
 async fn ask(target: Target, session: u8, life: u64, question: Question) -> Result<Answer, Over> {
     let config = Config { incarnation: life, boot: life, ..Config::default() };
@@ -25,7 +30,7 @@ async fn ask(target: Target, session: u8, life: u64, question: Question) -> Resu
         let said = batch.into_iter().find_map(|report| match report {
             ClientReport::Answer { answer, .. } => Some(Ok(answer)),
             ClientReport::Over(over) => Some(Err(over)),
-            ClientReport::Event(_) => None,
+            ClientReport::Event { .. } | ClientReport::Piece { .. } => None,
         });
         if let Some(said) = said {
             break said;
@@ -49,13 +54,13 @@ async fn a_link_that_speaks_for_an_app_sees_that_app_and_stops_nothing() {
     let server = world.start().await;
     world.rows("echo", 3);
     let worker = echo(&server, "echo");
-    world.job_at(server.target_for("a"), "echo", "a.jsonl").await.unwrap();
+    world.job_at(as_app(&server, "a"), "echo", "a.jsonl").await.unwrap();
     assert_eq!(lines(&world.path("a.jsonl")), 3);
-    assert_eq!(jobs(server.target_for("a"), 1, 1).await.len(), 1);
-    assert_eq!(jobs(server.target_for("b"), 2, 1).await, []);
+    assert_eq!(jobs(as_app(&server, "a"), 1, 1).await.len(), 1);
+    assert_eq!(jobs(as_app(&server, "b"), 2, 1).await, []);
     assert_eq!(jobs(server.target(), 3, 1).await.len(), 1);
     for (session, question) in [(4, Question::Shutdown), (5, Question::Workers)] {
-        assert_eq!(ask(server.target_for("a"), session, 1, question).await, Ok(Answer::Forbidden));
+        assert_eq!(ask(as_app(&server, "a"), session, 1, question).await, Ok(Answer::Forbidden));
     }
     worker.stop().await;
     stop(server).await;
@@ -65,11 +70,11 @@ async fn a_link_that_speaks_for_an_app_sees_that_app_and_stops_nothing() {
 async fn a_session_stays_whose_it_is() {
     let world = World::new(Limits::default());
     let server = world.start().await;
-    assert_eq!(jobs(server.target_for("a"), 1, 1).await, []);
+    assert_eq!(jobs(as_app(&server, "a"), 1, 1).await, []);
     // A later life would take the session over, were it the same app's.
-    for other in [server.target_for("b"), server.target()] {
+    for other in [as_app(&server, "b"), server.target()] {
         assert_eq!(ask(other, 1, 2, Question::Jobs).await, Err(Over::Refused(Refusal::Auth)));
     }
-    assert_eq!(jobs(server.target_for("a"), 1, 2).await, []);
+    assert_eq!(jobs(as_app(&server, "a"), 1, 2).await, []);
     stop(server).await;
 }

@@ -46,7 +46,7 @@ fn opened(process: Process, router: String, lives: usize) -> (Process, Door) {
     let mut found = Vec::new();
     wait_until("the door is open", || {
         let log = process.log();
-        let parts = log.split("http://").skip(1).filter_map(|rest| rest.split("/v1").next().map(str::to_owned));
+        let parts = log.split("http://").skip(1).filter_map(|rest| Some(rest.split_once("/v1")?.0.to_owned()));
         found = parts.collect();
         found.len() >= lives
     });
@@ -66,16 +66,15 @@ impl Door {
     }
 
     pub(crate) fn post(&self, path: &str, headers: &[(&str, &str)], body: &Value) -> Answer {
-        let body = body.to_string();
-        let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-        let head = format!(
-            "POST {path} HTTP/1.1\r\nhost: door\r\nconnection: close\r\ncontent-type: application/json\r\n\
-             {headers}content-length: {}\r\n\r\n",
-            body.len()
-        );
-        self.ask(&[head.into_bytes(), body.into_bytes()].concat())
+        self.ask(&request(path, headers, body))
     }
 
+    /// Sends it, and leaves the answer to be read or not.
+    pub(crate) fn send(&self, path: &str, headers: &[(&str, &str)], body: &Value) -> TcpStream {
+        let mut stream = self.connect();
+        stream.write_all(&request(path, headers, body)).expect("the door takes it");
+        stream
+    }
     /// Sends these bytes, and reads one answer.
     pub(crate) fn ask(&self, bytes: &[u8]) -> Answer {
         let all = self.exchange(bytes);
@@ -96,6 +95,18 @@ impl Door {
         }
         all
     }
+}
+
+/// A POST of this, after which the connection ends.
+fn request(path: &str, headers: &[(&str, &str)], body: &Value) -> Vec<u8> {
+    let body = body.to_string();
+    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nhost: door\r\nconnection: close\r\ncontent-type: application/json\r\n\
+         {headers}content-length: {}\r\n\r\n",
+        body.len()
+    );
+    [head.into_bytes(), body.into_bytes()].concat()
 }
 
 /// The answers in a connection's bytes, each framed by what its own head says.

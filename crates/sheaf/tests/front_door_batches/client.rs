@@ -64,13 +64,17 @@ impl Door {
     pub(crate) fn open(s: &Sandbox) -> Self {
         let (addr, router) = (free(), free());
         let process = start(s, &router, &addr);
-        Self { addr, router, process }
+        let door = Self { addr, router, process };
+        door.get("/v1/files").good();
+        door
     }
 
     /// `kill -9`, and the same command again.
     pub(crate) fn killed(&mut self, s: &Sandbox) {
         self.process.kill9();
         self.process = start(s, &self.router, &self.addr);
+        // It listens before it has looked around; what it answers it has.
+        self.get("/v1/files").good();
     }
 
     pub(crate) fn worker(&self, s: &Sandbox, service: &str, extra: &[&str]) -> Process {

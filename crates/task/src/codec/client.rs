@@ -31,6 +31,11 @@ impl Put for ToClient {
                 to.uint(1, *id);
                 answer.put(to);
             }),
+            ToClient::Piece { job, row, piece } => to.nested(6, |to| {
+                to.bytes(1, job.0);
+                to.bytes(2, row.0);
+                to.message(3, piece);
+            }),
         }
     }
 }
@@ -65,6 +70,11 @@ impl TryFrom<wire::ToClient> for ToClient {
             ToClientKind::Answer(w) => {
                 ToClient::Answer { id: w.id, answer: Answer::try_from(required(w.kind, "answer")?)? }
             }
+            ToClientKind::Piece(w) => ToClient::Piece {
+                job: id!(JobId, w.job, "piece.job")?,
+                row: id!(RowId, w.row, "piece.row")?,
+                piece: required(w.piece, "piece")?.try_into()?,
+            },
         })
     }
 }

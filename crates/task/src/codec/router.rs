@@ -4,8 +4,8 @@ use super::{Result, all, at_most, id, required};
 use crate::put::{Put, Writer};
 use crate::wire::{self, ToRouterKind};
 use crate::{
-    BATCH_ROWS_MAX, DecodeError, FENCES_MAX, JobId, Key, Question, Registration, ResultItem, RowId, SubmitRow,
-    ToRouter, WorkerId,
+    BATCH_ROWS_MAX, DecodeError, FENCES_MAX, JobId, Key, PIECE_BYTES_MAX, Piece, Question, Registration, ResultItem,
+    RowId, SubmitRow, ToRouter, WorkerId,
 };
 
 impl Put for ToRouter {
@@ -26,6 +26,8 @@ impl Put for ToRouter {
             ToRouter::Results(items) => to.nested(6, |to| to.each(1, items)),
             ToRouter::Recalled(fences) => to.nested(7, |to| to.each(1, fences)),
             ToRouter::Leave => to.unit(8),
+            ToRouter::Watch { job } => to.given(9, job.0),
+            ToRouter::Piece(piece) => to.message(10, piece),
         }
     }
 }
@@ -49,7 +51,26 @@ impl TryFrom<wire::ToRouter> for ToRouter {
             ToRouterKind::Results(w) => ToRouter::Results(all(w.items, BATCH_ROWS_MAX, "results.items")?),
             ToRouterKind::Recalled(w) => ToRouter::Recalled(all(w.fences, FENCES_MAX, "recalled.fences")?),
             ToRouterKind::Leave(wire::Unit {}) => ToRouter::Leave,
+            ToRouterKind::Watch(job) => ToRouter::Watch { job: id!(JobId, job, "watch.job")? },
+            ToRouterKind::Piece(w) => ToRouter::Piece(w.try_into()?),
         })
+    }
+}
+
+impl Put for Piece {
+    fn put(&self, to: &mut Writer) {
+        to.message(1, &self.fence);
+        to.uint(2, self.at);
+        to.bytes(3, &self.bytes);
+    }
+}
+
+impl TryFrom<wire::Piece> for Piece {
+    type Error = DecodeError;
+
+    fn try_from(w: wire::Piece) -> Result<Self> {
+        at_most(w.bytes.len(), PIECE_BYTES_MAX, "piece.bytes")?;
+        Ok(Self { fence: required(w.fence, "piece.fence")?.try_into()?, at: w.at, bytes: w.bytes })
     }
 }
 

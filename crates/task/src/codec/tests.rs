@@ -12,6 +12,10 @@ fn fence() -> Fence {
     Fence { key: Key([3; 16]), epoch: 7, attempt: 2 }
 }
 
+fn piece() -> Piece {
+    Piece { fence: fence(), at: 9, bytes: Bytes::from_static(b"data: {}") }
+}
+
 fn failure() -> Failure {
     let evidence = Evidence {
         exit_code: Some(-1),
@@ -88,6 +92,8 @@ fn to_router() -> Vec<ToRouter> {
         ]),
         ToRouter::Recalled(vec![fence()]),
         ToRouter::Leave,
+        ToRouter::Watch { job },
+        ToRouter::Piece(piece()),
     ];
     all.extend(questions.into_iter().map(|question| ToRouter::Ask { id: 6, question }));
     all
@@ -201,6 +207,7 @@ fn to_client() -> Vec<ToClient> {
         ToClient::JobRefused { job, refusal: Refusal::OtherJob },
         ToClient::Deliver { job, rows: vec![row] },
         ToClient::Refused { job, rows: vec![RowId([9; 16])], refusal: Refusal::Busy { retry_ms: 5 } },
+        ToClient::Piece { job, row: RowId([9; 16]), piece: piece() },
     ];
     all.extend(answers().into_iter().map(|answer| ToClient::Answer { id: 4, answer }));
     all

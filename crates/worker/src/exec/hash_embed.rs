@@ -133,7 +133,13 @@ mod tests {
         let answer: serde_json::Value = serde_json::from_slice(&answer).unwrap();
         assert_eq!(answer["data"][1]["embedding"].as_array().unwrap().len(), 16);
         assert_eq!(answer["usage"]["prompt_tokens"], 3);
-        for wrong in [&b"text"[..], b"{}", br#"{"input":[1]}"#, br#"{"input":"x","dimensions":0}"#] {
+        let answer = read(br#"{"input":"one","dimensions":16,"encoding_format":"base64"}"#).unwrap();
+        let answer: serde_json::Value = serde_json::from_slice(&answer).unwrap();
+        let bytes = STANDARD.decode(answer["data"][0]["embedding"].as_str().unwrap()).unwrap();
+        let numbers = bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
+        assert_eq!(numbers.collect::<Vec<f32>>(), vector("one", 16));
+        let int8 = &br#"{"input":"x","encoding_format":"int8"}"#[..];
+        for wrong in [int8, b"text", b"{}", br#"{"input":[1]}"#, br#"{"input":"x","dimensions":0}"#] {
             assert!(read(wrong).is_err());
         }
     }

@@ -18,7 +18,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-use sheaf_task::{Assignment, Capacity, Class, Failure, Fence, Outcome};
+use sheaf_task::{Assignment, Capacity, Class, Failure, Fence, Outcome, Piece};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{self, JoinSet};
 
@@ -122,7 +122,16 @@ impl Executor {
         }
     }
 
-    /// Waits for attempts that ended, and appends them; or, appending none, until [`Executor::take_batch`] has news.
+    /// Pieces of answers that came since it was last asked.
+    pub fn take_pieces(&mut self) -> Vec<Piece> {
+        match &mut self.kind {
+            Kind::Echo | Kind::HashEmbed | Kind::Program(_) | Kind::Serve(_) => Vec::new(),
+            Kind::Web(web) => web.take_pieces(),
+        }
+    }
+
+    /// Waits for attempts that ended, and appends them; or, appending none, until [`Executor::take_batch`] or
+    /// [`Executor::take_pieces`] has news.
     /// Nothing is lost when the wait is dropped.
     pub async fn ended(&mut self, into: &mut Vec<Ended>) {
         if self.ready.is_empty() {

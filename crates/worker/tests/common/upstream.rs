@@ -31,6 +31,8 @@ pub enum Reply {
     HangUp,
     /// Fewer bytes than the reply's own head promises.
     Truncated(&'static str),
+    /// A stream of events: each as it is sent here, until the sender is dropped.
+    Events(Arc<Mutex<std::sync::mpsc::Receiver<String>>>),
     /// Nothing, for as long as the client waits.
     Silence,
     /// No HTTP.
@@ -161,6 +163,13 @@ fn write(mut stream: &TcpStream, reader: &mut BufReader<TcpStream>, reply: Reply
         Reply::HangUp => {}
         Reply::Truncated(part) => {
             stream.write_all(format!("HTTP/1.1 200 X\r\ncontent-length: 9999\r\n\r\n{part}").as_bytes())?;
+        }
+        Reply::Events(events) => {
+            stream.write_all(b"HTTP/1.1 200 X\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n")?;
+            let events = events.lock().unwrap();
+            while let Ok(event) = events.recv() {
+                stream.write_all(event.as_bytes())?;
+            }
         }
         // Until the client hangs up.
         Reply::Silence => drop(reader.read(&mut [0])?),

@@ -5,8 +5,8 @@ use std::fmt::Write;
 use bytes::Bytes;
 use sheaf_session::Micros;
 use sheaf_task::{
-    Capacity, Class, Evidence, Failure, Fence, JobId, JobOptions, JobSpec, Key, Order, Outcome, Question, Registration,
-    ResultItem, RouterId, RowId, ToClient, ToWorker,
+    Capacity, Class, Evidence, Failure, Fence, JobId, JobOptions, JobSpec, Key, Order, Outcome, Piece, Question,
+    Registration, ResultItem, RouterId, RowId, ToClient, ToWorker,
 };
 
 use super::super::record::{Delivery, Record, owners_of};
@@ -107,6 +107,8 @@ impl Script {
                 self.world.message(args[0], Inbound::Recalled(fences))
             }
             "leave" => self.world.message(args[0], Inbound::Leave),
+            "watch" => self.world.message(args[0], Inbound::Watch { job: JobId(id(args[1])) }),
+            "piece" => self.piece(args, &words),
             "ack" => {
                 let peer = self.world.peer(args[0]);
                 let upto = args.get(1).map_or(u64::MAX, |tag| tag.parse().unwrap());
@@ -230,6 +232,11 @@ impl Script {
             died_with: fences("died"),
         };
         self.world.message(args[0], Inbound::Register(registration))
+    }
+
+    fn piece(&mut self, args: &[&str], words: &Words<'_>) -> Vec<Output> {
+        let (fence, bytes) = (self.fence(args[1]), Bytes::from_static(b"data"));
+        self.world.message(args[0], Inbound::Piece(Piece { fence, at: words.number("at", 0), bytes }))
     }
 
     fn results(&mut self, verb: &str, args: &[&str], words: &Words<'_>) -> Vec<Output> {
@@ -380,6 +387,9 @@ fn show_to_client(message: &ToClient) -> String {
         ToClient::Refused { job, rows, refusal } => {
             let rows = rows.iter().map(|row| format!(" {}", name(&row.0))).collect::<String>();
             format!("rows of {} refused {refusal:?}:{rows}", name(&job.0))
+        }
+        ToClient::Piece { job, row, piece } => {
+            format!("piece of {} of {} at {}", name(&row.0), name(&job.0), piece.at)
         }
         ToClient::Answer { answer, .. } => format!("{answer:?}"),
         ToClient::Deliver { .. } => panic!("deliveries go as references"),

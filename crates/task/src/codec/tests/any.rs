@@ -38,6 +38,10 @@ fn fence() -> impl Strategy<Value = Fence> {
     (id(Key), number(), small()).prop_map(|(key, epoch, attempt)| Fence { key, epoch, attempt })
 }
 
+fn piece() -> impl Strategy<Value = Piece> {
+    (fence(), number(), bytes()).prop_map(|(fence, at, bytes)| Piece { fence, at, bytes })
+}
+
 fn failure() -> impl Strategy<Value = Failure> {
     let evidence = (option::of(any::<i32>()), option::of(any::<i32>()), bytes(), text(), small());
     (select(&Class::ALL[..]), text(), evidence).prop_map(|(class, message, seen)| {
@@ -145,6 +149,8 @@ pub(super) fn to_router() -> impl Strategy<Value = ToRouter> {
         vec(result, 0..6).prop_map(ToRouter::Results),
         vec(fence(), 0..6).prop_map(ToRouter::Recalled),
         Just(ToRouter::Leave),
+        id(JobId).prop_map(|job| ToRouter::Watch { job }),
+        piece().prop_map(ToRouter::Piece),
     ]
 }
 
@@ -263,5 +269,6 @@ pub(super) fn to_client() -> impl Strategy<Value = ToClient> {
             refusal
         }),
         (number(), answer()).prop_map(|(id, answer)| ToClient::Answer { id, answer }),
+        (id(JobId), id(RowId), piece()).prop_map(|(job, row, piece)| ToClient::Piece { job, row, piece }),
     ]
 }

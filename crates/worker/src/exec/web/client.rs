@@ -17,6 +17,9 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
+use sheaf_task::{Fence, PIECE_BYTES_MAX, Piece};
+use tokio::sync::mpsc;
+
 use crate::backend::BackendError;
 
 /// Longest time until a connection stands.
@@ -41,6 +44,34 @@ pub(super) struct Post {
     pub(super) idempotency_key: String,
     /// What the reply may hold.
     pub(super) reply_max: usize,
+    /// Who watches a stream of events come.
+    pub(super) watcher: Option<Watcher>,
+}
+
+/// Is shown a stream of events while it comes.
+pub(super) struct Watcher {
+    fence: Fence,
+    pieces: mpsc::Sender<Piece>,
+    at: u64,
+}
+
+impl Watcher {
+    pub(super) fn new(fence: Fence, pieces: mpsc::Sender<Piece>) -> Self {
+        Self { fence, pieces, at: 0 }
+    }
+
+    /// Passes on what came; false if nobody keeps up. What would follow a gap is of no use.
+    fn show(&mut self, data: &Bytes) -> bool {
+        for start in (0..data.len()).step_by(PIECE_BYTES_MAX) {
+            let bytes = data.slice(start..data.len().min(start + PIECE_BYTES_MAX));
+            let len = bytes.len() as u64;
+            if self.pieces.try_send(Piece { fence: self.fence, at: self.at, bytes }).is_err() {
+                return false;
+            }
+            self.at += len;
+        }
+        true
+    }
 }
 
 /// What came.
@@ -92,14 +123,14 @@ impl Client {
     }
 
     /// Sends, and reads the reply to its end. Bounded in size and not in time.
-    pub(super) async fn post(&self, post: Post) -> Answer {
-        let reply_max = post.reply_max;
+    pub(super) async fn post(&self, mut post: Post) -> Answer {
+        let (reply_max, watcher) = (post.reply_max, post.watcher.take());
         let request = match request(post) {
             Ok(request) => request,
             Err(error) => return Answer::Unreachable(error.to_string()),
         };
         match self.pool.request(request).await {
-            Ok(response) => read(response, reply_max).await,
+            Ok(response) => read(response, reply_max, watcher).await,
             Err(error) if error.is_connect() => Answer::Unreachable(causes(&error)),
             Err(error) => Answer::Broken(causes(&error)),
         }
@@ -118,10 +149,11 @@ fn request(post: Post) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
     request.body(Full::new(post.body))
 }
 
-async fn read(response: Response<hyper::body::Incoming>, reply_max: usize) -> Answer {
+async fn read(response: Response<hyper::body::Incoming>, reply_max: usize, watcher: Option<Watcher>) -> Answer {
     let (head, mut incoming) = response.into_parts();
     let text = |name: &HeaderName| head.headers.get(name).and_then(|value| value.to_str().ok());
     let is_stream = text(&header::CONTENT_TYPE).is_some_and(|kind| kind.starts_with("text/event-stream"));
+    let mut watcher = watcher.filter(|_| is_stream && head.status.is_success());
     let reply_max = if is_stream { STREAM_BYTES_MAX } else { reply_max };
     let mut body = BytesMut::new();
     while let Some(frame) = incoming.frame().await {
@@ -131,6 +163,7 @@ async fn read(response: Response<hyper::body::Incoming>, reply_max: usize) -> An
                 if body.len() + data.len() > reply_max {
                     return Answer::TooLong;
                 }
+                watcher = watcher.and_then(|mut watcher| watcher.show(&data).then_some(watcher));
                 body.extend_from_slice(&data);
             }
             Err(error) => return Answer::Broken(causes(&error)),

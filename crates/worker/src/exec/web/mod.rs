@@ -18,12 +18,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use sheaf_task::{Assignment, BODY_BYTES_MAX, Class, Evidence, Failure, Fence, Key, Outcome};
+use sheaf_task::{Assignment, BODY_BYTES_MAX, Class, Evidence, Failure, Fence, Key, Outcome, Piece};
+use tokio::sync::mpsc;
 use tokio::task::{self, AbortHandle, JoinSet};
 
 use super::{Ended, panicked, verdict};
 use crate::backend::{Api, Backend, BackendError};
-use client::{Client, Post};
+use client::{Client, Post, Watcher};
 use judge::{Judged, Verdict};
 pub use openai::check_schema;
 use openai::{Ask, Lengths, Schemas};
@@ -37,6 +38,9 @@ pub(super) struct Web {
     lengths: Arc<Lengths>,
     schemas: Schemas,
     pace: Pace,
+    /// Of streams of events that somebody may watch, and the other end.
+    pieces: (mpsc::Sender<Piece>, mpsc::Receiver<Piece>),
+    came: Vec<Piece>,
     /// To be sent, in order.
     waiting: VecDeque<Flight>,
     sent: JoinSet<Judged>,
@@ -87,6 +91,8 @@ impl Web {
             lengths: Arc::default(),
             schemas: Schemas::default(),
             pace: Pace::new(most),
+            pieces: mpsc::channel(PIECES_MAX),
+            came: Vec::new(),
             waiting: VecDeque::new(),
             sent: JoinSet::new(),
             parcels: HashMap::new(),
@@ -143,18 +149,27 @@ impl Web {
         (std::mem::replace(&mut self.told, room) != room).then_some(room)
     }
 
-    /// Waits for ends, or for news of [`Web::take_batch`]. May be dropped at any await.
+    /// Pieces of answers that came since it was last asked.
+    pub(super) fn take_pieces(&mut self) -> Vec<Piece> {
+        std::mem::take(&mut self.came)
+    }
+
+    /// Waits for ends, for pieces, or for news of [`Web::take_batch`]. May be dropped at any await.
     pub(super) async fn ended(&mut self, into: &mut Vec<Ended>) {
         let before = into.len();
         loop {
             let now = Instant::now();
             self.send_all(now, into);
             let is_news = std::mem::replace(&mut self.noticed, self.pace.room(now)) != self.noticed;
-            if into.len() > before || is_news {
+            while let Ok(piece) = self.pieces.1.try_recv() {
+                self.came.push(piece);
+            }
+            if into.len() > before || is_news || !self.came.is_empty() {
                 return;
             }
             tokio::select! {
                 Some(joined) = self.sent.join_next_with_id() => self.on_joined(joined, into),
+                Some(piece) = self.pieces.1.recv() => self.came.push(piece),
                 () = until(self.pace.resumes_at(now)) => {}
             }
             while let Some(joined) = self.sent.try_join_next_with_id() {
@@ -232,7 +247,14 @@ impl Web {
             authorization,
             idempotency_key: together.to_string(),
             reply_max: (BODY_BYTES_MAX * flights.len()).min(REPLY_BYTES_MAX),
+            watcher: self.watcher(flights, asks),
         }
+    }
+
+    /// For an answer that is wanted as a stream.
+    fn watcher(&self, flights: &[Flight], asks: &[Ask]) -> Option<Watcher> {
+        let ([flight], [ask]) = (flights, asks) else { return None };
+        ask.streams.then(|| Watcher::new(flight.assignment.fence, self.pieces.0.clone()))
     }
 
     fn on_joined(&mut self, joined: Result<(task::Id, Judged), task::JoinError>, into: &mut Vec<Ended>) {
@@ -339,6 +361,8 @@ impl Flight {
 const REFUSED_MAX: u32 = 64;
 /// Between two warnings of a backend's troubles.
 const SAY_EVERY: Duration = Duration::from_secs(10);
+/// Pieces of answers that nobody has taken yet. Full: the rest of that stream is not shown.
+const PIECES_MAX: usize = 256;
 /// Rows in one request, at most; what OpenAI takes.
 const TOGETHER_MAX: usize = 2_048;
 /// Bytes of their bodies.

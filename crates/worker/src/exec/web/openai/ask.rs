@@ -43,6 +43,8 @@ pub(crate) struct Ask {
     pub(crate) dimensions: Option<usize>,
     /// What the text of each choice must be.
     pub(crate) form: Option<Arc<Form>>,
+    /// The answer is wanted as a stream.
+    pub(crate) streams: bool,
     /// Its one text and everything else of it: requests that agree in all else may go together.
     pub(crate) part: Option<Part>,
 }
@@ -91,8 +93,9 @@ impl Ask {
             None => None,
         };
         let dimensions = field(&fields, "dimensions")?;
+        let streams = field(&fields, "stream")?.unwrap_or(false);
         let part = if kind == Kind::Embeddings { part(fields) } else { None };
-        Ok(Self { kind, model, body, count, dimensions, form, part })
+        Ok(Self { kind, model, body, count, dimensions, form, streams, part })
     }
 }
 
