@@ -46,7 +46,7 @@ fn the_document_of_embeddings_does_what_it_says() {
     let log = std::fs::File::create(sandbox.path("log")).expect("writable sandbox");
     let status = shell.stdout(log.try_clone().expect("a second handle")).stderr(log).status().expect("bash");
     let said = sandbox.read("log");
-    assert!(status.success(), "{said}");
+    assert!(status.success() && said.contains("stopped by `sheaf shutdown`"), "{said}");
     let attempts = said.lines().find_map(|line| line.strip_prefix("sheaf_attempts_total ")).expect("the metrics");
     let done = sandbox.output("vectors.jsonl");
     assert!(attempts.parse::<usize>().expect("a number") >= done.len(), "{said}");
