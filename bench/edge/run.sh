@@ -44,7 +44,7 @@ load 100x $((batch * 100)) 100
 echo "log lines of the router: $(wc -l < router.log)"
 
 # Slow clients beside a load of 0.5.
-if command -v slowhttptest > /dev/null; then
+if [ "${SLOW:-1}" = 1 ] && command -v slowhttptest > /dev/null; then
   for kind in -H -B -X; do
     slowhttptest -c 4000 $kind -i 5 -r 1000 -l "$seconds" -u http://$http/v1/models -x 32 -p 3 > slow.log 2>&1 & slow=$!
     sleep 5

@@ -101,11 +101,16 @@ impl Light {
     pub(crate) fn admit(&mut self, now: Micros) -> bool {
         self.last_used = now;
         if !self.is_green() {
-            self.window.was_full = true;
+            self.note_full();
             return false;
         }
         self.under_way += 1;
         true
+    }
+
+    /// Somebody was refused for want of room.
+    pub(crate) fn note_full(&mut self) {
+        self.window.was_full = true;
     }
 
     /// A call that was let in has ended: with an answer, which took so long and was executed in so long, or without one.
@@ -147,6 +152,12 @@ impl Light {
     /// When it was last asked.
     pub(crate) fn last_used(&self) -> Micros {
         self.last_used
+    }
+
+    /// Somebody was refused since the last judgement.
+    #[cfg(test)]
+    pub(crate) fn was_full(&self) -> bool {
+        self.window.was_full
     }
 
     /// Calls that it has let in and that have not ended.

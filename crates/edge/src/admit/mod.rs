@@ -108,9 +108,14 @@ impl Gate {
 
     /// Some service is at work, and none of those has room.
     fn is_yellow(&self) -> bool {
-        let lights = self.lights();
+        let mut lights = self.lights();
         let mut busy = lights.values().filter(|light| light.under_way() > 0).peekable();
-        busy.peek().is_some() && busy.all(|light| !light.is_green())
+        let is_yellow = busy.peek().is_some() && busy.all(|light| !light.is_green());
+        if is_yellow {
+            // Which of them was wanted is not known; each learns that it may have been.
+            lights.values_mut().filter(|light| light.under_way() > 0).for_each(Light::note_full);
+        }
+        is_yellow
     }
 
     /// Lets a call for this service in, which `capacity` workers' executions serve; `None`: it is refused.
@@ -168,6 +173,15 @@ mod tests {
         let (_full, two) = (gate.admit("a", 0).unwrap(), gate.admit("b", 2).unwrap());
         assert!(gate.admit_body(100).is_some(), "b has room");
         drop(two);
+    }
+
+    #[test]
+    fn a_light_learns_of_what_was_refused_before_it_was_asked() {
+        let gate = gate(1);
+        let permit = gate.admit("a", 0).unwrap();
+        assert!(gate.admit_body(100).is_none());
+        assert!(gate.lights().values().all(Light::was_full));
+        drop(permit);
     }
 
     #[test]
