@@ -197,3 +197,6 @@ impl InProcess {
         Ok(ours)
     }
 }
+
+#[cfg(test)]
+mod tests;

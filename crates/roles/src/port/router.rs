@@ -8,10 +8,11 @@ use sheaf_session::{
     Record as SessionRecord, Session, SessionId, Status, Step, Ticket,
 };
 use sheaf_task::{
-    Answer, Capacity, Fence, JobCounts, JobId, JobSpec, Key, KeyHasher, KeySecret, Question, Refusal, RowId, SubmitRow,
+    Capacity, Fence, JobCounts, JobId, JobSpec, Key, KeyHasher, KeySecret, Question, Refusal, RowId, SubmitRow,
     ToClient, ToRouter, ToWorker, topic,
 };
 
+use super::principal::turned_down;
 use super::pump::{Glue, Pump, Waiting};
 use super::serve::{Next, Serving};
 use super::{Over, Principal};
@@ -106,13 +107,6 @@ struct Memo {
     serving: Option<Serving>,
 }
 
-/// How a message is turned down.
-enum Refused {
-    Answer(Outbound),
-    /// It rests on one that was, or will be, answered.
-    Silently,
-}
-
 /// The machine hears of a peer this often at most.
 const HEARD_EVERY: Micros = Micros::from_secs(1);
 /// Jobs that a session may have open; the lowest id gives way, and is opened again when its client is told so.
@@ -195,8 +189,8 @@ impl RouterPort {
             self.pump.give_up(now, Over::Malformed);
             return;
         };
-        if let Some(refused) = self.refused(&message) {
-            return self.turn_down(now, delivery.place, refused);
+        if !self.principal.may_say(&message) {
+            return self.turn_down(now, delivery.place, &message);
         }
         let introduces = matches!(message, ToRouter::OpenJob(_) | ToRouter::Register(_));
         if delivery.place.lane == Lane::Bulk && !(self.early.is_empty() && self.is_ready(&message)) {
@@ -211,53 +205,9 @@ impl RouterPort {
         }
     }
 
-    /// What is said to a message that the principal may not send; `None`: it may.
-    fn refused(&self, message: &ToRouter) -> Option<Refused> {
-        let is_granted = match message {
-            ToRouter::OpenJob(_) | ToRouter::Submit { .. } | ToRouter::Scanned { .. } | ToRouter::Watch { .. } => {
-                self.principal.runs_jobs()
-            }
-            ToRouter::Ask { question, .. } => match question {
-                Question::Workers | Question::Stats | Question::Shutdown => self.principal.operates(),
-                Question::Withdraw { .. } => self.principal.runs_jobs(),
-                // The machine answers as the view has it.
-                Question::Jobs
-                | Question::CancelJob(_)
-                | Question::Task(_)
-                | Question::Failures { .. }
-                | Question::Retry { .. } => self.principal.view().is_some(),
-            },
-            ToRouter::Register(_)
-            | ToRouter::Results(_)
-            | ToRouter::Recalled(_)
-            | ToRouter::Leave
-            | ToRouter::Piece(_) => self.principal.works(),
-        };
-        if is_granted {
-            return None;
-        }
-        Some(match message {
-            ToRouter::OpenJob(spec) => {
-                let refused = ToClient::JobRefused { job: spec.job, refusal: Refusal::Forbidden };
-                Refused::Answer(Outbound::Client(refused))
-            }
-            ToRouter::Ask { id, question: _ } => {
-                Refused::Answer(Outbound::Client(ToClient::Answer { id: *id, answer: Answer::Forbidden }))
-            }
-            ToRouter::Register(_) => Refused::Answer(Outbound::Worker(ToWorker::Refused(Refusal::Forbidden))),
-            ToRouter::Submit { .. }
-            | ToRouter::Scanned { .. }
-            | ToRouter::Results(_)
-            | ToRouter::Recalled(_)
-            | ToRouter::Leave
-            | ToRouter::Watch { .. }
-            | ToRouter::Piece(_) => Refused::Silently,
-        })
-    }
-
     /// What rests on a message that is refused is never taken, so that its sender still has it.
-    fn turn_down(&mut self, now: Micros, place: Place, refused: Refused) {
-        if let Refused::Answer(answer) = refused {
+    fn turn_down(&mut self, now: Micros, place: Place, message: &ToRouter) {
+        if let Some(answer) = turned_down(message) {
             self.send(now, Lane::Urgent, Tag::NONE, answer);
             self.pump.session.commit(now, place);
         }
