@@ -1,6 +1,6 @@
 #!/bin/sh
 # Open-loop overload of the front door, measured from outside by hey (Debian: apt install hey slowhttptest).
-# usage: bench/edge/run.sh path/to/sheaf [SECONDS] [BATCH]
+# usage: [SLOW=0] bench/edge/run.sh path/to/sheaf [SECONDS] [BATCH]
 # The stub takes 10 ms for a row, BATCH of them at once: capacity is BATCH * 100 calls a second. hey sends at a fixed rate on
 # many connections and does not wait with the next call for the last answer, but for each connection's own.
 set -eu

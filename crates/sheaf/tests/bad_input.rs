@@ -107,7 +107,7 @@ fn what_is_in_use_says_so() {
     let (_router, addr) = s.router(&[]);
     refused(&s, &["up", "--listen", "127.0.0.1:0", "--data", "router"], &["router", "in use"]);
     refused(&s, &["up", "--listen", &addr, "--data", "other"], &[&addr, "in use"]);
-    refused(&s, &["up", "--listen", "0.0.0.0:0", "--data", "other"], &["loopback"]);
+    refused(&s, &["up", "--listen", "0.0.0.0:0", "--data", "other"], &["sheaf token create"]);
 }
 
 #[test]
