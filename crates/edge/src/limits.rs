@@ -32,7 +32,8 @@ pub struct Limits {
     pub light: LightConfig,
     /// How long a client may take none of the bytes that wait for it; then its connection is cut.
     pub write_stall: Duration,
-    /// How long a client may send nothing in the middle of an upload.
+    /// How long a client may send nothing in the middle of an upload; and how long all of one may take, beyond what
+    /// `body_rate_min` gives it.
     pub body_timeout: Duration,
     /// Bytes of an uploaded file.
     pub file_bytes_max: u64,

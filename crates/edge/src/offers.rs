@@ -44,14 +44,19 @@ impl Offers {
         if known.contains_key(service) { Ok(known) } else { self.younger(caller, AGE_MIN).await }
     }
 
+    /// Nobody waits longer than one question takes, however many wait for their turn to ask.
     async fn younger(&self, caller: &Caller, age: Duration) -> Result<Arc<Offered>, Refused> {
+        timeout(PATIENCE, self.look(caller, age)).await.unwrap_or(Err(Refused::Closing))
+    }
+
+    async fn look(&self, caller: &Caller, age: Duration) -> Result<Arc<Offered>, Refused> {
         let mut known = self.known.lock().await;
         if let Some((at, offered)) = known.as_ref()
             && at.elapsed() < age
         {
             return Ok(Arc::clone(offered));
         }
-        let answer = timeout(PATIENCE, caller.ask(Question::Workers)).await.map_err(|_| Refused::Closing)??;
+        let answer = caller.ask(Question::Workers).await?;
         let mut offered = Offered::new();
         if let Answer::Workers(workers) = answer {
             for worker in workers {

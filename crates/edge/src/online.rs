@@ -117,6 +117,7 @@ pub(crate) async fn begin(
     let show = if let Wish::Watched(show) = wish { Some(show) } else { None };
     let refused = |refused: Refused| refused_reply(&refused, door.names.number());
     let offered = door.offers.with(&door.tenants.owner().caller, &job.service).await.map_err(refused)?;
+    door.gate.set_services(offered.len());
     let Some(capacity) = offered.get(&job.service) else {
         return Err(not_offered(&job.service, offered.keys()));
     };

@@ -6,14 +6,14 @@
 //! | yellow | its calls wait too long, or memory is short | calls are refused, with `Retry-After` |
 //! | red | memory is very short, or all connections are taken | no connection is accepted |
 //!
-//! Each service has a light of its own. Which service a call is for stands in its body: where every service that is at
-//! work is yellow, a call is refused before its body is read.
+//! Each service has a light of its own. Which service a call is for stands in its body: where every service there is is at
+//! work and yellow, a call is refused before its body is read. One that is full costs the others nothing.
 
 mod light;
 mod pressure;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -45,6 +45,8 @@ pub(crate) struct Gate {
     // Every call looks at its service's light, and none for longer than that takes.
     lights: Mutex<BTreeMap<String, Light>>,
     pressure: AtomicU8,
+    /// Services that workers offer, as far as it is known here.
+    services: AtomicUsize,
     /// Room for bodies that are being read.
     bodies: Arc<Semaphore>,
     counts: Arc<Counts>,
@@ -79,7 +81,7 @@ impl Gate {
     pub(crate) fn new(config: LightConfig, body_bytes_max: usize, counts: Arc<Counts>) -> Self {
         let bodies = Arc::new(Semaphore::new((body_bytes_max / UNIT).min(Semaphore::MAX_PERMITS)));
         let (lights, pressure) = (Mutex::new(BTreeMap::new()), AtomicU8::new(Pressure::None as u8));
-        Self { config, clock: Clock::start(), lights, pressure, bodies, counts }
+        Self { config, clock: Clock::start(), lights, pressure, services: AtomicUsize::new(0), bodies, counts }
     }
 
     fn lights(&self) -> MutexGuard<'_, BTreeMap<String, Light>> {
@@ -88,6 +90,11 @@ impl Gate {
 
     pub(crate) fn set_pressure(&self, pressure: Pressure) {
         self.pressure.store(pressure as u8, Ordering::Relaxed);
+    }
+
+    /// Workers offer so many services.
+    pub(crate) fn set_services(&self, services: usize) {
+        self.services.store(services, Ordering::Relaxed);
     }
 
     /// Nobody is to be let in through the door itself.
@@ -106,11 +113,13 @@ impl Gate {
         room
     }
 
-    /// Some service is at work, and none of those has room.
+    /// Every service is at work, and none has room. A service that nobody calls has room for the first who does.
     fn is_yellow(&self) -> bool {
+        let services = self.services.load(Ordering::Relaxed).max(1);
         let mut lights = self.lights();
-        let mut busy = lights.values().filter(|light| light.under_way() > 0).peekable();
-        let is_yellow = busy.peek().is_some() && busy.all(|light| !light.is_green());
+        let busy = lights.values().filter(|light| light.under_way() > 0);
+        let full = busy.clone().filter(|light| !light.is_green()).count();
+        let is_yellow = full >= services && full == busy.count();
         if is_yellow {
             // Which of them was wanted is not known; each learns that it may have been.
             lights.values_mut().filter(|light| light.under_way() > 0).for_each(Light::note_full);
@@ -160,6 +169,18 @@ mod tests {
     fn gate(calls_min: u32) -> Arc<Gate> {
         let config = LightConfig { calls_min, ..LightConfig::default() };
         Arc::new(Gate::new(config, 64 << 10, Arc::new(Counts::default())))
+    }
+
+    #[test]
+    fn a_service_that_is_full_leaves_the_others_their_room() {
+        let gate = gate(1);
+        gate.set_services(2);
+        let a = gate.admit("a", 0).unwrap();
+        assert!(gate.admit_body(100).is_some(), "b is idle");
+        let _b = gate.admit("b", 0).unwrap();
+        assert!(gate.admit_body(100).is_none(), "both are full");
+        drop(a);
+        assert!(gate.admit_body(100).is_some());
     }
 
     #[test]

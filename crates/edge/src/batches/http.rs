@@ -8,7 +8,8 @@ use std::time::Duration;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
@@ -20,6 +21,7 @@ use super::validate::ENDPOINTS;
 use super::{Batches, name};
 use crate::disk::{blocking, refused, unix_now};
 use crate::files::{self, PREFIX as FILE_PREFIX};
+use crate::outcome::json_bytes;
 use crate::page::{Query, limit_of, page_json, pairs};
 use crate::reply::{ApiError, Reply, json_reply};
 use crate::route::NoRoute;
@@ -84,7 +86,7 @@ pub(crate) async fn answer(
             batch.json(counts)
         }
         BatchesRoute::Cancel(id) => cancel(batches, app, &id).await?,
-        BatchesRoute::Results(id) => results(batches, app, &id, request.uri().query()).await?,
+        BatchesRoute::Results(id) => return results(batches, app, &id, request.uri().query()).await,
     };
     Ok(json_reply(StatusCode::OK, &value))
 }
@@ -124,7 +126,17 @@ fn too_late(batch: &Batch) -> ApiError {
     ApiError { code: Some("batch_not_cancellable"), ..ApiError::invalid(what, None) }
 }
 
-async fn results(batches: &Batches, app: &str, id: &str, query: Option<&str>) -> Result<Value, ApiError> {
+/// A page of results. Its lines go out byte for byte: what a worker answers need not fit into a [`Value`].
+#[derive(Serialize)]
+struct ResultsPage {
+    object: &'static str,
+    data: Vec<Box<RawValue>>,
+    next: String,
+    has_more: bool,
+    status: Status,
+}
+
+async fn results(batches: &Batches, app: &str, id: &str, query: Option<&str>) -> Result<Reply, ApiError> {
     let (mut limit, mut after) = (RESULTS_DEFAULT, None);
     for (name, value) in pairs(query) {
         match name.as_str() {
@@ -143,11 +155,10 @@ async fn results(batches: &Batches, app: &str, id: &str, query: Option<&str>) ->
         let (store, status, after) = (batches.shared.store.clone(), batch.status, after.clone());
         match blocking(move || results::page(&place, &batch, &store, after, limit)).await? {
             Ok(page) => {
-                let (next, has_more) = (page.next.text(), page.has_more);
-                let data = page.lines;
-                return Ok(
-                    json!({"object": "list", "data": data, "next": next, "has_more": has_more, "status": status}),
-                );
+                let (next, has_more, data) = (page.next.text(), page.has_more, page.lines);
+                let page = ResultsPage { object: "list", data, next, has_more, status };
+                let text = serde_json::to_vec(&page).map_err(|error| refused(&error.into()))?;
+                return Ok(json_bytes(StatusCode::OK, text.into()));
             }
             // It came to its end while it was looked at, and its results are in its files now.
             Err(error) if error.kind() == io::ErrorKind::NotFound && looks == 0 => looks += 1,

@@ -81,7 +81,7 @@ pub(super) fn page(
             continue;
         }
         let mut reader = BufReader::new(File::open(&file.path)?);
-        reader.seek(SeekFrom::Start(*offset))?;
+        begin_at(&mut reader, offset)?;
         let mut reader = reader.take(file.end - *offset);
         let mut line = Vec::new();
         while lines.len() < limit && bytes < PAGE_BYTES && reader.read_until(b'\n', &mut line)? > 0 {
@@ -94,6 +94,19 @@ pub(super) fn page(
     }
     let has_more = files.iter().zip(&next.offsets).any(|(file, offset)| *offset < file.end);
     Ok(Results { lines, next, has_more })
+}
+
+/// Goes to where a line begins; an offset within one, which no page ever gave out, means the first line.
+fn begin_at(reader: &mut BufReader<File>, offset: &mut u64) -> io::Result<()> {
+    let Some(before) = offset.checked_sub(1) else { return Ok(()) };
+    reader.seek(SeekFrom::Start(before))?;
+    let mut ending = [0];
+    reader.read_exact(&mut ending)?;
+    if ending != *b"\n" {
+        *offset = 0;
+        reader.rewind()?;
+    }
+    Ok(())
 }
 
 /// The sinks of a batch that runs.

@@ -10,7 +10,7 @@ use hyper::body::{Body, Incoming};
 use hyper::header::CONTENT_TYPE;
 use hyper::{Request, StatusCode};
 use multer::{Constraints, Field, Multipart, SizeLimit};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use super::store::{Draft, FileMeta, Store};
 use crate::disk::{blocking, refused};
@@ -20,8 +20,8 @@ use crate::reply::ApiError;
 /// What uploads may be for; others mean nothing here.
 const PURPOSE: &str = "batch";
 
-/// Bytes that are put together before they are written.
-const WRITE_BYTES: usize = 1 << 20;
+/// Bytes that are put together before they are written; every connection may be an upload.
+const WRITE_BYTES: usize = 64 << 10;
 
 /// What a form may have beside the file's content: its fields' heads and small fields.
 const FORM_BYTES_MAX: u64 = 64 << 10;
@@ -49,7 +49,7 @@ pub(super) async fn upload(
     let sizes = SizeLimit::new().whole_stream(max + FORM_BYTES_MAX).per_field(FIELD_BYTES_MAX).for_field("file", max);
     let form = request.into_body().into_data_stream();
     let form = Multipart::with_constraints(form, boundary, Constraints::new().size_limit(sizes));
-    let mut upload = Upload { store, now, limits, purpose: None, file: None };
+    let mut upload = Upload { store, now, limits, begun: Instant::now(), read: 0, purpose: None, file: None };
     let taken = upload.take(form).await;
     let purpose = upload.purpose.take();
     match (taken, upload.file) {
@@ -85,6 +85,9 @@ struct Upload<'a> {
     store: &'a Store,
     now: Duration,
     limits: &'a Limits,
+    begun: Instant,
+    /// Bytes of the file that came.
+    read: u64,
     purpose: Option<String>,
     file: Option<(Draft, String)>,
 }
@@ -104,13 +107,17 @@ impl Upload<'_> {
         Ok(())
     }
 
-    /// A client that sends nothing for too long is not waited for.
+    /// A client that sends nothing for too long is not waited for, nor one that sends next to nothing.
     async fn in_time<T>(&self, reads: impl Future<Output = multer::Result<T>>) -> Result<T, ApiError> {
-        match timeout(self.limits.body_timeout, reads).await {
+        let until = self.begun + patience(self.begun.elapsed(), self.read, self.limits);
+        match timeout_at(until, reads).await {
             Ok(read) => read.map_err(|error| broken(&error, self.limits.file_bytes_max)),
             Err(_) => {
                 let status = StatusCode::REQUEST_TIMEOUT;
-                Err(ApiError { status, ..ApiError::invalid("the upload stopped before its end", None) })
+                Err(ApiError {
+                    status,
+                    ..ApiError::invalid("the upload stopped before its end, or came too slowly", None)
+                })
             }
         }
     }
@@ -132,6 +139,7 @@ impl Upload<'_> {
         self.file = Some((draft, filename));
         let mut gathered = BytesMut::new();
         while let Some(chunk) = self.in_time(field.chunk()).await? {
+            self.read += chunk.len() as u64;
             gathered.extend_from_slice(&chunk);
             if gathered.len() >= WRITE_BYTES {
                 self.write(gathered.split().freeze()).await?;
@@ -152,6 +160,13 @@ impl Upload<'_> {
     }
 }
 
+/// Until when, since its beginning, an upload of which so many bytes have come by now may be silent: so much has come that
+/// so much longer it may take.
+fn patience(now: Duration, read: u64, limits: &Limits) -> Duration {
+    let earned = Duration::from_secs_f64(read as f64 / f64::from(limits.body_rate_min));
+    limits.body_timeout + now.min(earned)
+}
+
 fn broken(error: &multer::Error, max: u64) -> ApiError {
     match error {
         multer::Error::StreamSizeExceeded { .. } => too_large(max),
@@ -164,4 +179,19 @@ fn too_large(max: u64) -> ApiError {
     let what = format!("a file may have {max} bytes: split it into several batches");
     let error = ApiError::invalid(what, Some("file"));
     ApiError { status: StatusCode::PAYLOAD_TOO_LARGE, code: Some("file_too_large"), ..error }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_sends_next_to_nothing_is_not_waited_for() {
+        let limits = Limits::default();
+        let [minute, hour] = [60, 3_600].map(Duration::from_secs);
+        assert_eq!(patience(Duration::ZERO, 0, &limits), minute);
+        assert_eq!(patience(hour, 3_600 * 4_096, &limits), hour + minute, "a pause, and no more");
+        assert_eq!(patience(minute, 200 << 20, &limits), 2 * minute, "who was quick earns no longer pause");
+        assert!(patience(minute, 60, &limits) < minute + Duration::from_secs(1), "a byte a second is nothing");
+    }
 }

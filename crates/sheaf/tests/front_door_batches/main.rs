@@ -344,6 +344,26 @@ fn tasks_of_any_service_take_any_body() {
     assert_eq!((&bodies["\"a\""], &bodies["\"b\""]), (&json!("row-1!"), &json!("{\"x\":1}!")));
 }
 
+/// What a worker answers need not be anything that this program could hold as a value: it goes out as it came.
+#[test]
+fn results_are_the_lines_of_the_output_byte_for_byte() {
+    let s = Sandbox::new();
+    let door = Door::open(&s);
+    let _worker = door.worker(&s, "cat", &["--stdin", "--", "cat"]);
+    let body = r#"{"far": 1e400, "long": 12345678901234567890123, "half": "\ud800"}"#;
+    let input = format!(
+        "{{\"custom_id\": \"a\", \"method\": \"POST\", \"url\": \"/v1/tasks\", \"service\": \"cat\", \"body\": {body}}}\n"
+    );
+    let batch = door.create(&door.upload(&input), "/v1/tasks", "24h");
+    door.over(&batch, "completed");
+    let page = door.get(&format!("/v1/batches/{batch}/results"));
+    assert_eq!(page.status, 200);
+    assert!(String::from_utf8_lossy(&page.body).contains(body));
+    // A place within a line is none that was ever given out: it means the first line.
+    let within = door.get(&format!("/v1/batches/{batch}/results?after=f.5"));
+    assert_eq!((within.status, within.body), (200, page.body));
+}
+
 #[test]
 fn equal_lines_are_two_requests_and_an_equal_batch_costs_nothing() {
     let s = Sandbox::new();
