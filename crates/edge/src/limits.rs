@@ -39,7 +39,7 @@ pub struct Limits {
     pub file_bytes_max: u64,
     /// Lines of a batch.
     pub batch_lines_max: u64,
-    /// Batches that are not over, of all apps together; another one is refused until one is.
+    /// Batches that are not over, of one app; another one is refused until one is.
     pub batches_open_max: usize,
     /// Jobs of batches (one for each model of a batch) that are at the router at once; the next batches wait
     /// `in_progress` with none of their lines sent.

@@ -33,14 +33,14 @@ pub(crate) fn named(mut reply: Reply, key: Key) -> Reply {
 ///
 /// | class | status | worth another try |
 /// |---|---|---|
-/// | rejected | 400, and the backend's own words where it answered with an error of the API | no |
+/// | rejected | as the backend's, else 400; and its own words where it answered with an error of the API | no |
 /// | error, garbage | 502 | as the client likes |
 /// | timeout, expired | 504 | as the client likes |
 /// | crashed | 500 | no: it killed its program again and again |
 /// | cancelled | 500 | no |
 pub(crate) fn failed(failure: &Failure) -> (ApiError, bool) {
     let (status, kind, retry) = match failure.class {
-        Class::Rejected => (StatusCode::BAD_REQUEST, "invalid_request_error", false),
+        Class::Rejected => (rejected_status(&failure.message), "invalid_request_error", false),
         Class::Error | Class::Garbage => (StatusCode::BAD_GATEWAY, "server_error", true),
         Class::Timeout | Class::Expired => (StatusCode::GATEWAY_TIMEOUT, "server_error", true),
         Class::Crashed | Class::Cancelled => (StatusCode::INTERNAL_SERVER_ERROR, "server_error", false),
@@ -48,6 +48,14 @@ pub(crate) fn failed(failure: &Failure) -> (ApiError, bool) {
     let code = Some(failure.class.name());
     let error = ApiError { status, kind, code, ..ApiError::invalid(failure.message.clone(), None) };
     (error, retry)
+}
+
+/// The status of who refused a request. A worker puts it into its message only: `… answers 422 …`.
+pub(crate) fn rejected_status(message: &str) -> StatusCode {
+    let status = message.split_once(" answers ").and_then(|(_, rest)| rest.get(..3)?.parse::<u16>().ok());
+    let status =
+        status.filter(|status| (400..500).contains(status)).and_then(|status| StatusCode::from_u16(status).ok());
+    status.unwrap_or(StatusCode::BAD_REQUEST)
 }
 
 /// The reply to a call whose task failed.
@@ -65,7 +73,7 @@ pub(crate) fn failed_reply(failure: &Failure) -> Reply {
 }
 
 /// What a backend said of its refusal, if that is an error of the API, with all four of its fields.
-fn own_error(body: &[u8]) -> Option<Bytes> {
+pub(crate) fn own_error(body: &[u8]) -> Option<Bytes> {
     #[derive(Deserialize)]
     struct Body {
         error: Fields,

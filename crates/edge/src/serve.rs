@@ -120,12 +120,22 @@ impl Door {
     }
 }
 
+/// How far a door is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Open,
+    /// What has begun is answered.
+    Draining,
+    /// What waits is told to come later.
+    Closing,
+}
+
 /// An open door.
 #[derive(Debug)]
 pub struct Edge {
     addr: SocketAddr,
     batches: Arc<Batches>,
-    stop: watch::Sender<bool>,
+    stop: watch::Sender<Stage>,
     accepting: JoinHandle<()>,
     /// They end when the door is gone.
     lines: Lines,
@@ -164,7 +174,7 @@ impl Edge {
             gate,
             counts: told,
         });
-        let (stop, stopped) = watch::channel(false);
+        let (stop, stopped) = watch::channel(Stage::Open);
         let accepting = tokio::spawn(accept(listener, door, stopped));
         Ok(Self { addr, batches, stop, accepting, lines, counts })
     }
@@ -179,10 +189,18 @@ impl Edge {
         Arc::clone(&self.counts)
     }
 
-    /// Takes no more requests, answers those that have begun, and closes.
-    pub async fn close(self) {
-        self.stop.send_replace(true);
-        if let Err(error) = self.accepting.await {
+    /// Takes no more requests, answers those that have begun, and closes. When `hurry` comes, or the time for it is over,
+    /// those that still wait are told to come later.
+    pub async fn close(mut self, hurry: impl Future<Output = ()>) {
+        self.stop.send_replace(Stage::Draining);
+        let accepted = tokio::select! {
+            accepted = &mut self.accepting => accepted,
+            () = hurry => {
+                self.stop.send_replace(Stage::Closing);
+                self.accepting.await
+            }
+        };
+        if let Err(error) = accepted {
             tracing::error!(%error, "the door's listener panicked");
         }
         self.lines.ended().await;
@@ -220,7 +238,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How often it is looked how short memory is.
 const PRESSURE_EVERY: Duration = Duration::from_secs(1);
 
-async fn accept(listener: TcpListener, door: Arc<Door>, mut stopped: watch::Receiver<bool>) {
+/// How long the last answers may take to leave.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+async fn accept(listener: TcpListener, door: Arc<Door>, mut stopped: watch::Receiver<Stage>) {
     let mut connections = JoinSet::new();
     let limits = door.config.limits;
     let mut look = tokio::time::interval(PRESSURE_EVERY);
@@ -247,14 +268,24 @@ async fn accept(listener: TcpListener, door: Arc<Door>, mut stopped: watch::Rece
         }
     }
     drop(listener);
-    let drained = async { while connections.join_next().await.is_some() {} };
-    if tokio::time::timeout(limits.drain, drained).await.is_err() {
+    tokio::select! {
+        () = all(&mut connections) => {}
+        () = tokio::time::sleep(limits.drain) => {}
+        _ = stopped.wait_for(|stage| *stage == Stage::Closing) => {}
+    }
+    // Whoever still waits for a call is told to come later.
+    door.tenants.lines().abort();
+    if tokio::time::timeout(LAST_WORDS, all(&mut connections)).await.is_err() {
         tracing::warn!("requests were still being answered, and are cut off");
     }
     connections.shutdown().await;
 }
 
-async fn serve(stream: TcpStream, door: Arc<Door>, mut stopped: watch::Receiver<bool>) {
+async fn all(connections: &mut JoinSet<()>) {
+    while connections.join_next().await.is_some() {}
+}
+
+async fn serve(stream: TcpStream, door: Arc<Door>, mut stopped: watch::Receiver<Stage>) {
     let (limits, tls) = (door.config.limits, door.config.tls.clone());
     let service = service_fn(move |request| {
         let door = Arc::clone(&door);

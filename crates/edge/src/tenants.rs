@@ -1,6 +1,6 @@
 //! The apps that have called: each has a line of its own to the router, which speaks for it and sees nothing of others.
 //!
-//! Bounded by the tokens: nobody else can name an app.
+//! Bounded by the tokens that there were since the door opened: nobody else can name an app.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -100,11 +100,18 @@ fn begin(
 pub(crate) struct Lines(Arc<Mutex<JoinSet<()>>>);
 
 impl Lines {
+    /// Ends them all now: whoever waits on one is told so.
+    pub(crate) fn abort(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+    }
+
     /// Waits until all have ended.
     pub(crate) async fn ended(self) {
         let mut lines = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
         while let Some(ended) = lines.join_next().await {
-            if let Err(error) = ended {
+            if let Err(error) = ended
+                && error.is_panic()
+            {
                 tracing::error!(%error, "a line of calls panicked");
             }
         }

@@ -45,6 +45,10 @@ pub(crate) async fn up(args: UpArgs) -> Result<u8> {
     loop {
         tokio::select! {
             ended = &mut ended => {
+                // Nobody is left to do what its clients wait for.
+                if let Some(edge) = edge.take() {
+                    edge.close(std::future::ready(())).await;
+                }
                 ended?;
                 if !is_told {
                     eprintln!("sheaf: stopped by `sheaf shutdown`");
@@ -54,9 +58,9 @@ pub(crate) async fn up(args: UpArgs) -> Result<u8> {
             () = signals.next() => {
                 eprintln!("sheaf: stopping");
                 is_told = true;
-                // What the door has taken is answered first.
+                // What the door has taken is answered first, unless a second signal comes.
                 if let Some(edge) = edge.take() {
-                    edge.close().await;
+                    edge.close(signals.next()).await;
                 }
                 if let Some(admin) = admin.take() {
                     admin.close().await;

@@ -98,7 +98,7 @@ fn a_backend_is_heard_word_for_word_in_one_piece_or_as_a_stream() {
     assert_eq!((first["object"].as_str(), events.last()), (Some("chat.completion.chunk"), Some(&"data: [DONE]")));
 
     let refused = chat("refuse", false);
-    assert_eq!((refused.status, refused.code()), (400, json!("odd")), "{refused:?}");
+    assert_eq!((refused.status, refused.code()), (422, json!("odd")), "{refused:?}");
     assert_eq!(refused.header("x-should-retry"), Some("false"));
     let garbage = chat("garbage", false);
     assert_eq!((garbage.status, garbage.code()), (502, json!("garbage")), "{garbage:?}");
@@ -117,7 +117,7 @@ fn a_stream_is_shown_while_it_comes() {
     let body = json!({"model": "m", "stream": true, "messages": [{"role": "user", "content": "count"}]}).to_string();
     let mut client = door.connect();
     let head = format!(
-        "POST /v1/chat/completions HTTP/1.1\r\nhost: door\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
         body.len()
     );
     client.write_all(&[head.as_bytes(), body.as_bytes()].concat()).expect("sent");
@@ -255,6 +255,35 @@ fn a_door_that_closes_answers_what_it_has_taken() {
     assert_eq!((answer.status, &answer.json()["output"]), (200, &json!("row-1!")), "{answer:?}");
     router.exits(0);
     prog.kill9();
+}
+
+#[test]
+fn a_door_that_must_close_tells_those_who_wait_to_come_later() {
+    // By `sheaf shutdown`, and by a second signal.
+    for ends in [false, true] {
+        let s = Sandbox::new();
+        s.ledger_program("60");
+        let (mut router, door) = door(&s, &[]);
+        let mut prog = worker(&s, &door, &["--name", "w", "--batch", "1", "--", "./prog", "{}"]);
+        offered(&door, "prog");
+        let calling = {
+            let door = door.clone();
+            std::thread::spawn(move || door.post("/v1/tasks", &[], &json!({"service": "prog", "body": "row-1"})))
+        };
+        wait_until("it runs", || s.executed() == 1);
+        if ends {
+            router.signal("-TERM");
+            wait_until("it stops", || router.log().contains("stopping"));
+            router.signal("-TERM");
+        } else {
+            s.sheaf_exits(0, &["shutdown", "--data", "router"]);
+        }
+        let answer = calling.join().expect("no panic");
+        assert_eq!((answer.status, answer.code()), (503, json!("unavailable")), "{answer:?}");
+        assert!(answer.header("retry-after").is_some(), "{answer:?}");
+        router.exits(0);
+        prog.kill9();
+    }
 }
 
 #[test]

@@ -34,15 +34,15 @@ fn statuses(door: &Door, bytes: &[u8], is_half: bool) -> Vec<u16> {
 
 /// A POST with these fields and this rest.
 fn post(fields: &str, rest: &str) -> Vec<u8> {
-    format!("POST /v1/embeddings HTTP/1.1\r\nHost: door\r\n{fields}\r\n{rest}").into_bytes()
+    format!("POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n{rest}").into_bytes()
 }
 
-const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: door\r\n\r\n";
+const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 /// What it is, what comes, and the statuses of the answers that may be: any one of the lists.
 type Case = (&'static str, Vec<u8>, &'static [&'static [u16]]);
 
-const HOST: &str = "Host: door\r\nConnection: close\r\n";
+const HOST: &str = "Host: localhost\r\nConnection: close\r\n";
 const CHUNKED: &str = "Transfer-Encoding: chunked\r\n";
 const JSON: &str = "{\"model\":\"m\"}";
 /// It is told so, or cut off.
@@ -54,7 +54,7 @@ fn get(line: &str, fields: &str) -> Vec<u8> {
 
 /// Requests that are sound, whatever they ask for.
 fn sound() -> Vec<Case> {
-    let first = "Host: door\r\n";
+    let first = "Host: localhost\r\n";
     vec![
         ("a plain request", get("GET /v1/models HTTP/1.1", HOST), &[&[200]]),
         ("an empty line before it", get("\r\nGET /v1/models HTTP/1.1", HOST), &[&[200]]),
@@ -89,23 +89,23 @@ fn bad_heads() -> Vec<Case> {
         ("a version of another protocol", get("GET /v1/models HTTP/9.9", HOST), BAD),
         ("HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), BAD),
         ("TLS", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec(), BAD),
-        ("a name with a space in it", get("GET /v1/models HTTP/1.1", "Host: door\r\na b: c\r\n"), BAD),
+        ("a name with a space in it", get("GET /v1/models HTTP/1.1", "Host: localhost\r\na b: c\r\n"), BAD),
         ("a space before the colon", get("GET /v1/models HTTP/1.1", "Host : door\r\n"), BAD),
-        ("a name without a colon", get("GET /v1/models HTTP/1.1", "Host: door\r\nnothing\r\n"), BAD),
-        ("a folded line", get("GET /v1/models HTTP/1.1", "Host: door\r\na: b\r\n c\r\n"), BAD),
-        ("a NUL in a value", get("GET /v1/models HTTP/1.1", "Host: door\r\na: b\0c\r\n"), BAD),
+        ("a name without a colon", get("GET /v1/models HTTP/1.1", "Host: localhost\r\nnothing\r\n"), BAD),
+        ("a folded line", get("GET /v1/models HTTP/1.1", "Host: localhost\r\na: b\r\n c\r\n"), BAD),
+        ("a NUL in a value", get("GET /v1/models HTTP/1.1", "Host: localhost\r\na: b\0c\r\n"), BAD),
         ("a NUL in the path", get("GET /v1/\0models HTTP/1.1", HOST), BAD),
-        ("a CR in a value", get("GET /v1/models HTTP/1.1", "Host: door\r\na: b\rc\r\n"), BAD),
+        ("a CR in a value", get("GET /v1/models HTTP/1.1", "Host: localhost\r\na: b\rc\r\n"), BAD),
         ("a space in the path", get("GET /v1/ models HTTP/1.1", HOST), BAD),
         ("a method that is no word", get("G<T /v1/models HTTP/1.1", HOST), BAD),
         (
             "a megabyte of head",
-            get("GET /v1/models HTTP/1.1", &format!("Host: door\r\na: {}\r\n", "x".repeat(1 << 20))),
+            get("GET /v1/models HTTP/1.1", &format!("Host: localhost\r\na: {}\r\n", "x".repeat(1 << 20))),
             &[&[431], &[400], &[]],
         ),
         (
             "very many fields",
-            get("GET /v1/models HTTP/1.1", &format!("Host: door\r\n{}", "a: b\r\n".repeat(2_000))),
+            get("GET /v1/models HTTP/1.1", &format!("Host: localhost\r\n{}", "a: b\r\n".repeat(2_000))),
             &[&[431], &[400], &[]],
         ),
         (
@@ -209,7 +209,7 @@ fn a_body_that_is_too_long_is_refused_and_the_refusal_arrives() {
 fn who_sends_too_slowly_is_cut_off() {
     let s = Sandbox::new();
     let (_router, door) = door(&s, &[]);
-    let starts: [&[u8]; 3] = [b"", b"GET /v1/models HTTP/1.1\r\nHost: do", &post("Content-Length: 13\r\n", "{")];
+    let starts: [&[u8]; 3] = [b"", b"GET /v1/models HTTP/1.1\r\nHost: lo", &post("Content-Length: 13\r\n", "{")];
     let slow = starts.map(|start| {
         let mut stream = door.connect();
         stream.write_all(start).expect("a socket");
@@ -230,7 +230,7 @@ fn who_sends_too_slowly_is_cut_off() {
 fn a_refused_request_is_heard_out_so_that_no_reset_overtakes_the_answer() {
     let s = Sandbox::new();
     let (_router, door) = door(&s, &[]);
-    let head = "POST /v1/nothing HTTP/1.1\r\nHost: door\r\nContent-Length: 60000\r\n\r\n";
+    let head = "POST /v1/nothing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60000\r\n\r\n";
     let mut stream = door.connect();
     stream.write_all(&[head.as_bytes(), &[b'x'; 60_000]].concat()).expect("it fits into the sockets' buffers");
     let mut all = Vec::new();

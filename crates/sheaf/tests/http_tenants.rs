@@ -26,7 +26,7 @@ fn ask(door: &Door, token: &str, method: &str, path: &str, body: &Value) -> Answ
     let auth = if token.is_empty() { String::new() } else { format!("authorization: Bearer {token}\r\n") };
     let length = body.len();
     let head = format!(
-        "{method} {path} HTTP/1.1\r\nhost: door\r\nconnection: close\r\n{auth}content-length: {length}\r\n\r\n"
+        "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{auth}content-length: {length}\r\n\r\n"
     );
     door.ask(&[head.into_bytes(), body.into_bytes()].concat())
 }
@@ -44,7 +44,7 @@ fn upload(door: &Door, token: &str) -> String {
          content-disposition: form-data; name=\"file\"; filename=\"in.jsonl\"\r\n\r\n{line}\n\r\n--b--\r\n"
     );
     let head = format!(
-        "POST /v1/files HTTP/1.1\r\nhost: door\r\nconnection: close\r\nauthorization: Bearer {token}\r\n\
+        "POST /v1/files HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\nauthorization: Bearer {token}\r\n\
          content-type: multipart/form-data; boundary=b\r\ncontent-length: {}\r\n\r\n",
         form.len()
     );
@@ -144,7 +144,7 @@ fn the_door_has_the_routers_tls() {
 
     let mut plain = TcpStream::connect(&addr).expect("the door listens");
     plain.set_read_timeout(Some(Duration::from_secs(60))).expect("a socket");
-    plain.write_all(b"GET /v1/models HTTP/1.1\r\nhost: door\r\n\r\n").expect("sent");
+    plain.write_all(b"GET /v1/models HTTP/1.1\r\nhost: localhost\r\n\r\n").expect("sent");
     let mut answer = Vec::new();
     // It is cut off, one way or another, and not answered.
     let read = plain.read_to_end(&mut answer);

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use sheaf_net::{Clock, Link, Source, Target};
+use sheaf_net::{Backoff, Clock, Link, Source, Target};
 use sheaf_roles::port::{ClientCommand, ClientPort, ClientReport, fit_dialer_config};
 use sheaf_session::{Config, Depth, How, Session, SessionId, Side};
 use sheaf_task::{Answer, Question, ToRouter};
@@ -41,26 +41,26 @@ pub(super) struct Asker {
 }
 
 impl Asker {
-    /// Dials, and goes on dialling.
+    /// Dials, and goes on dialling. A session that is over is followed by another.
     pub(super) fn open(target: Target) -> io::Result<Self> {
-        let (seed, id) = (random()?, random()?);
-        let boot = u64::from_le_bytes(seed);
-        let config = fit_dialer_config(Config { incarnation: 1, boot, ..Config::default() }, Depth::Memory);
-        let session = Session::new(config, Side::Dialer, SessionId(id), boot);
-        let (commands, for_link) = mpsc::channel(4);
-        let (from_link, reports) = mpsc::channel(4);
-        let source = Source::Dial { target, seed: boot };
-        let link = Link::new(ClientPort::new(session), Clock::start(), source, for_link, from_link);
-        let (turns, for_talk) = mpsc::channel(QUESTIONS_MAX);
+        let mut session = Running::start(&target)?;
+        let (turns, mut for_talk) = mpsc::channel(QUESTIONS_MAX);
         let talk = tokio::spawn(async move {
-            let link = tokio::spawn(link.run());
-            talk(for_talk, &commands, reports).await;
-            if commands.send(vec![ClientCommand::Close(How::Now)]).await.is_err() {
-                tracing::debug!("the link has ended before the conversation");
-            }
-            drop(commands);
-            if timeout(PATIENCE, link).await.is_err() {
-                tracing::debug!("the router did not say goodbye");
+            let mut backoff = Backoff::new(session.seed);
+            loop {
+                let is_closed = talk(&mut for_talk, &session.commands, &mut session.reports).await;
+                session.end().await;
+                if is_closed {
+                    return;
+                }
+                tokio::time::sleep(backoff.pause()).await;
+                session = match Running::start(&target) {
+                    Ok(session) => session,
+                    Err(error) => {
+                        tracing::error!(%error, "the admin listener cannot ask the router any more");
+                        return;
+                    }
+                };
             }
         });
         Ok(Self { turns, talk: Mutex::new(Some(talk)) })
@@ -89,29 +89,60 @@ impl Asker {
     }
 }
 
-/// Until nobody can ask any more, or the session is over.
+/// A session and its link.
+struct Running {
+    seed: u64,
+    commands: mpsc::Sender<Vec<ClientCommand>>,
+    reports: mpsc::Receiver<Vec<ClientReport>>,
+    link: JoinHandle<ClientPort>,
+}
+
+impl Running {
+    fn start(target: &Target) -> io::Result<Self> {
+        let (seed, id) = (u64::from_le_bytes(random()?), random()?);
+        let config = fit_dialer_config(Config { incarnation: 1, boot: seed, ..Config::default() }, Depth::Memory);
+        let session = Session::new(config, Side::Dialer, SessionId(id), seed);
+        let (commands, for_link) = mpsc::channel(4);
+        let (from_link, reports) = mpsc::channel(4);
+        let source = Source::Dial { target: target.clone(), seed };
+        let link = Link::new(ClientPort::new(session), Clock::start(), source, for_link, from_link);
+        Ok(Self { seed, commands, reports, link: tokio::spawn(link.run()) })
+    }
+
+    async fn end(self) {
+        if self.commands.send(vec![ClientCommand::Close(How::Now)]).await.is_err() {
+            tracing::debug!("the link has ended before the conversation");
+        }
+        drop((self.commands, self.reports));
+        if timeout(PATIENCE, self.link).await.is_err() {
+            tracing::debug!("the router did not say goodbye");
+        }
+    }
+}
+
+/// Until nobody can ask any more: true; or the session is over.
 async fn talk(
-    mut turns: mpsc::Receiver<Turn>,
+    turns: &mut mpsc::Receiver<Turn>,
     commands: &mpsc::Sender<Vec<ClientCommand>>,
-    mut reports: mpsc::Receiver<Vec<ClientReport>>,
-) {
+    reports: &mut mpsc::Receiver<Vec<ClientReport>>,
+) -> bool {
     let mut last = 0_u64;
     // As many as wait: who has lost patience leaves at the next question.
     let mut waiting = BTreeMap::<u64, oneshot::Sender<Answer>>::new();
     loop {
         tokio::select! {
             turn = turns.recv() => {
-                let Some(Turn::Ask(question, to)) = turn else { return };
+                let Some(Turn::Ask(question, to)) = turn else { return true };
                 waiting.retain(|_, to| !to.is_closed());
                 last += 1;
                 waiting.insert(last, to);
                 let ask = ClientCommand::Send { tag: None, message: ToRouter::Ask { id: last, question } };
                 if commands.send(vec![ask]).await.is_err() {
-                    return;
+                    return false;
                 }
             }
             told = reports.recv() => {
-                let Some(told) = told else { return };
+                let Some(told) = told else { return false };
                 for report in told {
                     match report {
                         ClientReport::Answer { id, answer } => {
@@ -121,7 +152,7 @@ async fn talk(
                         }
                         ClientReport::Over(why) => {
                             tracing::warn!(?why, "the router has ended the conversation of the admin listener");
-                            return;
+                            return false;
                         }
                         ClientReport::Event { .. } | ClientReport::Piece { .. } => {}
                     }

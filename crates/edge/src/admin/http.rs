@@ -4,7 +4,6 @@
 //! so a request under any name but `localhost` and addresses is refused.
 
 use std::convert::Infallible;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -167,33 +166,5 @@ fn text(status: StatusCode, kind: &'static str, text: impl Into<Bytes>) -> Reply
 
 fn is_named_right(request: &Request<Incoming>) -> bool {
     let host = request.headers().get(HOST).map(|host| host.to_str().unwrap_or("?"));
-    host.is_none_or(is_local_name)
-}
-
-/// Whether a `Host` is `localhost` or an address, with or without a port.
-fn is_local_name(host: &str) -> bool {
-    let name = match host.strip_prefix('[') {
-        Some(rest) => match rest.split_once(']') {
-            Some((name, port)) if port.is_empty() || port.starts_with(':') => name,
-            Some(_) | None => return false,
-        },
-        None => host.rsplit_once(':').map_or(host, |(name, _)| name),
-    };
-    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn other_names_for_this_machine_are_refused() {
-        for host in ["localhost", "LOCALHOST:4479", "127.0.0.1:4479", "127.0.0.1", "[::1]:4479", "[::1]"] {
-            assert!(is_local_name(host), "{host}");
-        }
-        for host in ["evil.example:4479", "localhost.evil.example", "127.0.0.1.evil.example", "", "[::1].evil.example"]
-        {
-            assert!(!is_local_name(host), "{host}");
-        }
-    }
+    host.is_none_or(crate::who::is_local_name)
 }

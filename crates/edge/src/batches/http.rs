@@ -182,7 +182,7 @@ async fn create(batches: &Arc<Batches>, app: &str, request: Request<Incoming>) -
     let asked: Create = serde_json::from_slice(&body)
         .map_err(|error| ApiError::invalid(format!("this creates no batch: {error}"), None))?;
     let window = check(&asked)?;
-    if !batches.has_room() {
+    if !batches.has_room(app) {
         let what = "too many batches are under way: create this one when some of them are over";
         let (status, kind) = (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error");
         return Err(ApiError { status, kind, code: Some("too_many_batches"), ..ApiError::invalid(what, None) });

@@ -55,8 +55,8 @@ struct Shared {
     router: RouterDoor,
     limits: Limits,
     reading: Semaphore,
-    /// Jobs that may be at the router.
-    jobs: Semaphore,
+    /// Jobs of each app that may be at the router: who waits for a worker keeps nobody else waiting.
+    jobs: Mutex<HashMap<String, Arc<Semaphore>>>,
     stop: watch::Sender<bool>,
     /// Those that are not over, by name. Held for a look or an insertion, never across a wait.
     live: Mutex<HashMap<String, Arc<Live>>>,
@@ -78,6 +78,13 @@ impl std::fmt::Debug for Batches {
 impl Shared {
     fn live(&self) -> MutexGuard<'_, HashMap<String, Arc<Live>>> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The places of an app's jobs.
+    fn jobs(&self, app: &str) -> Arc<Semaphore> {
+        let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = || Arc::new(Semaphore::new(self.limits.batch_jobs_max as usize));
+        Arc::clone(jobs.entry(app.to_owned()).or_insert_with(new))
     }
 
     /// The batch is over: what it needed for that goes.
@@ -102,7 +109,7 @@ impl Batches {
             router: RouterDoor::new(config.router.clone()),
             limits: config.limits,
             reading: Semaphore::new(READING_MAX),
-            jobs: Semaphore::new(config.limits.batch_jobs_max as usize),
+            jobs: Mutex::default(),
             stop: watch::Sender::new(false),
             live: Mutex::default(),
         };
@@ -182,9 +189,12 @@ impl Batches {
         }))
     }
 
-    /// Whether one more may be begun.
-    fn has_room(&self) -> bool {
-        self.shared.live().len() < self.shared.limits.batches_open_max
+    /// Whether one more of this app may be begun.
+    fn has_room(&self, app: &str) -> bool {
+        let live = self.shared.live();
+        let is_its =
+            |(id, live): &(&String, &Arc<Live>)| Place::of(&self.shared.root, app, id).as_ref() == Some(&live.place);
+        live.iter().filter(is_its).count() < self.shared.limits.batches_open_max
     }
 }
 

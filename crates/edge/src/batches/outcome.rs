@@ -5,6 +5,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::record::Ending;
+use crate::outcome::{own_error, rejected_status};
 
 /// A line as a job's sink writes it, as far as it matters here.
 #[derive(Deserialize)]
@@ -111,19 +112,12 @@ fn raw(value: &serde_json::Value) -> serde_json::Result<Box<RawValue>> {
 /// The answer of who refused the line, where it is known, in the form that clients expect.
 fn rejection(failure: SinkFailure) -> serde_json::Result<(u16, Box<RawValue>)> {
     let SinkFailure { message, evidence, .. } = failure;
-    let status = status_in(&message).unwrap_or(400);
-    let said = serde_json::from_str::<serde_json::Value>(&evidence.stderr).ok();
-    if said.is_some_and(|said| said.get("error").is_some()) {
-        return Ok((status, body_of(evidence.stderr)?));
+    let status = rejected_status(&message).as_u16();
+    if let Some(said) = own_error(evidence.stderr.as_bytes()) {
+        return Ok((status, serde_json::from_slice(&said)?));
     }
     let error = json!({"message": message, "type": "invalid_request_error", "param": null, "code": null});
     Ok((status, raw(&json!({"error": error}))?))
-}
-
-/// The status of an answer over HTTP, which a worker puts into its message only: `… answers 422 …`.
-fn status_in(message: &str) -> Option<u16> {
-    let (_, rest) = message.split_once(" answers ")?;
-    rest.get(..3)?.parse().ok().filter(|status| (400..500).contains(status))
 }
 
 fn line_error(failure: SinkFailure, ending: Ending) -> LineError {

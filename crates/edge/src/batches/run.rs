@@ -94,7 +94,8 @@ async fn run(
     let wanted = u32::try_from(batch.parts.len()).unwrap_or(u32::MAX).min(shared.limits.batch_jobs_max);
     let turn = {
         let running = async {
-            let turn = shared.jobs.acquire_many(wanted).await;
+            let places = shared.jobs(&batch.app);
+            let turn = places.acquire_many(wanted).await;
             for part in 0..batch.parts.len() {
                 let job = Job::new(&live.place, batch, part, &shared.router, &live.gauges);
                 jobs.spawn(job.run(halted.clone()));

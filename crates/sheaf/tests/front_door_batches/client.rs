@@ -86,7 +86,7 @@ impl Door {
     pub(crate) fn begin(&self, method: &str, path: &str, headers: &str) -> TcpStream {
         let mut stream = TcpStream::connect(&self.addr).expect("the door is open");
         stream.set_read_timeout(Some(SILENCE)).expect("a socket");
-        let head = format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}\r\n");
+        let head = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{headers}\r\n");
         stream.write_all(head.as_bytes()).expect("the door reads");
         stream
     }
