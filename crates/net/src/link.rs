@@ -97,17 +97,20 @@ impl<E: Endpoint> Link<E> {
                 return self.endpoint;
             }
             match self.wait().await {
-                Woken::Commands(Some(commands)) => {
-                    let now = self.clock.now();
-                    commands.into_iter().for_each(|command| self.endpoint.command(now, command));
-                }
+                Woken::Commands(Some(commands)) => self.obey(commands),
                 Woken::Commands(None) => {
                     self.flush().await;
                     return self.endpoint;
                 }
                 Woken::Connected(Some(Ok(incoming))) => self.connected(incoming).await,
                 Woken::Connected(Some(Err(why))) => self.distrust(&why),
-                Woken::Connected(None) => self.end(Phase::Ending),
+                Woken::Connected(None) => {
+                    // What the embedder had said by then still leaves.
+                    while let Ok(commands) = self.commands.try_recv() {
+                        self.obey(commands);
+                    }
+                    self.end(Phase::Ending);
+                }
                 Woken::Read(Ok(Some(bytes))) => self.feed(bytes),
                 Woken::Read(Ok(None)) => self.disconnected(),
                 Woken::Read(Err(error)) | Woken::Wrote(Err(error)) => {
@@ -119,6 +122,11 @@ impl<E: Endpoint> Link<E> {
                 Woken::Time => self.on_time(),
             }
         }
+    }
+
+    fn obey(&mut self, commands: Vec<E::Command>) {
+        let now = self.clock.now();
+        commands.into_iter().for_each(|command| self.endpoint.command(now, command));
     }
 
     async fn wait(&mut self) -> Woken<E::Command> {

@@ -260,6 +260,20 @@ async fn an_embedder_that_goes_waits_for_no_peer() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_said_before_a_listener_went_is_out_before_its_links_end() {
+    // Which of the two the link sees first is a matter of chance.
+    for _ in 0..64 {
+        let (stage, peer) = Stage::connected().await;
+        stage.tell(Do::Transmit(1, CHUNK)).await;
+        let Stage { connections, commands, reports, link, .. } = stage;
+        drop(connections);
+        assert_eq!(read_all(peer).await, CHUNK.len());
+        drop((commands, reports));
+        link.await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_listener_that_goes_ends_its_links() {
     let (stage, peer) = Stage::connected().await;
     let Stage { link, connections, commands, reports, .. } = stage;
