@@ -5,7 +5,6 @@
 //! reader on another thread can have its own map. A map that is behind finds fewer records, never wrong ones.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::ops::Range;
 
 use crate::name::{SegmentId, SegmentName};
 use crate::number::Lsn;
@@ -132,9 +131,9 @@ impl Map {
         self.end = end;
     }
 
-    /// How many of these records compaction has moved.
-    pub(crate) fn moved_within(&self, lsns: Range<Lsn>) -> u64 {
-        self.moved.range(lsns).count() as u64
+    /// How many of the records from `first` to before `end` compaction has moved.
+    pub(crate) fn moved_within(&self, first: Lsn, end: Lsn) -> u64 {
+        self.moved.range(first..end.max(first)).count() as u64
     }
 
     /// Where to look for a record; `None` if it is unknown, or gone with its segment.

@@ -131,7 +131,8 @@ pub(crate) fn survey<D: Disk>(
 impl Surveyed {
     /// Enters it into the map, behind all segments before it. `end`: the number after its last record.
     pub(crate) fn enter(self, name: &SegmentName, end: Lsn, map: &mut Map, report: &mut Report) -> Tally {
-        report.records += self.tally.records - map.moved_within(name.base..end);
+        // Names of files may say anything, and what they say need not agree.
+        report.records += self.tally.records.saturating_sub(map.moved_within(name.base, end));
         map.enter(*name, self.places, end);
         for (lsn, offset) in self.moved {
             // The original counts already if its segment is still here.
@@ -163,7 +164,9 @@ impl Survey<'_> {
                 if self.found.tally.wants_place(offset) {
                     self.found.tally.place = Some(offset);
                     // A segment is smaller than 4 GiB, and so has fewer records.
-                    self.found.places.extend(u32::try_from(lsn.0 - self.name.base.0).ok().map(|ahead| (ahead, offset)));
+                    self.found.places.extend(
+                        u32::try_from(lsn.0.saturating_sub(self.name.base.0)).ok().map(|ahead| (ahead, offset)),
+                    );
                 }
             }
             Kind::Moved(_) => {
