@@ -17,7 +17,7 @@ start_crab() {
     until_so "crab $1 listens" grep -q "on port" "$dir/$1.log"
 }
 start_worker() {
-    "$sheaf" worker --join "127.0.0.1:$router" --data "$dir/worker-$1" --name "$1" --service answers --batch 4 --ca "$data/cert.pem" \
+    "$sheaf" worker --join "127.0.0.1:$router" --data "$dir/worker-$1" --name "$1" --service answers --batch 4 --backend-ca "$data/cert.pem" \
         --http "https://localhost:$(port "$1")/" 2>"$dir/worker-$1.log" &
     pids="$pids $!"
 }
