@@ -245,11 +245,15 @@ async fn accept(listener: TcpListener, door: Arc<Door>, mut stopped: watch::Rece
     let mut connections = JoinSet::new();
     let limits = door.config.limits;
     let mut look = tokio::time::interval(PRESSURE_EVERY);
+    let taking_up = door.tenants.take_up_left(door.who.apps());
+    tokio::pin!(taking_up);
+    let mut is_taken_up = false;
     loop {
         let is_red = connections.len() >= limits.connections_max || door.gate.is_red();
         tokio::select! {
             _ = stopped.changed() => break,
             _ = look.tick() => door.gate.set_pressure(read_pressure()),
+            () = &mut taking_up, if !is_taken_up => is_taken_up = true,
             Some(ended) = connections.join_next() => {
                 if let Err(error) = ended {
                     tracing::error!(%error, "a connection panicked");

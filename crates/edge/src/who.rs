@@ -2,6 +2,7 @@
 //!
 //! It knows no route. Invariant: what was shown is in no message and no log.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -55,6 +56,11 @@ impl Who {
             Some(_) => Err(unknown("the Authorization header should be: Bearer TOKEN")),
             None => Err(unknown("a token is needed here, as api_key: make one with `sheaf token create`")),
         }
+    }
+
+    /// The apps that have a token here.
+    pub(crate) fn apps(&self) -> BTreeSet<String> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner).tokens.apps()
     }
 
     fn app_of(&self, token: &[u8]) -> Result<String, ApiError> {

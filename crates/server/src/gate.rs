@@ -3,6 +3,7 @@
 //! It deliberately says nothing of what somebody may do: that is the port's. Invariant: what a dialer showed is hashed,
 //! compared and dropped; it is in no message and no log.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -33,6 +34,13 @@ impl TokenBook {
     /// There are tokens.
     pub fn has_tokens(&self) -> bool {
         self.0.has_tokens()
+    }
+
+    /// The apps that have a client's token, by the file as it is now.
+    pub fn apps(&mut self) -> BTreeSet<String> {
+        self.0.look();
+        let clients = self.0.known.iter().filter(|token| matches!(token.principal, Principal::Client(_)));
+        clients.map(|token| token.principal.app().to_owned()).collect()
     }
 
     /// Whom a token speaks for; `None`: there is no such token, by the file as it is now.

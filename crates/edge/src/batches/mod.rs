@@ -48,6 +48,9 @@ pub(crate) use http::{BatchesRoute, answer, batches_route};
 /// Inputs that are read, and files that are written, at once: both are work for a processor and a disk.
 const READING_MAX: usize = 2;
 
+/// Jobs of cancelled batches that are brought in at once: each holds a batch's lines in memory, by name.
+const COLLECTING_MAX: usize = 4;
+
 /// What every batch has.
 struct Shared {
     root: PathBuf,
@@ -55,6 +58,7 @@ struct Shared {
     router: RouterDoor,
     limits: Limits,
     reading: Semaphore,
+    collecting: Semaphore,
     /// Jobs of each app that may be at the router: who waits for a worker keeps nobody else waiting.
     jobs: Mutex<HashMap<String, Arc<Semaphore>>>,
     stop: watch::Sender<bool>,
@@ -109,6 +113,7 @@ impl Batches {
             router: RouterDoor::new(config.router.clone()),
             limits: config.limits,
             reading: Semaphore::new(READING_MAX),
+            collecting: Semaphore::new(COLLECTING_MAX),
             jobs: Mutex::default(),
             stop: watch::Sender::new(false),
             live: Mutex::default(),

@@ -72,7 +72,7 @@ impl ClientSide {
             options: JobOptions::default(),
         };
         #[cfg_attr(not(feature = "mutations"), expect(unused_mut, reason = "only a mutation changes it"))]
-        let mut machine = Client::new(client::Config { spec, failures_max: None });
+        let mut machine = Client::new(client::Config { spec, failures_max: None, collects: false });
         #[cfg(feature = "mutations")]
         if setup.commit_before_sink {
             machine.plant_commit_before_sink();

@@ -56,7 +56,7 @@ pub(super) async fn run(join: &str, load: Load) -> Result<Seen> {
     let line = SessionLine::open(Target::tcp(join).await?, None).context("cannot read random numbers")?;
     let mut id = [0; 16];
     sheaf_server::random(&mut id).context("cannot read random numbers")?;
-    let machine = Client::new(Config { spec: spec(JobId(id)), failures_max: Some(0) });
+    let machine = Client::new(Config { spec: spec(JobId(id)), failures_max: Some(0), collects: false });
     let clock = Clock::start();
     let rows = Rows { seed: load.seed, body: load.body };
     let mut run = Run {
