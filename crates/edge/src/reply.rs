@@ -5,11 +5,14 @@ use std::io;
 use bytes::Bytes;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 use serde_json::{Value, json};
 
 use crate::route::NoRoute;
+
+/// Says to SDKs whether another try is worth it.
+pub(crate) const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 /// What a handler answers with.
 pub(crate) type Reply = Response<BoxBody<Bytes, io::Error>>;
@@ -58,7 +61,12 @@ impl ApiError {
     pub(crate) fn reply(&self) -> Reply {
         let Self { status, kind, message, param, code } = self;
         let body = json!({"error": {"message": message, "type": kind, "param": param, "code": code}});
-        json_reply(*status, &body)
+        let mut reply = json_reply(*status, &body);
+        // SDKs would try a conflict again.
+        if *status == StatusCode::CONFLICT {
+            reply.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static("false"));
+        }
+        reply
     }
 }
 

@@ -15,7 +15,7 @@ use super::lines::{Line, Lines};
 use super::machine::Event;
 use super::outcome::{Outcome, outcome, without_outcome};
 use super::place::Place;
-use super::record::{Batch, Counts};
+use super::record::{Batch, Counts, Part, Usage};
 use crate::files::{Draft, FileMeta, Store};
 
 const READ_BYTES: usize = 256 << 10;
@@ -31,29 +31,44 @@ pub(super) fn finalize(place: &Place, batch: &Batch, store: &Store, now: Duratio
     let written = write_parts(place, batch, &mut output, &mut errors);
     let (completed, failed) = (output.lines, errors.lines);
     let name = |what: &str| format!("{}_{what}.jsonl", batch.id);
-    let ended = written.and_then(|()| {
+    let ended = written.and_then(|usage| {
         output.finish(&batch.app, name("output"), now)?;
-        errors.finish(&batch.app, name("error"), now)
+        errors.finish(&batch.app, name("error"), now)?;
+        Ok(usage)
     });
-    if let Err(error) = ended {
-        // On a full disk every byte counts.
-        output.discard()?;
-        errors.discard()?;
-        return Err(error);
-    }
+    let usage = match ended {
+        Ok(usage) => usage,
+        Err(error) => {
+            // On a full disk every byte counts.
+            output.discard()?;
+            errors.discard()?;
+            return Err(error);
+        }
+    };
     let counts = Counts { total: completed + failed, completed, failed };
-    Ok(Event::Written { counts, has_output: completed > 0, has_errors: failed > 0 })
+    Ok(Event::Written { counts, has_output: completed > 0, has_errors: failed > 0, usage })
 }
 
-fn write_parts<'a>(place: &Place, batch: &Batch, output: &mut OutFile<'a>, errors: &mut OutFile<'a>) -> io::Result<()> {
-    for part in 0..batch.parts.len() {
+/// What the answers tell of tokens, if they do.
+fn write_parts<'a>(
+    place: &Place,
+    batch: &Batch,
+    output: &mut OutFile<'a>,
+    errors: &mut OutFile<'a>,
+) -> io::Result<Option<Usage>> {
+    let mut sum: Option<Usage> = None;
+    for (part, Part { encoding, .. }) in batch.parts.iter().enumerate() {
         let results = Results::open(place, part)?;
         let last = results.last_lines()?;
         results.each(|at, line| {
-            let Outcome { row, is_ok, line } = outcome(line, batch.ending)?;
-            let file = if is_ok { &mut *output } else { &mut *errors };
+            let Outcome { row, is_ok, line, usage } = outcome(line, *encoding, batch.ending)?;
             // Of a row with two results, as after an operator's retry, the later one counts.
-            if last.get(&row) == Some(&at) { file.push(&line) } else { Ok(()) }
+            if last.get(&row) != Some(&at) {
+                return Ok(());
+            }
+            sum = usage.map_or(sum, |usage| Some(sum.unwrap_or_default().plus(usage)));
+            let file = if is_ok { &mut *output } else { &mut *errors };
+            file.push(&line)
         })?;
         let (mut lines, mut line) = (Lines::open(&place.source(batch, part))?, Vec::new());
         while lines.next(&mut line)? != Line::End {
@@ -63,7 +78,7 @@ fn write_parts<'a>(place: &Place, batch: &Batch, output: &mut OutFile<'a>, error
             }
         }
     }
-    Ok(())
+    Ok(sum)
 }
 
 #[derive(Deserialize)]

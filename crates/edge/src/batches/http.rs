@@ -123,7 +123,8 @@ async fn cancel(batches: &Arc<Batches>, app: &str, id: &str) -> Result<Value, Ap
 fn too_late(batch: &Batch) -> ApiError {
     let status = json!(batch.status);
     let what = format!("the batch {} is {} and cannot be cancelled", batch.id, status.as_str().unwrap_or_default());
-    ApiError { code: Some("batch_not_cancellable"), ..ApiError::invalid(what, None) }
+    let (status, code) = (StatusCode::CONFLICT, Some("batch_not_cancellable"));
+    ApiError { status, code, ..ApiError::invalid(what, None) }
 }
 
 /// A page of results. Its lines go out byte for byte: what a worker answers need not fit into a [`Value`].
@@ -230,6 +231,7 @@ fn new_batch(app: String, asked: Asked, window: Duration) -> io::Result<Batch> {
         names: FileNames { output: name(FILE_PREFIX)?, error: name(FILE_PREFIX)? },
         has_output: false,
         has_errors: false,
+        usage: None,
     })
 }
 

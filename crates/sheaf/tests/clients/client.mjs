@@ -93,6 +93,9 @@ const steps = {
     assert.deepEqual({ ...batch.request_counts }, { total: 2, completed: 2, failed: 0 });
     const found = await results(batch.output_file_id);
     assert.equal(found.get("b").response.body.choices[0].message.content, "echo: two");
+    assert.equal(batch.model, "echo/chat");
+    assert.equal(batch.usage.input_tokens, 6);
+    await raises(OpenAI.ConflictError, () => client.batches.cancel(batch.id));
   },
   async batch_is_cancelled() {
     const batch = await wait(await start([line("slow", "sleep 600")]), "in_progress");

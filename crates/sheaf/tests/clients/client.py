@@ -191,7 +191,8 @@ def batch_errors():
     made = {"input_file_id": upload([line("a", "x")]).id, "completion_window": "24h"}
     raises(openai.BadRequestError, lambda: client.batches.create(endpoint="/v1/nonsense", **made))
     done = wait(start([line("a", "x")]), "completed")
-    raises(openai.BadRequestError, lambda: client.batches.cancel(done.id))
+    raises(openai.ConflictError, lambda: client.batches.cancel(done.id))
+    assert (done.model, done.usage.total_tokens, done.usage.output_tokens_details.reasoning_tokens) == ("echo/chat", 5, 0)
 
 
 def main():
