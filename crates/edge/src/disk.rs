@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use hyper::StatusCode;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::de::DeserializeOwned;
 
+use crate::index::Number;
 use crate::reply::ApiError;
 
 /// Runs what blocks where it may.
@@ -30,8 +32,47 @@ pub(crate) fn refused(error: &io::Error) -> ApiError {
         let full = ApiError::server("the server's disk is full, and nothing was stored: try again when it has room");
         return ApiError { status: StatusCode::INSUFFICIENT_STORAGE, code: Some("disk_full"), ..full };
     }
+    if is_damaged(error) {
+        // Whoever found it has logged where it is.
+        let damaged = ApiError::server(
+            "its record on the server's disk is damaged: whoever runs the server finds where in its log",
+        );
+        return ApiError { code: Some("damaged_record"), is_useless_again: true, ..damaged };
+    }
     tracing::error!(%error, "the disk of the door says no");
     ApiError::server("the server cannot use its disk; its log says why")
+}
+
+/// Reads the record `name` of what `dir` is the directory of; `None` where there is no such thing. One that cannot be
+/// understood, or is missing where the rest is there, is [`Damaged`].
+pub(crate) fn read_record<T: DeserializeOwned>(dir: &Path, name: &str) -> io::Result<Option<T>> {
+    let damaged = |why: &dyn std::fmt::Display| io::Error::new(ErrorKind::InvalidData, Damaged(why.to_string()));
+    match fs::read(dir.join(name)) {
+        Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|error| damaged(&error)),
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        Err(error) if dir.is_dir() => Err(damaged(&error)),
+        Err(_) => Ok(None),
+    }
+}
+
+/// The record of something cannot be understood, or is missing where the rest is there.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Damaged(String);
+
+/// Whether it is a record that is damaged, and not the disk.
+pub(crate) fn is_damaged(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<Damaged>())
+}
+
+/// Says once that a record is damaged: what, where, and what to do.
+pub(crate) fn tell_damaged(what: &str, dir: &Path, name: &str, error: &io::Error) {
+    let record = dir.join(name);
+    tracing::error!(
+        record = %record.display(), %error,
+        "the record of a {what} cannot be read; the {what} is left out of lists and nothing is done with it: \
+         mend the record, or remove its directory, and start again"
+    );
 }
 
 /// Puts a file with this content in place, durably, whole or not at all.
@@ -107,6 +148,16 @@ pub(crate) fn is_id(prefix: &str, id: &str) -> bool {
     })
 }
 
+/// The digits of a name, as a number; `None` for what is no name.
+pub(crate) fn number_of(prefix: &str, id: &str) -> Option<Number> {
+    is_id(prefix, id).then(|| Number::from_str_radix(id.strip_prefix(prefix)?, 16).ok()).flatten()
+}
+
+/// The name that has this number.
+pub(crate) fn id_of(prefix: &str, number: Number) -> String {
+    format!("{prefix}{number:0DIGITS$x}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,14 +167,32 @@ mod tests {
         let older = new_id("file-", Duration::from_secs(1_000)).unwrap();
         let newer = new_id("file-", Duration::from_secs(2_000_000_000)).unwrap();
         assert!(older < newer && is_id("file-", &older) && is_id("file-", &newer));
+        let number = |id: &str| number_of("file-", id).unwrap();
+        assert!(number(&older) < number(&newer) && id_of("file-", number(&older)) == older);
         assert_ne!(older, new_id("file-", Duration::from_secs(1_000)).unwrap());
         for wrong in
             ["", "file-", "file-../../../../etc/passwd", "batch_0", &newer.to_uppercase(), &format!("{newer}0")]
         {
-            assert!(!is_id("file-", wrong), "{wrong}");
+            assert!(!is_id("file-", wrong) && number_of("file-", wrong).is_none(), "{wrong}");
         }
         assert_eq!(app_dir("../a"), "@%2E%2E%2Fa");
         assert_eq!(app_dir(""), "@");
+    }
+
+    #[test]
+    fn a_record_is_there_or_not_or_damaged() {
+        let dir = tempfile::tempdir().unwrap();
+        let thing = dir.path().join("thing");
+        let read = || read_record::<u8>(&thing, "r.json").map_err(|error| is_damaged(&error));
+        assert_eq!(read(), Ok(None));
+        fs::create_dir(&thing).unwrap();
+        assert_eq!(read(), Err(true), "there is the thing, and no record");
+        for torn in ["", "{", "300"] {
+            fs::write(thing.join("r.json"), torn).unwrap();
+            assert_eq!(read(), Err(true), "{torn}");
+        }
+        fs::write(thing.join("r.json"), "3").unwrap();
+        assert_eq!(read(), Ok(Some(3)));
     }
 
     #[test]

@@ -38,13 +38,15 @@ pub(crate) struct ApiError {
     pub param: Option<&'static str>,
     /// For programs.
     pub code: Option<&'static str>,
+    /// Another try is of no use, where SDKs would try the status again.
+    pub is_useless_again: bool,
 }
 
 impl ApiError {
     /// The request is wrong as it is.
     pub(crate) fn invalid(message: impl Into<String>, param: Option<&'static str>) -> Self {
         let (kind, status) = ("invalid_request_error", StatusCode::BAD_REQUEST);
-        Self { status, kind, message: message.into(), param, code: None }
+        Self { status, kind, message: message.into(), param, code: None, is_useless_again: false }
     }
 
     /// There is no such thing.
@@ -59,11 +61,10 @@ impl ApiError {
     }
 
     pub(crate) fn reply(&self) -> Reply {
-        let Self { status, kind, message, param, code } = self;
+        let Self { status, kind, message, param, code, is_useless_again } = self;
         let body = json!({"error": {"message": message, "type": kind, "param": param, "code": code}});
         let mut reply = json_reply(*status, &body);
-        // SDKs would try a conflict again.
-        if *status == StatusCode::CONFLICT {
+        if *is_useless_again {
             reply.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static("false"));
         }
         reply

@@ -151,6 +151,7 @@ mod tests {
                 input_file_id: "file-1".into(),
                 completion_window: "24h".into(),
                 metadata: None,
+                output_expires_after: None,
             },
             status: Status::Validating,
             times: Times { created_at: 1, expires_at: 100, ..Times::default() },

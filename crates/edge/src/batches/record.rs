@@ -46,6 +46,9 @@ pub(crate) struct Asked {
     /// As it was given.
     pub completion_window: String,
     pub metadata: Option<BTreeMap<String, String>>,
+    /// Seconds that the files that it writes stay; none: until they are deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_expires_after: Option<u64>,
 }
 
 /// Where a batch stands; the words are OpenAI's.

@@ -7,6 +7,7 @@ mod answers;
 mod client;
 #[path = "../common/mod.rs"]
 mod common;
+mod files;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;

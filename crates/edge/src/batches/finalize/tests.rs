@@ -13,20 +13,21 @@ use crate::page::Query;
 
 /// A batch over parts of lines, each a list of ids, as it is once its input was validated.
 fn begun(root: &Path, ending: Ending, parts: &[&[&str]]) -> (Place, Batch, Store) {
-    let store = Store::open(root.to_owned()).unwrap();
+    let store = Store::open(root.to_owned(), 1 << 20).unwrap();
     let line = |id: &&str| format!("{{\"custom_id\": \"{id}\", \"body\": {{}}}}\n");
     let text = |ids: &[&str]| format!("\u{feff}\n{}", ids.iter().map(line).collect::<String>());
     let now = Duration::from_secs(1);
-    let mut draft = store.begin(now).unwrap();
+    let mut draft = store.begin("", now).unwrap();
     draft.write(text(parts[0]).as_bytes()).unwrap();
     let meta = FileMeta {
         id: draft.id.clone(),
-        bytes: draft.bytes,
+        bytes: draft.bytes(),
         created_at: 1,
         filename: "in".into(),
         purpose: "batch".into(),
+        expires_at: None,
     };
-    store.finish(draft, "", &meta).unwrap();
+    store.finish(draft, &meta).unwrap();
     let name = |prefix| crate::disk::new_id(prefix, now).unwrap();
     let batch = Batch {
         id: name(super::super::record::PREFIX),
@@ -36,6 +37,7 @@ fn begun(root: &Path, ending: Ending, parts: &[&[&str]]) -> (Place, Batch, Store
             input_file_id: meta.id,
             completion_window: "24h".into(),
             metadata: None,
+            output_expires_after: Some(3_600),
         },
         status: Status::Finalizing,
         times: Times::default(),
@@ -115,7 +117,7 @@ fn each_line_of_each_part_is_in_one_of_the_files_once() {
         assert_eq!(lines(&store, &batch.names.output), ["b B", "e E"]);
         assert_eq!(lines(&store, &batch.names.error), ["a upstream_error", "c batch_expired", "d batch_expired"]);
     }
-    assert_eq!(store.list("", &Query::parse(None).unwrap()).unwrap().len(), 3);
+    assert_eq!(store.list("", &Query::parse(None, "file-").unwrap()).unwrap().len(), 3);
 }
 
 #[test]
@@ -164,5 +166,5 @@ fn a_batch_that_was_stopped_before_it_was_read_has_no_files() {
     let (place, mut batch, store) = begun(dir.path(), Ending::Cancelled, &[&["a"]]);
     batch.parts.clear();
     assert_eq!(finalized(&place, &batch, &store), written(0, 0));
-    assert_eq!(store.list("", &Query::parse(None).unwrap()).unwrap().len(), 1);
+    assert_eq!(store.list("", &Query::parse(None, "file-").unwrap()).unwrap().len(), 1);
 }
