@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 
-import httpx
 import openai
 
 PATIENCE = 120
@@ -154,7 +153,7 @@ def too_many_calls():
             for thread in held:
                 thread.join()
 
-    hooked = httpx.Client(event_hooks={"response": [see]})
+    hooked = openai.DefaultHttpxClient(event_hooks={"response": [see]})
     patient = openai.OpenAI(base_url=sys.argv[1], api_key="none", timeout=PATIENCE, http_client=hooked)
     assert ask("narrow", "at last", patient).choices[0].message.content == "echo: at last"
     assert [status for status, _, _ in seen] == [429, 200], seen
