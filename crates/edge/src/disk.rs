@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hyper::StatusCode;
@@ -44,18 +44,26 @@ pub(crate) fn refused(error: &io::Error) -> ApiError {
 }
 
 /// Reads the record `name` of what `dir` is the directory of; `None` where there is no such thing. One that cannot be
-/// understood, or is missing where the rest is there, is [`Damaged`].
+/// read or understood, or is missing where the rest is there, is [`Damaged`].
 pub(crate) fn read_record<T: DeserializeOwned>(dir: &Path, name: &str) -> io::Result<Option<T>> {
     let damaged = |why: &dyn std::fmt::Display| io::Error::new(ErrorKind::InvalidData, Damaged(why.to_string()));
     match fs::read(dir.join(name)) {
         Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|error| damaged(&error)),
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-        Err(error) if dir.is_dir() => Err(damaged(&error)),
+        Err(error) if is_of_this_process(&error) => Err(error),
+        Err(error) if error.kind() != ErrorKind::NotFound || dir.is_dir() => Err(damaged(&error)),
         Err(_) => Ok(None),
     }
 }
 
-/// The record of something cannot be understood, or is missing where the rest is there.
+/// No memory, or no file handles: it says nothing of the file, and passes.
+fn is_of_this_process(error: &io::Error) -> bool {
+    const ENOMEM: i32 = 12;
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    matches!(error.raw_os_error(), Some(ENOMEM | ENFILE | EMFILE))
+}
+
+/// The record of something cannot be read or understood, or is missing where the rest is there.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct Damaged(String);
@@ -129,6 +137,29 @@ pub(crate) fn app_dir(app: &str) -> String {
     format!("@{}", utf8_percent_encode(app, NON_ALPHANUMERIC))
 }
 
+/// Takes everything whose name has this prefix, one at a time, in a directory that has one for each app: the name of the
+/// app's directory, the thing's number, and where it is.
+pub(crate) fn each_thing(
+    dir: &Path,
+    prefix: &str,
+    mut take: impl FnMut(&str, Number, PathBuf) -> io::Result<()>,
+) -> io::Result<()> {
+    for app in fs::read_dir(dir)? {
+        let app = app?;
+        if !app.file_type()?.is_dir() {
+            continue;
+        }
+        let name = app.file_name().to_string_lossy().into_owned();
+        for thing in fs::read_dir(app.path())? {
+            let thing = thing?;
+            if let Some(number) = number_of(prefix, &thing.file_name().to_string_lossy()) {
+                take(&name, number, thing.path())?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Digits of a name after its prefix: microseconds since 1970, then random ones.
 const DIGITS: usize = 32;
 
@@ -187,6 +218,9 @@ mod tests {
         assert_eq!(read(), Ok(None));
         fs::create_dir(&thing).unwrap();
         assert_eq!(read(), Err(true), "there is the thing, and no record");
+        fs::create_dir(thing.join("r.json")).unwrap();
+        assert_eq!(read(), Err(true), "it cannot be read");
+        fs::remove_dir(thing.join("r.json")).unwrap();
         for torn in ["", "{", "300"] {
             fs::write(thing.join("r.json"), torn).unwrap();
             assert_eq!(read(), Err(true), "{torn}");

@@ -16,10 +16,10 @@ use sheaf_client::sink::{Committed, SinkSpec, committed};
 use super::record::{Batch, FILE, PREFIX};
 use super::validate::part_file;
 use crate::disk::{
-    absent_is_none, app_dir, id_of, is_damaged, is_id, make_dirs, read_record, remove_dir, rename, sync_dir,
+    absent_is_none, app_dir, each_thing, is_damaged, is_id, make_dirs, read_record, remove_dir, rename, sync_dir,
     tell_damaged, write_whole,
 };
-use crate::files::{Store, each_name};
+use crate::files::Store;
 use crate::index::Number;
 
 /// Where a batch is.
@@ -132,22 +132,18 @@ pub(super) fn each(
     mut take: impl FnMut(&str, Number, Option<(Place, Batch)>) -> io::Result<()>,
 ) -> io::Result<()> {
     make_dirs(&root.join("batches"))?;
-    for app in fs::read_dir(root.join("batches"))? {
-        let (path, app) = app.map(|app| (app.path(), app.file_name().to_string_lossy().into_owned()))?;
-        each_name(&path, PREFIX, |number| {
-            let place = Place { dir: path.join(id_of(PREFIX, number)) };
-            match place.load() {
-                Ok(Some(batch)) => take(&app, number, Some((place, batch))),
-                Ok(None) => Ok(()),
-                Err(error) if is_damaged(&error) => {
-                    place.tell_damaged(&error);
-                    take(&app, number, None)
-                }
-                Err(error) => Err(error),
+    each_thing(&root.join("batches"), PREFIX, |app, number, dir| {
+        let place = Place { dir };
+        match place.load() {
+            Ok(Some(batch)) => take(app, number, Some((place, batch))),
+            Ok(None) => Ok(()),
+            Err(error) if is_damaged(&error) => {
+                place.tell_damaged(&error);
+                take(app, number, None)
             }
-        })?;
-    }
-    Ok(())
+            Err(error) => Err(error),
+        }
+    })
 }
 
 const INPUT: &str = "input.jsonl";

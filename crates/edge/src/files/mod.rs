@@ -23,7 +23,7 @@ use crate::route::NoRoute;
 use body::FileBody;
 
 pub(crate) use expiry::ExpiresAfter;
-pub(crate) use store::{Draft, FileMeta, PREFIX, SWEEP_MAX, Store, each_name};
+pub(crate) use store::{Draft, FileMeta, PREFIX, SWEEP_MAX, Store};
 
 /// What is asked for under `/v1/files`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -20,8 +20,8 @@ use serde_json::{Value, json};
 
 use super::books::{Books, Entry, Held, Purpose};
 use crate::disk::{
-    absent_is_none, app_dir, id_of, is_damaged, is_id, make_dirs, new_id, number_of, read_record, remove_dir, rename,
-    sync_dir, tell_damaged, write_whole,
+    absent_is_none, app_dir, each_thing, id_of, is_damaged, is_id, make_dirs, new_id, number_of, read_record,
+    remove_dir, rename, sync_dir, tell_damaged, write_whole,
 };
 use crate::index::{Number, read_page};
 use crate::page::Query;
@@ -83,21 +83,17 @@ impl Store {
         make_dirs(&root.join("tmp"))?;
         make_dirs(&root.join("files"))?;
         let store = Self { root, books: Arc::default(), app_bytes_max };
-        for app in fs::read_dir(store.root.join("files"))? {
-            let (path, app) = app.map(|app| (app.path(), app.file_name().to_string_lossy().into_owned()))?;
-            each_name(&path, PREFIX, |number| store.take_up(&app, number))?;
-        }
+        each_thing(&store.root.join("files"), PREFIX, |app, number, place| store.take_up(app, number, &place))?;
         Ok(store)
     }
 
     /// Notes a file that is on disk.
-    fn take_up(&self, app: &str, number: Number) -> io::Result<()> {
-        let place = self.root.join("files").join(app).join(id_of(PREFIX, number));
-        let entry = match read_record::<FileMeta>(&place, META) {
+    fn take_up(&self, app: &str, number: Number, place: &Path) -> io::Result<()> {
+        let entry = match read_record::<FileMeta>(place, META) {
             Ok(None) => return Ok(()),
             Ok(Some(meta)) => meta.entry(),
             Err(error) if is_damaged(&error) => {
-                tell_damaged("file", &place, META, &error);
+                tell_damaged("file", place, META, &error);
                 let content = absent_is_none(fs::metadata(place.join(CONTENT)))?;
                 Entry { bytes: content.map_or(0, |content| content.len()), expires_at: None, purpose: None }
             }
@@ -222,16 +218,6 @@ impl Store {
         }
         Ok(is_there)
     }
-}
-
-/// Takes the name of everything with this prefix in a directory, one at a time.
-pub(crate) fn each_name(dir: &Path, prefix: &str, mut take: impl FnMut(Number) -> io::Result<()>) -> io::Result<()> {
-    for entry in fs::read_dir(dir)? {
-        if let Some(number) = number_of(prefix, &entry?.file_name().to_string_lossy()) {
-            take(number)?;
-        }
-    }
-    Ok(())
 }
 
 /// A file that is being written, which nobody sees. Dropped before it is finished, it is gone.
