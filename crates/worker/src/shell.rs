@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use sheaf_net::Clock;
+use sheaf_net::{Alarm, Clock};
 use sheaf_roles::port::{Over, WorkerCommand, WorkerReport};
 use sheaf_roles::worker::{Event, Output, Worker};
 use sheaf_session::{How, Micros};
@@ -26,6 +26,7 @@ pub(crate) struct Shell {
     pub(crate) executor: Executor,
     pub(crate) disk: Option<Disk>,
     pub(crate) clock: Clock,
+    pub(crate) alarm: Alarm,
     /// What this worker takes when its disk is not full, as far as its executor can.
     pub(crate) capacity: Capacity,
     pub(crate) died_with: Vec<Fence>,
@@ -46,6 +47,7 @@ impl Shell {
             executor,
             disk,
             clock: Clock::start(),
+            alarm: Alarm::default(),
             capacity,
             died_with: Vec::new(),
             commands: Vec::new(),

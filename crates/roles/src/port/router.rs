@@ -109,6 +109,8 @@ struct Memo {
 
 /// The machine hears of a peer this often at most.
 const HEARD_EVERY: Micros = Micros::from_secs(1);
+/// How long acknowledgements of results wait for an assignment that goes to the same worker.
+const RESULTS_PATIENCE: Micros = Micros::from_ms(200);
 /// Jobs that a session may have open; the lowest id gives way, and is opened again when its client is told so.
 const JOBS_MAX: usize = 1_024;
 /// Keys that are looked up together: what is found of them, answers of up to 1 MiB among it, is in memory at the same time.
@@ -268,6 +270,7 @@ impl RouterPort {
                 Inbound::Ask { id, question, prior: None, owners: Vec::new(), view }
             }
             ToRouter::Register(registration) => {
+                self.set_patience(now, registration.capacity);
                 // A later life of the worker may no longer know what an earlier one died with.
                 self.leave_out(registration.died_with.iter().copied().collect());
                 Inbound::Register(registration)
@@ -284,6 +287,13 @@ impl RouterPort {
             ToRouter::Watch { job } => Inbound::Watch { job },
             ToRouter::Piece(piece) => Inbound::Piece(piece),
         })
+    }
+
+    /// A worker only forgets its results on hearing that they are on disk: that can ride on its next assignment. One that
+    /// takes nothing more is about to leave, and waits for just that.
+    fn set_patience(&mut self, now: Micros, capacity: Capacity) {
+        let patience = if capacity.batch == 0 { Micros::ZERO } else { RESULTS_PATIENCE };
+        self.pump.session.set_patience(now, Lane::Bulk, patience);
     }
 
     /// Assignments wait for their acknowledgement only briefly, so there are few to look through.
@@ -317,7 +327,10 @@ impl RouterPort {
             return;
         }
         match Capacity::decode(body) {
-            Ok(capacity) => self.report(Event::Announce { peer: self.peer, capacity }),
+            Ok(capacity) => {
+                self.set_patience(now, capacity);
+                self.report(Event::Announce { peer: self.peer, capacity });
+            }
             Err(_) => self.pump.give_up(now, Over::Malformed),
         }
     }

@@ -175,7 +175,7 @@ impl Router {
         if self.jobs.rated.iter().any(|(_, rated)| *rated == row.job) {
             return Waiting::Rate;
         }
-        if service.room.is_empty() {
+        if service.room.iter().all(Vec::is_empty) {
             let ahead = u64::from(service.ready.saturating_sub(1)) + u64::from(service.suspects.len);
             return Waiting::AllFull { workers: service.workers, ahead };
         }
