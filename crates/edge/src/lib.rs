@@ -12,7 +12,8 @@
 //! | `answer` | from a request to the handler that answers it |
 //! | `files` | what is uploaded, and what batches wrote |
 //! | `batches` | jobs made of files, with a life that survives this process |
-//! | `page`, `disk` | lists a page at a time; acts on files that a crash leaves done or undone |
+//! | `page`, `index` | lists a page at a time, of what is known in memory |
+//! | `disk` | acts on files that a crash leaves done or undone |
 //! | `reply` | bodies and errors, as clients of OpenAI's API expect them |
 //! | `online`, `tasks` | calls: requests that wait for their answer; `sse` and `vectors` are forms of it |
 //! | `calls` | the machine of calls, and its session with the router |
@@ -31,6 +32,7 @@ mod calls;
 mod counts;
 mod disk;
 mod files;
+mod index;
 mod io;
 mod limits;
 mod names;

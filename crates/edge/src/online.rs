@@ -17,7 +17,7 @@ use crate::body;
 use crate::calls::{Answered, Done, Identity, JobKey, NewCall, Refused, Told};
 use crate::names::{derived, digest};
 use crate::outcome::{failed_reply, json_bytes, named, refused_reply};
-use crate::reply::{ApiError, Reply, json_reply};
+use crate::reply::{ApiError, Reply, SHOULD_RETRY, json_reply};
 use crate::serve::Door;
 use crate::sse;
 use crate::tenants::Tenant;
@@ -180,11 +180,10 @@ fn read_head(endpoint: Endpoint, body: &[u8]) -> Result<(String, Form), ApiError
     }
     let usage = head.stream_options.and_then(|options| options.include_usage).unwrap_or(false);
     let form = match (endpoint, head.encoding_format.as_deref()) {
-        (Endpoint::Embeddings, None | Some("float")) => Form::Vectors(Encoding::Float),
-        (Endpoint::Embeddings, Some("base64")) => Form::Vectors(Encoding::Base64),
-        (Endpoint::Embeddings, Some(_)) => {
-            return Err(ApiError::invalid("encoding_format is float or base64", Some("encoding_format")));
-        }
+        (Endpoint::Embeddings, name) => Form::Vectors(
+            Encoding::named(name)
+                .ok_or_else(|| ApiError::invalid("encoding_format is float or base64", Some("encoding_format")))?,
+        ),
         (Endpoint::Chat | Endpoint::Completions, _) if head.stream == Some(true) => Form::Stream { usage },
         (Endpoint::Chat | Endpoint::Completions, _) => Form::Json,
     };
@@ -201,7 +200,7 @@ fn not_offered<'a>(service: &str, offered: impl Iterator<Item = &'a String>) -> 
     };
     let error = ApiError { param: Some("model"), ..ApiError::not_found(message, Some("model_not_found")) };
     let mut reply = error.reply();
-    reply.headers_mut().insert(HeaderName::from_static("x-should-retry"), HeaderValue::from_static("false"));
+    reply.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static("false"));
     reply
 }
 

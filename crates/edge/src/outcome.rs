@@ -8,9 +8,8 @@ use serde::Deserialize;
 use sheaf_task::{Class, Failure, Key, Refusal};
 
 use crate::calls::Refused;
-use crate::reply::{ApiError, Reply};
+use crate::reply::{ApiError, Reply, SHOULD_RETRY};
 
-const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 const TASK: HeaderName = HeaderName::from_static("x-sheaf-task");
 
 /// A body that is JSON already.

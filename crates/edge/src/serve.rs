@@ -224,9 +224,9 @@ fn who(config: &EdgeConfig, addr: SocketAddr) -> Result<Who, EdgeError> {
 
 /// Takes up the directory, and goes on with every batch in it that is not over.
 async fn open_data(config: &EdgeConfig) -> Result<(Store, Arc<Batches>), EdgeError> {
-    let root = config.data.clone();
+    let (root, app_bytes_max) = (config.data.clone(), config.limits.app_bytes_max);
     let failed = |error| EdgeError::Data { path: config.data.clone(), error };
-    let opened = tokio::task::spawn_blocking(move || Store::open(root)).await.map_err(io::Error::other);
+    let opened = tokio::task::spawn_blocking(move || Store::open(root, app_bytes_max)).await.map_err(io::Error::other);
     let files = opened.and_then(|opened| opened).map_err(failed)?;
     let batches = Batches::open(config, files.clone()).await.map_err(failed)?;
     Ok((files, batches))

@@ -100,7 +100,7 @@ async fn open_door(args: &UpArgs, server: &Server) -> Result<Option<Edge>> {
         require_token: access.require_token,
         router: server.door(),
         secret: server.secret(),
-        limits: sheaf_edge::Limits::default(),
+        limits: sheaf_edge::Limits { app_bytes_max: args.files_max, ..sheaf_edge::Limits::default() },
     };
     let edge = Edge::open(config).await?;
     eprintln!("sheaf: OpenAI's API at {scheme}://{}/v1", edge.addr());

@@ -4,8 +4,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::record::Ending;
+use super::record::{Ending, Usage};
 use crate::outcome::{own_error, rejected_status};
+use crate::vectors::{Encoding, converted};
 
 /// A line as a job's sink writes it, as far as it matters here.
 #[derive(Deserialize)]
@@ -61,17 +62,20 @@ pub(super) struct Outcome {
     pub(super) is_ok: bool,
     /// The line that is written, with its ending.
     pub(super) line: Vec<u8>,
+    /// What the answer tells of tokens.
+    pub(super) usage: Option<Usage>,
 }
 
-/// What became of a line that a job's sink has an outcome of.
+/// What became of a line that a job's sink has an outcome of, its vectors as they were asked for.
 ///
 /// # Errors
 /// It is no line of a sink.
-pub(super) fn outcome(sink_line: &[u8], ending: Ending) -> serde_json::Result<Outcome> {
+pub(super) fn outcome(sink_line: &[u8], encoding: Option<Encoding>, ending: Ending) -> serde_json::Result<Outcome> {
     let SinkLine { row, id, output, output_base64, error, key } = serde_json::from_slice(sink_line)?;
+    let usage = output.as_deref().and_then(usage_of);
     let request_id = key.unwrap_or_else(|| format!("row-{row}"));
     let (response, error) = match (error, output) {
-        (None, Some(output)) => (Some((200, body_of(output)?)), None),
+        (None, Some(output)) => (Some((200, body_of(encoded(output, encoding))?)), None),
         (None, None) => (Some((200, raw(&json!({"output_base64": output_base64}))?)), None),
         (Some(failure), _) if failure.class == "rejected" => (Some(rejection(failure)?), None),
         (Some(failure), _) => (None, Some(line_error(failure, ending))),
@@ -79,7 +83,7 @@ pub(super) fn outcome(sink_line: &[u8], ending: Ending) -> serde_json::Result<Ou
     let is_ok = response.as_ref().is_some_and(|(status, _)| *status == 200);
     let response = response.map(|(status_code, body)| Response { status_code, request_id: request_id.clone(), body });
     let line = written(&OutLine { id: line_id(&request_id), custom_id: id, response, error })?;
-    Ok(Outcome { row, is_ok, line })
+    Ok(Outcome { row, is_ok, line, usage })
 }
 
 /// What is written of a line that has no outcome, and will have none.
@@ -96,6 +100,51 @@ fn written(line: &OutLine) -> serde_json::Result<Vec<u8>> {
     let mut text = serde_json::to_vec(line)?;
     text.push(b'\n');
     Ok(text)
+}
+
+/// What an answer tells of tokens, in the words of the older or the newer endpoints.
+#[derive(Deserialize)]
+struct Answer {
+    usage: Option<Told>,
+}
+
+#[derive(Deserialize)]
+struct Told {
+    #[serde(alias = "input_tokens")]
+    prompt_tokens: Option<u64>,
+    #[serde(alias = "output_tokens")]
+    completion_tokens: Option<u64>,
+    total_tokens: Option<u64>,
+    #[serde(alias = "input_tokens_details")]
+    prompt_tokens_details: Option<Details>,
+    #[serde(alias = "output_tokens_details")]
+    completion_tokens_details: Option<Details>,
+}
+
+#[derive(Default, Deserialize)]
+struct Details {
+    cached_tokens: Option<u64>,
+    reasoning_tokens: Option<u64>,
+}
+
+/// None where it tells nothing, or nothing that can be counted.
+fn usage_of(answer: &str) -> Option<Usage> {
+    // A struct would be read of an array too, field by field.
+    let is_object = answer.trim_ascii_start().starts_with('{');
+    let Answer { usage } = is_object.then(|| serde_json::from_str(answer).ok()).flatten()?;
+    let told = usage?;
+    let is_empty = told.prompt_tokens.or(told.completion_tokens).or(told.total_tokens).is_none();
+    let (input, output) = (told.prompt_tokens.unwrap_or(0), told.completion_tokens.unwrap_or(0));
+    let total = told.total_tokens.unwrap_or_else(|| input.saturating_add(output));
+    let cached = told.prompt_tokens_details.and_then(|details| details.cached_tokens).unwrap_or(0);
+    let reasoning = told.completion_tokens_details.and_then(|details| details.reasoning_tokens).unwrap_or(0);
+    (!is_empty).then_some(Usage { input, cached, output, reasoning, total })
+}
+
+/// An answer with its vectors as they were asked for.
+fn encoded(output: String, encoding: Option<Encoding>) -> String {
+    let changed = encoding.and_then(|encoding| converted(output.as_bytes(), encoding));
+    changed.and_then(|changed| String::from_utf8(changed).ok()).unwrap_or(output)
 }
 
 /// JSON as it came, on one line; of a program that answers something else, a string.
@@ -151,7 +200,7 @@ mod tests {
     }
 
     fn of(fields: &str, ending: Ending) -> (bool, String, Value) {
-        let Outcome { row, is_ok, line } = outcome(sink_line(fields).as_bytes(), ending).unwrap();
+        let Outcome { row, is_ok, line, .. } = outcome(sink_line(fields).as_bytes(), None, ending).unwrap();
         let text = String::from_utf8(line).unwrap();
         assert!(row == 7 && text.ends_with('\n') && text.matches('\n').count() == 1, "{text}");
         let value: Value = serde_json::from_str(&text).unwrap();
@@ -212,7 +261,20 @@ mod tests {
     }
 
     #[test]
+    fn tokens_are_those_that_the_answer_tells_of() {
+        let usage = |input, cached, output, reasoning, total| Some(Usage { input, cached, output, reasoning, total });
+        assert_eq!(usage_of(r#"{"usage": {"prompt_tokens": 2, "total_tokens": 9}}"#), usage(2, 0, 0, 0, 9));
+        let newer =
+            r#"{"usage": {"input_tokens": 2, "output_tokens": 3, "input_tokens_details": {"cached_tokens": 1}}}"#;
+        assert_eq!(usage_of(newer), usage(2, 1, 3, 0, 5));
+        for none in ["", "text", "{}", r#"{"usage": {}}"#, r#"{"usage": "7"}"#, r#"[{"prompt_tokens": 2}]"#] {
+            assert_eq!(usage_of(none), None, "{none}");
+        }
+        assert_eq!(usage_of(r#"{"usage": {"prompt_tokens": -1}}"#), None);
+    }
+
+    #[test]
     fn what_is_no_line_of_a_sink_is_an_error() {
-        assert!(outcome(b"{\"row\": 1", Ending::Complete).is_err());
+        assert!(outcome(b"{\"row\": 1", None, Ending::Complete).is_err());
     }
 }
