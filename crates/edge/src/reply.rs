@@ -12,7 +12,10 @@ use serde_json::{Value, json};
 use crate::route::NoRoute;
 
 /// What a handler answers with.
-pub(crate) type Reply = Response<BoxBody<Bytes, io::Error>>;
+pub(crate) type Reply = Response<ReplyBody>;
+
+/// Its body.
+pub(crate) type ReplyBody = BoxBody<Bytes, io::Error>;
 
 /// A JSON value with a status.
 pub(crate) fn json_reply(status: StatusCode, value: &Value) -> Reply {
