@@ -5,7 +5,9 @@
 //!
 //! | module | what |
 //! |---|---|
+//! | `bound` | addresses, taken before anything is said |
 //! | `serve`, `io`, `wire` | takes connections, within its limits, and ends them |
+//! | `turns` | says by itself what hyper would say barely |
 //! | `admit` | who is let in, and who is told to come later |
 //! | `counts` | what the door counts of itself |
 //! | `route` | which path means what |
@@ -28,6 +30,7 @@ mod admit;
 mod answer;
 mod batches;
 mod body;
+mod bound;
 mod calls;
 mod counts;
 mod disk;
@@ -46,12 +49,14 @@ mod serve;
 mod sse;
 mod tasks;
 mod tenants;
+mod turns;
 mod vectors;
 mod who;
 mod wire;
 
-pub use admin::{Admin, AdminError};
+pub use admin::Admin;
 pub use admit::LightConfig;
+pub use bound::{BindError, Bound, ListenConfig};
 pub use calls::CallLimits;
 pub use counts::{Counted, Counts};
 pub use limits::Limits;

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::admit::busy_reply;
-use crate::body;
+use crate::body::{self, is_object};
 use crate::calls::{Answered, Done, Identity, JobKey, NewCall, Refused, Told};
 use crate::names::{derived, digest};
 use crate::outcome::{failed_reply, json_bytes, named, refused_reply};
@@ -171,6 +171,11 @@ fn done_reply(done: Done, form: Form) -> Reply {
 }
 
 fn read_head(endpoint: Endpoint, body: &[u8]) -> Result<(String, Form), ApiError> {
+    // Lists, too, would be read as the fields of a struct.
+    if !is_object(body) {
+        let message = "the body should be a JSON object, the request: {\"model\": …}";
+        return Err(ApiError::invalid(message, None));
+    }
     let head: Head = serde_json::from_slice(body)
         .map_err(|error| ApiError::invalid(format!("the body is no JSON object of a request: {error}"), None))?;
     let model = head.model.filter(|model| !model.is_empty());
@@ -263,9 +268,12 @@ mod tests {
 
     #[test]
     fn a_request_without_a_model_is_none() {
-        let bad =
-            ["", "[]", "{}", r#"{"model":""}"#, r#"{"model":7}"#, r#"{"model":"a","model":"b"}"#, "{\"model\":\"m\""];
+        let bad = ["", "{}", r#"{"model":""}"#, r#"{"model":7}"#, r#"{"model":"a","model":"b"}"#, "{\"model\":\"m\""];
         assert!(bad.iter().all(|body| head(Endpoint::Chat, body).is_err()));
+        for body in ["[]", r#"["m"]"#, r#" ["m",true,null,null]"#, r#""m""#, "7", "null"] {
+            assert_eq!(head(Endpoint::Chat, body), Err(None), "{body}");
+        }
+        assert!(head(Endpoint::Chat, " \t\r\n{\"model\":\"m\"}").is_ok());
         let long = format!(r#"{{"model":"{}"}}"#, "m".repeat(NAME_BYTES_MAX + 1));
         assert_eq!(head(Endpoint::Chat, &long), Err(Some("model")));
     }

@@ -15,7 +15,10 @@ use crate::route::NoRoute;
 pub(crate) const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 /// What a handler answers with.
-pub(crate) type Reply = Response<BoxBody<Bytes, io::Error>>;
+pub(crate) type Reply = Response<ReplyBody>;
+
+/// Its body.
+pub(crate) type ReplyBody = BoxBody<Bytes, io::Error>;
 
 /// A JSON value with a status.
 pub(crate) fn json_reply(status: StatusCode, value: &Value) -> Reply {

@@ -141,7 +141,7 @@ impl Sessions {
         self.gate.look();
         let revoked = live.extract_if(.., |_, live| !self.gate.holds(&live.pass));
         for (session, Live { pass, .. }) in revoked {
-            tracing::warn!(%session, token = pass.token, "its token is revoked: the session is over");
+            tracing::warn!(%session, token = pass.token, "its token is revoked or has expired: the session is over");
         }
     }
 

@@ -91,9 +91,9 @@ impl Shell {
         if let Some(disk) = &mut self.disk {
             disk.on_ended(ended.iter().map(|ended| ended.fence));
         }
-        for Ended { fence, outcome, ms } in ended {
+        for Ended { fence, outcome, ms, tokens } in ended {
             self.executing.remove(&fence);
-            self.handle(Event::Finished { fence, outcome, ms });
+            self.handle(Event::Finished { fence, outcome, ms, tokens });
         }
     }
 

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
+use sheaf_task::Upstream;
 
 use super::record::{Ending, Usage};
 use crate::outcome::{own_error, rejected_status};
@@ -28,7 +29,17 @@ struct SinkFailure {
 
 #[derive(Deserialize)]
 struct SinkEvidence {
-    stderr: String,
+    upstream: Option<SinkUpstream>,
+}
+
+#[derive(Deserialize)]
+struct SinkUpstream {
+    status: u16,
+    message: String,
+    #[serde(rename = "type")]
+    kind: String,
+    param: String,
+    code: String,
 }
 
 /// A line as clients of OpenAI's API expect it.
@@ -161,9 +172,13 @@ fn raw(value: &serde_json::Value) -> serde_json::Result<Box<RawValue>> {
 /// The answer of who refused the line, where it is known, in the form that clients expect.
 fn rejection(failure: SinkFailure) -> serde_json::Result<(u16, Box<RawValue>)> {
     let SinkFailure { message, evidence, .. } = failure;
-    let status = rejected_status(&message).as_u16();
-    if let Some(said) = own_error(evidence.stderr.as_bytes()) {
-        return Ok((status, serde_json::from_slice(&said)?));
+    let upstream = evidence.upstream.map(|said| {
+        let SinkUpstream { status, message, kind, param, code } = said;
+        Upstream { status, message, kind, param, code }
+    });
+    let status = rejected_status(upstream.as_ref().map(|upstream| upstream.status)).as_u16();
+    if let Some(said) = upstream.as_ref().and_then(own_error) {
+        return Ok((status, raw(&said)?));
     }
     let error = json!({"message": message, "type": "invalid_request_error", "param": null, "code": null});
     Ok((status, raw(&json!({"error": error}))?))
@@ -208,8 +223,9 @@ mod tests {
         (is_ok, text, value)
     }
 
-    fn failed(class: &str, message: &str, stderr: &str) -> String {
-        let error = json!({"class": class, "message": message, "evidence": {"exit_code": 1, "stderr": stderr}});
+    fn failed(class: &str, message: &str, upstream: &Value) -> String {
+        let evidence = json!({"exit_code": 1, "stderr": "x", "upstream": upstream});
+        let error = json!({"class": class, "message": message, "evidence": evidence});
         format!(r#""status": "failed", "output": null, "error": {error}"#)
     }
 
@@ -233,13 +249,13 @@ mod tests {
 
     #[test]
     fn a_rejection_is_a_response_with_the_answer_of_who_rejected() {
-        let said = r#"{"error": {"message": "too long", "type": "x", "param": null, "code": "y"}}"#;
-        let (is_ok, _, value) =
-            of(&failed("rejected", "http://h/v1 answers 422 Unprocessable: x", said), Ending::Complete);
+        let said = json!({"status": 422, "message": "too long", "type": "x", "param": "", "code": "y"});
+        let (is_ok, _, value) = of(&failed("rejected", "http://h/v1 answers: x", &said), Ending::Complete);
         assert!(!is_ok);
         assert_eq!((&value["error"], &value["response"]["status_code"]), (&Value::Null, &422.into()));
-        assert_eq!(value["response"]["body"]["error"]["message"], "too long");
-        let (_, _, value) = of(&failed("rejected", "exit code 1", "some trace"), Ending::Complete);
+        let expected = json!({"error": {"message": "too long", "type": "x", "param": null, "code": "y"}});
+        assert_eq!(value["response"]["body"], expected);
+        let (_, _, value) = of(&failed("rejected", "exit code 1", &Value::Null), Ending::Complete);
         assert_eq!(value["response"]["status_code"], 400);
         assert_eq!(value["response"]["body"]["error"]["message"], "exit code 1");
     }
@@ -247,7 +263,7 @@ mod tests {
     #[test]
     fn other_failures_are_errors_and_a_stopped_line_says_by_what() {
         let code = |class: &str, ending| {
-            let (is_ok, _, value) = of(&failed(class, "m", ""), ending);
+            let (is_ok, _, value) = of(&failed(class, "m", &Value::Null), ending);
             assert!(!is_ok && value["response"].is_null());
             value["error"]["code"].as_str().unwrap().to_owned()
         };

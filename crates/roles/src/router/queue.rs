@@ -7,7 +7,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use sheaf_session::Micros;
-use sheaf_task::Order;
+use sheaf_task::{Order, Tokens};
 
 use super::Router;
 use super::jobs::Job;
@@ -59,6 +59,8 @@ pub(super) struct Service {
     pub(super) ready: u32,
     /// Milliseconds that a task of a length took lately; 0: not seen.
     took: [u32; BUCKETS],
+    /// What its answers cost since this router started.
+    pub(super) tokens: Tokens,
 }
 
 impl Service {
@@ -72,6 +74,7 @@ impl Service {
             suspects: List::default(),
             ready: 0,
             took: [0; BUCKETS],
+            tokens: Tokens::default(),
         }
     }
 
