@@ -128,7 +128,8 @@ async fn turn(
     loop {
         shell.drain()?;
         // The link takes commands whatever else it does. One that has gone has reported why.
-        if !shell.commands.is_empty() && commands.send(std::mem::take(&mut shell.commands)).await.is_err() {
+        let said = shell.take_commands();
+        if !said.is_empty() && commands.send(said).await.is_err() {
             tracing::debug!("the link has ended");
         }
         match wait(shell, reports, stop).await {

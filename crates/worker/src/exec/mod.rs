@@ -123,6 +123,11 @@ impl Executor {
         }
     }
 
+    /// Each attempt is a process of its own.
+    pub(crate) fn is_by_process(&self) -> bool {
+        matches!(self.kind, Kind::Program(_))
+    }
+
     /// How many attempts it can make at once from now on, where that has changed since it was last asked.
     pub fn take_batch(&mut self) -> Option<u32> {
         match &mut self.kind {
