@@ -6,7 +6,8 @@
 /// Who does what. One of each per process, but for `Link`: one per session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
-    /// One session: moves its bytes, drives its machine, hashes keys, looks up finished ones, fetches bodies.
+    /// One session: moves its bytes, drives its machine, hashes keys, looks up finished ones (those of large messages beside
+    /// it), fetches bodies.
     Link,
     /// Owns the router machine.
     Core,

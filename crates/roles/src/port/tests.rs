@@ -10,7 +10,7 @@ use sheaf_task::{
     topic,
 };
 
-use super::router::LOOK_UP_KEYS_MAX;
+use super::lookup::LOOK_UP_KEYS_MAX;
 use super::{
     ClientPort, ClientReport, Over, Principal, RouterPort, WorkerCommand, WorkerPort, WorkerReport, fit_config,
 };
