@@ -6,11 +6,14 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use sheaf_net::{InProcess, Target};
-use sheaf_task::KeySecret;
+use sheaf_net::{Backoff, InProcess, Target};
+use sheaf_task::{Answer, KeySecret, Question};
 use tokio::task::JoinSet;
 
 use crate::calls::{self, CallLimits, Caller, LineConfig};
+
+/// Times that the router is asked what an earlier life of the door left.
+const ASKS_MAX: usize = 20;
 
 /// Whom a handler works for.
 #[derive(Clone)]
@@ -74,6 +77,25 @@ impl Tenants {
         let tenant = begin(app, &self.router, &self.secret, self.limits, &self.lines)?;
         others.insert(Arc::clone(&tenant.app), tenant.clone());
         Ok(tenant)
+    }
+
+    /// Begins a line for each of these apps whose calls an earlier life of the door has left: it takes what came of them, which
+    /// else would wait at the router for the app's next call.
+    pub(crate) async fn take_up_left(&self, apps: impl IntoIterator<Item = String>) {
+        let mut backoff = Backoff::new(0);
+        for _ in 0..ASKS_MAX {
+            if let Ok(Answer::Jobs(jobs)) = self.owner.caller.ask(Question::Jobs).await {
+                let is_left = |app: &String| jobs.iter().any(|job| calls::is_left_by(app, job));
+                for app in apps.into_iter().filter(is_left) {
+                    if let Err(error) = self.get(&app) {
+                        tracing::warn!(%error, app, "what was left of an app's calls is taken with its next call");
+                    }
+                }
+                return;
+            }
+            tokio::time::sleep(backoff.pause()).await;
+        }
+        tracing::warn!("the router does not say what was left of calls: each app's is taken with its next call");
     }
 
     /// To be waited for once this is dropped.

@@ -202,3 +202,29 @@ fn a_cancelled_job_ends_with_its_rows_reported() {
 fn twice(s: &Sandbox) -> Vec<String> {
     s.executions().into_iter().filter(|(_, times)| *times > 1).map(|(row, _)| row).collect()
 }
+
+#[test]
+fn a_client_that_died_before_its_job_was_cancelled_gets_what_had_finished() {
+    let s = sandbox("0.2");
+    let (_router, addr) = s.router(&[]);
+    let mut run = s.start("run", &client(&addr, &[]));
+    let job = || {
+        let said = s.sheaf_exits(0, &["job", "ls", "--json", "--join", &addr]);
+        let job = String::from_utf8(said.stdout).expect("UTF-8").lines().next().map(str::to_owned);
+        job.map_or(serde_json::Value::Null, |job| serde_json::from_str(&job).expect("JSON"))
+    };
+    wait_until("the rows are at the router", || job()["open"] == ROWS);
+    run.kill9();
+    let _a = worker(&s, "a", &addr, "2", "2", &[]);
+    wait_until("some rows are finished", || job()["ok"].as_u64() >= Some(4));
+    s.sheaf_exits(0, &["job", "cancel", "last", "--join", &addr]);
+    let finished = job()["ok"].as_u64();
+    // The same command, with a row that the job never had: that one is refused, when all the rest is in the sink.
+    s.rows("rows.txt", ROWS + 1);
+    s.sheaf_exits(2, &client(&addr, &[]));
+    let rows = s.output("out.jsonl");
+    let ok = rows.values().filter(|row| row["error"].is_null()).count();
+    assert_eq!((rows.len(), Some(ok as u64)), (ROWS, finished));
+    let executions = s.executions();
+    assert!(executions.values().all(|times| *times == 1) && executions.len() < ROWS, "{executions:?}");
+}

@@ -11,7 +11,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use common::{Process, Sandbox, text, wait_until};
-use http::{Answer, Door, door};
+use http::{Answer, Door, door, door_at};
 use serde_json::{Value, json};
 
 /// Makes a token, as a user does.
@@ -102,6 +102,29 @@ fn tenants_see_nothing_of_each_other_at_the_door() {
     assert_eq!(get(&door, &b, "/v1/models").status, 200);
     let said = router.log();
     assert!([&a, &b, &worker].iter().all(|token| !said.contains(token.trim_start_matches("sheaf_"))), "{said}");
+}
+
+#[test]
+fn what_a_door_left_of_an_app_is_taken_by_the_next_though_the_app_does_not_call() {
+    let s = Sandbox::new();
+    let a = token(&s, &["client", "--app", "a"]);
+    let (mut process, first) = door(&s, &[]);
+    let go = s.path("go");
+    s.script("prog", &format!("#!/bin/sh\nwhile [ ! -e '{}' ]; do sleep 0.1; done\nprintf done\n", go.display()));
+    let slow = ["worker", "--join", &first.router, "--data", "w-data", "--service", "slow", "--", "./prog", "{}"];
+    let _worker = s.start("worker", &slow);
+    wait_until("the worker", || get(&first, &a, "/v1/models/slow").status == 200);
+    let task = json!({"service": "slow", "body": "x", "wait": false});
+    assert_eq!(ask(&first, &a, "POST", "/v1/tasks", &task).status, 202);
+    process.kill9();
+    let (_process, door) = door_at(&s, &first.router, &[]);
+    s.write("go", "");
+    wait_until("its result is taken", || {
+        let said = s.sheaf_exits(0, &["job", "ls", "--json", "--join", &door.router]);
+        let jobs = String::from_utf8(said.stdout).expect("UTF-8");
+        let mut jobs = jobs.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+        jobs.any(|job| job["ok"] == 1 && job["settled"] == job["last_number"])
+    });
 }
 
 fn revoke(s: &Sandbox, what: &str) {

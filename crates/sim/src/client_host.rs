@@ -42,6 +42,8 @@ pub(crate) struct ClientHost {
     has_retried: bool,
     /// They did once: the sink's failures may be replaced.
     may_replace: bool,
+    /// The last order about the job was to cancel it.
+    is_cancelled: bool,
 }
 
 struct SourceRow {
@@ -93,6 +95,7 @@ impl ClientHost {
             asked: 0,
             has_retried: false,
             may_replace: false,
+            is_cancelled: false,
         }
     }
 
@@ -120,7 +123,12 @@ impl ClientHost {
             cursor_router: self.sink.cursor.map(|cursor| cursor.router),
             options: JobOptions { retries: 50, ..JobOptions::default() },
         };
-        let machine = Client::new(Config { spec, failures_max: None });
+        #[cfg_attr(not(feature = "mutations"), expect(unused_mut, reason = "only a mutation changes it"))]
+        let mut machine = Client::new(Config { spec, failures_max: None, collects: self.collects() });
+        #[cfg(feature = "mutations")]
+        if self.planted == Some(Planted::LeaveWhenCancelled) {
+            machine.plant_leave_when_cancelled();
+        }
         let mut id = [2; 16];
         id[0] = self.number as u8;
         id[1..9].copy_from_slice(&self.life.to_le_bytes());
@@ -244,6 +252,9 @@ impl ClientHost {
         }
         if !self.is_done {
             env.ledger.violate(format!("client {}: its job does not end", self.number));
+        }
+        if let Some(what) = env.ledger.orders.on_rest(self.job(), &self.sink.rows) {
+            env.ledger.violate(format!("client {}: {what}", self.number));
         }
     }
 

@@ -30,11 +30,13 @@ pub enum Planted {
     NoChainCheck,
     /// A row that joins an open task is acknowledged before either is durable.
     JoinNotGated,
+    /// A client leaves a cancelled job with the first row that is refused there.
+    LeaveWhenCancelled,
 }
 
 impl Planted {
     /// All of them, with their names.
-    pub const ALL: [(&'static str, Planted); 12] = [
+    pub const ALL: [(&'static str, Planted); 13] = [
         ("ack-before-durable", Planted::AckBeforeDurable),
         ("no-fence", Planted::NoFence),
         ("early-release", Planted::EarlyRelease),
@@ -47,6 +49,7 @@ impl Planted {
         ("no-credit-check", Planted::NoCreditCheck),
         ("no-chain-check", Planted::NoChainCheck),
         ("join-not-gated", Planted::JoinNotGated),
+        ("leave-when-cancelled", Planted::LeaveWhenCancelled),
     ];
 
     /// The one of this name.
@@ -72,7 +75,8 @@ impl Planted {
             | Planted::CursorNotInSink
             | Planted::RunTwice
             | Planted::NoCreditCheck
-            | Planted::NoChainCheck => None,
+            | Planted::NoChainCheck
+            | Planted::LeaveWhenCancelled => None,
         }
     }
 
@@ -91,7 +95,8 @@ impl Planted {
             | Planted::AckBeforeSync
             | Planted::CursorNotInSink
             | Planted::RunTwice
-            | Planted::JoinNotGated => None,
+            | Planted::JoinNotGated
+            | Planted::LeaveWhenCancelled => None,
         }
     }
 

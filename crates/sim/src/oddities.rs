@@ -24,6 +24,8 @@ pub struct Oddities {
     pub small_segments: Option<(u32, Option<Micros>)>,
     /// Clients that want nothing of what was answered before (`--fresh`).
     pub fresh: Vec<usize>,
+    /// Clients that come again for what is left of a cancelled job, and for nothing else.
+    pub collectors: Vec<usize>,
     /// Workers that announce nonsense, something else each second, for their first half minute.
     pub liars: Vec<usize>,
     /// This client must be done so long after its start, whatever else there is to do.
@@ -73,6 +75,9 @@ impl Oddities {
         }
         if rng.chance(0.004) && plan.oddities.in_time.is_none() && plan.clients.len() < CROWD {
             week(&mut plan, rng);
+        }
+        if rng.chance(0.5) {
+            go_away_cancelled(&mut plan, rng);
         }
         plan.breaks.sort_by_key(|(at, _)| *at);
         plan
@@ -150,6 +155,20 @@ fn orders(plan: &mut Plan, rng: &mut Rng) {
             _ => Order::Look,
         };
         plan.breaks.push((soon(rng), Break::Order { who, order }));
+    }
+}
+
+/// The client of a job that is cancelled dies soon before that or after it, and comes again for what is left there; some
+/// want nothing else.
+fn go_away_cancelled(plan: &mut Plan, rng: &mut Rng) {
+    let is_cancel = |(_, one): &&(Micros, Break)| matches!(one, Break::Order { order: Order::Cancel, .. });
+    let Some((at, who)) = plan.breaks.iter().find(is_cancel).map(|(at, one)| (*at, one.who())) else { return };
+    let gone = Micros((at.0 + rng.below(1_000_000)).saturating_sub(500_000));
+    plan.breaks.push((gone, Break::Crash { who, power: None, down: Micros(1_000 + rng.below(2_000_000)) }));
+    if let Who::Client(number) = who
+        && rng.chance(0.5)
+    {
+        plan.oddities.collectors.push(number);
     }
 }
 

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sheaf_roles::router::record::Delivery;
 use sheaf_roles::router::{JobNo, Lsn, Record};
-use sheaf_task::{JobId, Key, RowId};
+use sheaf_task::{JobId, Key, Outcome, RowId};
 
 /// The books of orders.
 #[derive(Debug, Default)]
@@ -21,6 +21,8 @@ pub(crate) struct Orders {
     withdrawn: BTreeSet<Key>,
     /// Jobs whose failures somebody wants to run again, and has had no answer.
     asking: BTreeSet<JobId>,
+    /// How each row ended last: its sink must have it, however often its job was cancelled.
+    given: BTreeMap<(JobNo, RowId), Given>,
     /// Failures that run again, and have no newer outcome yet.
     retried: BTreeSet<(JobNo, RowId)>,
     /// Those that have it.
@@ -32,6 +34,14 @@ pub(crate) struct Orders {
     /// Jobs that were ever to be cancelled.
     doomed: BTreeSet<JobId>,
     went_back: bool,
+}
+
+/// How a row ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Given {
+    Ok,
+    Failed,
+    Withdrawn,
 }
 
 impl Orders {
@@ -51,6 +61,7 @@ impl Orders {
             Record::Retried(again) => {
                 let Delivery { job, row, number: _ } = again.delivery;
                 self.settled.remove(&(job, row));
+                self.given.remove(&(job, row));
                 // An order that was answered may be heard once more by a router that starts again. Nobody waits for that.
                 if self.jobs.get(&job).is_some_and(|job| self.asking.contains(job)) {
                     self.retried.insert((job, row));
@@ -68,19 +79,24 @@ impl Orders {
                 if !self.jobs.get(&job).is_some_and(|job| self.doomed.contains(job)) {
                     return Some(format!("{row:?} is withdrawn, and nobody cancelled its job"));
                 }
-                self.on_outcome(&withdrawn.delivery)
+                self.on_outcome(&withdrawn.delivery, Given::Withdrawn)
             }
             Record::Finished(finished) => {
                 self.wanted.remove(&finished.key);
-                finished.deliveries.iter().find_map(|delivery| self.on_outcome(delivery))
+                let given = if finished.outcome.is_ok() { Given::Ok } else { Given::Failed };
+                finished.deliveries.iter().find_map(|delivery| self.on_outcome(delivery, given))
             }
-            Record::Cached(cached) => self.on_outcome(&cached.delivery),
+            Record::Cached(cached) => {
+                self.on_outcome(&cached.delivery, if cached.ok { Given::Ok } else { Given::Failed })
+            }
+            Record::Resumed { job } => {
+                self.on_taken_up(*job);
+                None
+            }
             // A job that left is unknown: whoever opens it again begins anew.
-            Record::Resumed { job } | Record::JobLeft { job, last: _ } => {
-                if let Some(job) = self.jobs.get(job) {
-                    self.stopped.remove(job);
-                    self.cancelled.remove(job);
-                }
+            Record::JobLeft { job: no, last: _ } => {
+                self.on_taken_up(*no);
+                self.given.retain(|(job, _), _| job != no);
                 None
             }
             Record::Cancelled { job } => {
@@ -105,8 +121,20 @@ impl Orders {
         is_cancelled.then(|| format!("{row:?} is taken for a job that is cancelled"))
     }
 
-    fn on_outcome(&mut self, delivery: &Delivery) -> Option<String> {
+    /// The job's cancel holds no more.
+    fn on_taken_up(&mut self, no: JobNo) {
+        if let Some(job) = self.jobs.get(&no) {
+            self.stopped.remove(job);
+            self.cancelled.remove(job);
+        }
+    }
+
+    fn on_outcome(&mut self, delivery: &Delivery, given: Given) -> Option<String> {
         let row = (delivery.job, delivery.row);
+        let before = self.given.insert(row, given);
+        if given == Given::Withdrawn && before == Some(Given::Ok) {
+            return Some(format!("{:?} was finished, and is withdrawn afterwards", delivery.row));
+        }
         if self.retried.remove(&row) {
             self.settled.insert(row);
             return None;
@@ -149,6 +177,15 @@ impl Orders {
     /// Whether nobody wants this task any more because it was withdrawn.
     pub(crate) fn is_withdrawn(&self, key: Key) -> bool {
         self.withdrawn.contains(&key)
+    }
+
+    /// A job's client rests: what came of its rows, as far as it is on record, must be in its sink, and nothing else.
+    pub(crate) fn on_rest(&self, job: JobId, sink: &BTreeMap<RowId, Outcome>) -> Option<String> {
+        let is_its = |(no, _): &(JobNo, RowId)| self.jobs.get(no) == Some(&job) && !self.went_back;
+        let is_there =
+            |row: &RowId, given: Given| sink.get(row).is_some_and(|there| there.is_ok() == (given == Given::Ok));
+        let lost = self.given.iter().find(|(at, given)| is_its(at) && !is_there(&at.1, **given));
+        lost.map(|((_, row), given)| format!("{row:?} is {given:?} on record, and the sink has {:?}", sink.get(row)))
     }
 
     /// Everything is over: each failure that was to run again has a newer outcome.

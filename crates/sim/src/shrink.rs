@@ -162,6 +162,7 @@ fn without(plan: &mut Plan, gone: Who) {
         Who::Worker(gone) => odd.liars = renumbered(&odd.liars, gone),
         Who::Client(gone) => {
             odd.fresh = renumbered(&odd.fresh, gone);
+            odd.collectors = renumbered(&odd.collectors, gone);
             odd.in_time = None;
         }
     }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use sheaf_net::Clock;
+use sheaf_net::{Alarm, Clock};
 use sheaf_roles::port::{Over, WorkerCommand, WorkerReport};
 use sheaf_roles::worker::{Event, Output, Worker};
 use sheaf_session::{How, Micros};
@@ -30,6 +30,7 @@ pub(crate) struct Shell {
     pub(crate) executor: Executor,
     pub(crate) disk: Option<Disk>,
     pub(crate) clock: Clock,
+    pub(crate) alarm: Alarm,
     /// What this worker takes when its disk is not full, as far as its executor can.
     pub(crate) capacity: Capacity,
     pub(crate) died_with: Vec<Fence>,
@@ -52,6 +53,7 @@ impl Shell {
             executor,
             disk,
             clock: Clock::start(),
+            alarm: Alarm::default(),
             capacity,
             died_with: Vec::new(),
             commands: Vec::new(),
@@ -96,9 +98,9 @@ impl Shell {
         if let Some(disk) = &mut self.disk {
             disk.on_ended(ended.iter().map(|ended| ended.fence));
         }
-        for Ended { fence, outcome, ms } in ended {
+        for Ended { fence, outcome, ms, tokens } in ended {
             self.executing.remove(&fence);
-            self.handle(Event::Finished { fence, outcome, ms });
+            self.handle(Event::Finished { fence, outcome, ms, tokens });
         }
     }
 

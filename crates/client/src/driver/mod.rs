@@ -13,7 +13,7 @@ mod tests;
 use std::io;
 use std::time::Duration;
 
-use sheaf_net::Clock;
+use sheaf_net::{Alarm, Clock};
 use sheaf_roles::client::{Client, Config, Event, Kept, Output, ScannedRow, Tag, Ticket, WriteId, WriteRow};
 use sheaf_task::{Class, Failure, JobSpec, Outcome, ToRouter};
 use tokio::sync::watch;
@@ -89,15 +89,37 @@ pub async fn run_job<L: Line>(
     interrupt: Interrupt,
     progress: watch::Sender<Progress>,
 ) -> Result<Summary, RunError> {
+    carry(prepared, line, interrupt, progress, false).await
+}
+
+/// Brings what the router still has of a cancelled job into the sink, and submits nothing. Where rows are missing then, the
+/// run ends as refused.
+pub async fn collect_job<L: Line>(
+    prepared: Prepared,
+    line: L,
+    interrupt: Interrupt,
+    progress: watch::Sender<Progress>,
+) -> Result<Summary, RunError> {
+    carry(prepared, line, interrupt, progress, true).await
+}
+
+async fn carry<L: Line>(
+    prepared: Prepared,
+    line: L,
+    interrupt: Interrupt,
+    progress: watch::Sender<Progress>,
+    collects: bool,
+) -> Result<Summary, RunError> {
     let clock = Clock::start();
     let Prepared { config, claim, record, sink, source, namer, kept } = prepared;
     let spec = spec(&config, &record, &*sink);
     let resumed = kept.names.len() as u64;
-    let machine = Client::new(Config { spec, failures_max: config.max_failures });
+    let machine = Client::new(Config { spec, failures_max: config.max_failures, collects });
     let scanner = Scanner::start(source, namer, kept, config.limit).map_err(RunError::Thread)?;
     let writer = Writer::start(sink).map_err(RunError::Thread)?;
     let mut run = Run {
         clock,
+        alarm: Alarm::default(),
         machine,
         line,
         scanner,
@@ -136,6 +158,7 @@ fn spec(config: &JobConfig, record: &JobRecord, sink: &dyn Sink) -> JobSpec {
 
 struct Run<L> {
     clock: Clock,
+    alarm: Alarm,
     machine: Client,
     line: L,
     scanner: Scanner,
@@ -161,7 +184,6 @@ impl<L: Line> Run<L> {
                 return Ok(ended);
             }
             let deadline = self.machine.deadline();
-            let (clock, due) = (self.clock, deadline.unwrap_or_default());
             let event = tokio::select! {
                 event = self.line.next() => event?,
                 answer = self.scanner.answer() => self.on_scanned(answer.ok_or(RunError::Panicked)?)?,
@@ -175,7 +197,7 @@ impl<L: Line> Run<L> {
                     told = true;
                     Event::Interrupt
                 }
-                () = clock.sleep_until(due), if deadline.is_some() => Event::Tick,
+                () = self.alarm.wait(self.clock, deadline) => Event::Tick,
                 _ = ticks.tick() => {
                     self.tell(if told { Phase::Draining } else { Phase::Running });
                     continue;

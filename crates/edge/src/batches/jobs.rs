@@ -1,14 +1,18 @@
 //! The jobs of a batch at the router: one for each model, run in this process as a client like any other. It knows no
 //! state of a batch.
+//!
+//! Invariant: a job that was cancelled is given up only when the router has nothing of it that the sink lacks, or says that
+//! it never will: what finished was paid for.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use sheaf_client::sink::SinkError;
 use sheaf_client::source::{Format, SourceSpec};
 use sheaf_client::{
-    Interrupt, JobConfig, JobError, JobRecord, PrepareError, Progress, RunError, SessionLine, Summary, cancel_job,
-    claim, run_job,
+    Interrupt, JobConfig, JobError, JobRecord, PrepareError, Prepared, Progress, RunError, SessionLine, Summary,
+    cancel_job, claim, collect_job, run_job,
 };
 use sheaf_net::{Backoff, Target};
 use sheaf_roles::client::Reason;
@@ -21,6 +25,9 @@ use crate::tenants::RouterDoor;
 
 /// A key of a batch's metadata that has every line executed, whatever earlier batches have answered.
 const FRESH: &str = "sheaf_fresh";
+
+/// How long what is left of a cancelled job may take to come: then the rest is tried for again, after a pause.
+const COLLECTING_MAX: Duration = Duration::from_secs(60);
 
 /// How far the jobs of a batch are.
 #[derive(Clone, Debug, Default)]
@@ -58,6 +65,15 @@ pub(super) enum JobEnd {
     Stopped,
     /// It was cancelled at the router.
     Cancelled,
+}
+
+/// What a job is run for.
+#[derive(Clone, Copy, Debug)]
+enum Aim {
+    /// Every line is to have its outcome.
+    Run,
+    /// It is cancelled: the lines that have their outcome are to be in the sink.
+    Collect,
 }
 
 /// A job, as its batch has it.
@@ -133,7 +149,7 @@ impl Job {
     pub(super) async fn run(self, mut halt: watch::Receiver<bool>) -> JobEnd {
         let mut backoff = Backoff::new(self.part as u64);
         loop {
-            let setback = match self.run_once(&mut halt).await {
+            let setback = match self.run_once(Aim::Run, &mut halt).await {
                 Ok(summary) => match summary.ended.reason {
                     Reason::Complete => return JobEnd::Complete,
                     Reason::Refused(Refusal::Cancelled) => return JobEnd::Cancelled,
@@ -156,15 +172,64 @@ impl Job {
         }
     }
 
-    async fn run_once(&self, halt: &mut watch::Receiver<bool>) -> Result<Summary, Setback> {
+    /// Cancels it at the router. Doing so again is harmless. False where nothing can be left of it there: it was never
+    /// begun, it is done, or the router does not know it.
+    pub(super) async fn cancel(&self) -> io::Result<bool> {
+        let sink = self.config.sink.clone();
+        let record = tokio::task::spawn_blocking(move || JobRecord::beside(&sink)).await.map_err(io::Error::other)?;
+        let Some(record) = record.map_err(io::Error::other)? else { return Ok(false) };
+        let is_known = cancel_job(self.target.clone(), record.job).await?.is_some();
+        Ok(is_known && !record.done)
+    }
+
+    /// Brings what the router has of it, once it is cancelled, into the sink. What came is kept where that fails.
+    ///
+    /// # Errors
+    /// It may be tried again: the router is away, the disk is full, there is too much of it, or `stop` is set.
+    pub(super) async fn collect(&self, stop: &mut watch::Receiver<bool>) -> io::Result<()> {
+        let (halt, mut halted) = watch::channel(false);
+        let collecting = self.run_once(Aim::Collect, &mut halted);
+        tokio::pin!(collecting);
+        let ended = tokio::select! {
+            ended = &mut collecting => Some(ended),
+            () = tokio::time::sleep(COLLECTING_MAX) => None,
+            _ = stop.wait_for(|stop| *stop) => None,
+        };
+        let ended = match ended {
+            Some(ended) => ended,
+            None => {
+                halt.send_replace(true);
+                collecting.await
+            }
+        };
+        let setback = match ended {
+            Ok(summary) => match summary.ended.reason {
+                Reason::Complete | Reason::Refused(Refusal::Cancelled) => return Ok(()),
+                Reason::Interrupted => return Err(io::ErrorKind::TimedOut.into()),
+                reason => Setback::Router(reason),
+            },
+            Err(setback) => setback,
+        };
+        if !setback.is_stale() {
+            return Err(io::Error::other(setback));
+        }
+        tracing::warn!(batch = self.config.name, part = self.part, error = %setback, "nothing more can be had of a cancelled job");
+        Ok(())
+    }
+
+    async fn run_once(&self, aim: Aim, halt: &mut watch::Receiver<bool>) -> Result<Summary, Setback> {
         let interrupt = Interrupt::default();
         let (config, asked) = (self.config.clone(), interrupt.clone());
-        let preparing = tokio::task::spawn_blocking(move || claim(config)?.prepare(&asked));
+        let preparing = tokio::task::spawn_blocking(move || prepare(config, &asked));
         let running = async {
             let prepared = preparing.await.map_err(io::Error::other)??;
             let line = SessionLine::open(self.target.clone(), None)?;
             let progress = self.gauges.begin(self.part);
-            Ok(run_job(prepared, line, interrupt.clone(), progress).await?)
+            let interrupt = interrupt.clone();
+            Ok(match aim {
+                Aim::Run => run_job(prepared, line, interrupt, progress).await?,
+                Aim::Collect => collect_job(prepared, line, interrupt, progress).await?,
+            })
         };
         tokio::pin!(running);
         tokio::select! {
@@ -183,14 +248,9 @@ impl Job {
     }
 }
 
-/// Cancels the jobs of a batch at the router. Doing so again is harmless.
-pub(super) async fn cancel_jobs(place: &Place, batch: &Batch, router: &RouterDoor) -> io::Result<()> {
-    for part in 0..batch.parts.len() {
-        let sink = place.sink(part);
-        let record = tokio::task::spawn_blocking(move || JobRecord::beside(&sink)).await.map_err(io::Error::other)?;
-        if let Some(record) = record.map_err(io::Error::other)? {
-            cancel_job(router.target(&batch.app), record.job).await?;
-        }
-    }
-    Ok(())
+/// Claims the sink and makes it agree with the source. Blocks.
+fn prepare(mut config: JobConfig, asked: &Interrupt) -> Result<Prepared, PrepareError> {
+    // A job that stands beside the sink is this batch's own. Were it done, `fresh` would begin another on the same lines.
+    config.fresh &= JobRecord::beside(&config.sink)?.is_none();
+    claim(config)?.prepare(asked)
 }

@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout};
 
 use super::Shared;
 use super::finalize::finalize;
-use super::jobs::{Job, JobEnd, cancel_jobs};
+use super::jobs::{Job, JobEnd};
 use super::live::Live;
 use super::machine::{Duty, Event};
 use super::record::{Batch, Ending, Status};
@@ -35,7 +35,7 @@ pub(super) async fn live_through(shared: Arc<Shared>, live: Arc<Live>) {
             Duty::Nothing => return shared.forget(&live).await,
             Duty::Validate => validate(&shared, &live, &batch).await,
             Duty::Run => run(&shared, &live, &batch, &mut stop).await,
-            Duty::Finalize(ending) => close(&shared, &live, &batch, ending).await,
+            Duty::Finalize(ending) => close(&shared, &live, &batch, ending, &mut stop).await,
         };
         let taken = match done {
             Ok(Some(event)) => live.handle(event).await.map(|_| ()),
@@ -96,8 +96,7 @@ async fn run(
         let running = async {
             let places = shared.jobs(&batch.app);
             let turn = places.acquire_many(wanted).await;
-            for part in 0..batch.parts.len() {
-                let job = Job::new(&live.place, batch, part, &shared.router, &live.gauges);
+            for job in jobs_of(shared, live, batch) {
                 jobs.spawn(job.run(halted.clone()));
             }
             let ended = ended(&mut jobs).await;
@@ -126,11 +125,17 @@ async fn run(
     taken.map(|()| None)
 }
 
+fn jobs_of<'a>(shared: &'a Shared, live: &'a Live, batch: &'a Batch) -> impl Iterator<Item = Job> + 'a {
+    (0..batch.parts.len()).map(move |part| Job::new(&live.place, batch, part, &shared.router, &live.gauges))
+}
+
 /// What is at workers is called back, and what has come is written down.
 async fn wind_down(shared: &Shared, live: &Live, batch: &Batch, jobs: &mut JoinSet<JobEnd>) {
-    if let Err(error) = cancel_jobs(&live.place, batch, &shared.router).await {
-        tracing::warn!(batch = batch.id, %error, "the jobs of a batch are not cancelled yet");
-        return;
+    for job in jobs_of(shared, live, batch) {
+        if let Err(error) = job.cancel().await {
+            tracing::warn!(batch = batch.id, %error, "the jobs of a batch are not cancelled yet");
+            return;
+        }
     }
     let ended = async { while jobs.join_next().await.is_some() {} };
     if timeout(WIND_DOWN, ended).await.is_err() {
@@ -161,13 +166,30 @@ async fn expired(expires_at: u64) {
 }
 
 /// Writes the files of a batch that is at its end.
-async fn close(shared: &Arc<Shared>, live: &Arc<Live>, batch: &Batch, ending: Ending) -> io::Result<Option<Event>> {
-    let _turn = shared.reading.acquire().await.map_err(io::Error::other)?;
+async fn close(
+    shared: &Arc<Shared>,
+    live: &Arc<Live>,
+    batch: &Batch,
+    ending: Ending,
+    stop: &mut watch::Receiver<bool>,
+) -> io::Result<Option<Event>> {
     match ending {
         Ending::Complete => {}
-        // Also where the process that cancelled them did not live to hear the answer.
-        Ending::Expired | Ending::Cancelled => cancel_jobs(&live.place, batch, &shared.router).await?,
+        // Also where the process that cancelled them did not live to hear the answer, or to write down what was left.
+        Ending::Expired | Ending::Cancelled => {
+            for job in jobs_of(shared, live, batch) {
+                if job.cancel().await? {
+                    let _turn = shared.collecting.acquire().await.map_err(io::Error::other)?;
+                    let collected = job.collect(stop).await;
+                    if *stop.borrow() {
+                        return Ok(None);
+                    }
+                    collected?;
+                }
+            }
+        }
     }
+    let _turn = shared.reading.acquire().await.map_err(io::Error::other)?;
     let (place, batch, store) = (live.place.clone(), batch.clone(), shared.store.clone());
     let write = move || finalize(&place, &batch, &store, unix_now()).map(Some);
     tokio::task::spawn_blocking(write).await.map_err(io::Error::other)?

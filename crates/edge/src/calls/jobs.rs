@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use sheaf_session::Micros;
-use sheaf_task::{JobId, JobOptions, JobSpec, KeyHasher, KeySecret, Order, RouterId, RowId, ToRouter};
+use sheaf_task::{JobId, JobInfo, JobOptions, JobSpec, KeyHasher, KeySecret, Order, RouterId, RowId, ToRouter};
 
 use super::limits::{IDLE, JOBS_MAX};
 use super::types::JobKey;
@@ -259,6 +259,17 @@ fn read_name(name: &str, service: &str) -> Option<(JobKey, u32)> {
     let timeout_ms = words.next()?.parse().ok()?;
     let revision = words.next()?.to_owned();
     Some((JobKey { service: service.to_owned(), revision, timeout_ms }, generation))
+}
+
+/// Calls of a job go on at the router, or something of it is not taken.
+pub(super) fn is_left(job: &JobInfo) -> bool {
+    job.counts.open > 0 || job.counts.settled < job.counts.last_number
+}
+
+/// Whether something is left of a job of this app's calls.
+pub(crate) fn is_left_by(app: &str, job: &JobInfo) -> bool {
+    let read = read_name(&job.name, &job.service).filter(|_| is_left(job));
+    read.is_some_and(|(key, generation)| job_id(app, &key, generation) == job.job)
 }
 
 impl Jobs {

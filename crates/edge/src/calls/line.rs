@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Duration, Instant, interval, sleep_until, timeout};
 
+use super::jobs::is_left;
 use super::limits::{CallLimits, OPENED_MAX};
 use super::machine::Calls;
 use super::types::{Input, NewCall, Output, Refused, Told, Waiter};
@@ -102,6 +103,7 @@ pub(crate) fn open(config: LineConfig) -> io::Result<(Caller, impl Future<Output
         asked: BTreeMap::new(),
         waiters: 0,
         questions: ASK_JOBS,
+        has_looked: false,
     };
     Ok((Caller { commands }, line.run()))
 }
@@ -119,6 +121,8 @@ struct Line {
     asked: BTreeMap<u64, oneshot::Sender<Answer>>,
     waiters: u64,
     questions: u64,
+    /// It knows what an earlier life of the door left.
+    has_looked: bool,
 }
 
 /// A session and its link.
@@ -157,7 +161,8 @@ impl Line {
     async fn run(mut self) {
         let mut look = interval(LOOK);
         let mut taken = Vec::with_capacity(BATCH);
-        let mut said = vec![ask(ASK_JOBS, Question::Jobs)];
+        let mut said = Vec::new();
+        self.look_around(&mut said);
         loop {
             self.drain(&mut said);
             if let Some(running) = &self.running
@@ -181,10 +186,20 @@ impl Line {
                 Woken::Reports(None) => self.hang_up(),
                 Woken::Reports(Some(reports)) => reports.into_iter().for_each(|report| self.on_report(report)),
                 Woken::Look => self.look(),
-                Woken::Again => self.begin_again(),
+                Woken::Again => {
+                    self.begin_again();
+                    self.look_around(&mut said);
+                }
             }
         }
         self.close().await;
+    }
+
+    /// Asks what an earlier life of the door left, on each session until one answers.
+    fn look_around(&self, said: &mut Vec<ClientCommand>) {
+        if !self.has_looked {
+            said.push(ask(ASK_JOBS, Question::Jobs));
+        }
     }
 
     fn on_command(&mut self, command: Command, said: &mut Vec<ClientCommand>) {
@@ -216,8 +231,8 @@ impl Line {
             }
             ClientReport::Piece { row, piece } => self.machine.handle(now, Input::Piece { row, piece }),
             ClientReport::Answer { id: ASK_JOBS, answer: Answer::Jobs(jobs) } => {
-                let is_left = |counts: &sheaf_task::JobCounts| counts.open > 0 || counts.settled < counts.last_number;
-                for job in jobs.iter().filter(|job| is_left(&job.counts)) {
+                self.has_looked = true;
+                for job in jobs.iter().filter(|job| is_left(job)) {
                     self.machine.take_up(now, job.job, &job.name, &job.service);
                 }
             }

@@ -16,6 +16,7 @@ mod recent;
 mod tests;
 mod types;
 
+pub(crate) use jobs::is_left_by;
 pub use limits::CallLimits;
 pub(crate) use line::{Answered, Caller, LineConfig, open};
 pub(crate) use types::{Digest, Done, Identity, JobKey, NewCall, Refused, Told};

@@ -2,7 +2,8 @@
 //!
 //! The end is asked for, never guessed: when all is submitted and nothing is on its way, the job is opened once more, and
 //! the answer says whether anything is open at the router (an operator's retry) or undelivered. That answer is younger
-//! than everything before it, which a progress signal need not be.
+//! than everything before it, which a progress signal need not be. A cancelled job ends the same way: its rows that the
+//! router never took are missing then, and that is what the run ends with.
 
 use sheaf_session::Micros;
 use sheaf_task::{JobCounts, Refusal, RouterId, ToRouter};
@@ -135,8 +136,7 @@ impl Client {
             self.on_nothing_open(now);
             return;
         }
-        let missing = self.audit().open > self.submissions.vanished;
-        let first = if missing { now + ASK_EVERY } else { now };
+        let first = if self.is_more_due() { now + ASK_EVERY } else { now };
         let ask_at = *self.closing.ask_at.get_or_insert(first);
         if self.up && ask_at <= now && !self.closing.asked {
             self.closing.asked = true;
@@ -145,11 +145,24 @@ impl Client {
         }
     }
 
+    /// As far as is known here, more must come before it can be the end.
+    fn is_more_due(&self) -> bool {
+        if self.submissions.is_closed() {
+            // What is missing here may be what the router never took.
+            return self.counts.open > 0 || self.counts.last_number > self.deliveries.committed;
+        }
+        self.audit().open > self.submissions.vanished
+    }
+
     /// The router has nothing more for this job. Rows that are missing then were lost to it, by a journal restored from an
     /// older copy for example: they are submitted once more, and only then given up.
     fn on_nothing_open(&mut self, now: Micros) {
         let open = self.audit().open;
         let lost = open - self.submissions.vanished.min(open);
+        if self.submissions.is_closed() {
+            let is_whole = lost == 0;
+            return self.end(if is_whole { Reason::Complete } else { Reason::Refused(Refusal::Cancelled) }, 0);
+        }
         if lost > 0 && !self.closing.tried_again {
             let unanswered = self.closing.unanswered;
             self.closing = Closing { tried_again: true, unanswered, ..Closing::default() };

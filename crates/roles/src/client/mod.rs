@@ -10,6 +10,9 @@
 //! run:  Opening ─► Running ─► Closing: everything is in the sink, the router is asked whether nothing is open ─► Over
 //! ```
 //!
+//! A job that was cancelled takes no more rows. What the router has of it (results that the sink lacks, rows that were
+//! withdrawn) is brought in all the same, and only then the run ends as refused.
+//!
 //! Invariants: the session commits a delivery only when the sink has it, with the cursor, in one act; deliveries enter
 //! the sink in order of their numbers, each once; a row that this run does not know is never written, but its number
 //! counts; memory is a few dozen bytes per row (`rows`), and no body.
@@ -38,6 +41,8 @@ pub struct Config {
     pub spec: JobSpec,
     /// Stop when more rows than this failed in this run.
     pub failures_max: Option<u64>,
+    /// The job is cancelled, or may be by now: submit nothing, bring in what the router has of it.
+    pub collects: bool,
 }
 
 /// A row read from the source that the sink does not have.
@@ -213,7 +218,7 @@ pub enum Reason {
     Interrupted,
     /// More rows failed than allowed; the same command resumes.
     TooManyFailures,
-    /// The router will not have the job.
+    /// The router will not have the job. Where it was cancelled: every outcome that the router had is in the sink.
     Refused(Refusal),
     /// The router left out deliveries: what came before them is in the sink; the same command asks for them again.
     Gap {
@@ -289,19 +294,22 @@ pub struct Client {
     outputs: VecDeque<Output>,
     #[cfg(feature = "mutations")]
     commits_before_sink: bool,
+    #[cfg(feature = "mutations")]
+    leaves_when_cancelled: bool,
 }
 
 impl Client {
     /// A run that has not been connected yet.
     pub fn new(config: Config) -> Self {
         let deliveries = Deliveries::new(config.spec.cursor_router, config.spec.cursor);
+        let submissions = Submissions::new(config.collects);
         Self {
             config,
             phase: Phase::Running,
             up: false,
             opened: None,
             rows: Rows::new(),
-            submissions: Submissions::default(),
+            submissions,
             deliveries,
             closing: end::Closing::default(),
             counts: JobCounts::default(),
@@ -310,6 +318,8 @@ impl Client {
             outputs: VecDeque::new(),
             #[cfg(feature = "mutations")]
             commits_before_sink: false,
+            #[cfg(feature = "mutations")]
+            leaves_when_cancelled: false,
         }
     }
 
@@ -397,5 +407,10 @@ impl Client {
     /// A delivery is committed in the session before the sink has it.
     pub fn plant_commit_before_sink(&mut self) {
         self.commits_before_sink = true;
+    }
+
+    /// The run ends with the first row that a cancelled job refuses.
+    pub fn plant_leave_when_cancelled(&mut self) {
+        self.leaves_when_cancelled = true;
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Invariants: rows read and not sent are at most [`QUEUED_ROWS_MAX`] plus one read; what is sent and not acknowledged is
 //! bounded in rows and bytes; the source is begun again only when nothing is on its way, so that one pass sees each row
-//! in a settled state.
+//! in a settled state; once the job takes no more rows, the source is read to its end and nothing of it is submitted.
 
 use std::collections::VecDeque;
 
@@ -42,6 +42,8 @@ pub(super) struct Submissions {
     everything: bool,
     /// The router may have lost what it acknowledged.
     lost: bool,
+    /// The job takes no more rows. They are read all the same: what comes must find its row.
+    is_closed: bool,
     /// Refused rows that this pass has not met yet.
     refused_before: u64,
     /// Refused since this pass began.
@@ -59,6 +61,20 @@ struct Flight {
 }
 
 impl Submissions {
+    pub(super) fn new(is_closed: bool) -> Self {
+        Self { is_closed, ..Self::default() }
+    }
+
+    /// The job takes no more rows.
+    pub(super) fn is_closed(&self) -> bool {
+        self.is_closed
+    }
+
+    fn close(&mut self) {
+        self.is_closed = true;
+        self.queue.clear();
+    }
+
     /// Every row has been read, submitted and acknowledged.
     pub(super) fn is_finished(&self) -> bool {
         self.at_end && self.queue.is_empty() && self.flight.is_empty() && !self.must_rewind()
@@ -70,7 +86,7 @@ impl Submissions {
     }
 
     fn must_rewind(&self) -> bool {
-        self.lost || self.refused > 0
+        !self.is_closed && (self.lost || self.refused > 0)
     }
 
     fn has_room(&self) -> bool {
@@ -159,6 +175,7 @@ impl Client {
             Some(State::Open | State::Ok | State::Failed | State::KeptFailed) => return,
         }
         match row.body {
+            Ok(_) if self.submissions.is_closed => {}
             Ok(body) if body.len() <= BODY_BYTES_MAX => {
                 self.submissions.queue.push_back(SubmitRow { row: row.row, sample: row.sample, body });
             }
@@ -185,6 +202,10 @@ impl Client {
     }
 
     pub(super) fn on_rows_refused(&mut self, now: Micros, rows: Vec<RowId>, refusal: Refusal) {
+        #[cfg(feature = "mutations")]
+        if self.leaves_when_cancelled && refusal == Refusal::Cancelled {
+            return self.end_refused(refusal);
+        }
         match refusal {
             Refusal::Busy { retry_ms } => self.refuse_rows(rows, now + Micros::from_ms(retry_ms)),
             Refusal::Stopping => self.refuse_rows(rows, now + STOPPING_RETRY),
@@ -193,11 +214,11 @@ impl Client {
                 self.open_job();
             }
             Refusal::TooLong { len, max } => rows.into_iter().for_each(|row| self.fail_here(row, too_long(len, max))),
-            Refusal::Cancelled
-            | Refusal::OtherJob
-            | Refusal::CursorAhead { .. }
-            | Refusal::Superseded { .. }
-            | Refusal::Forbidden => self.end_refused(refusal),
+            // What was taken before the cancel has its outcome there, perhaps one that was paid for.
+            Refusal::Cancelled => self.submissions.close(),
+            Refusal::OtherJob | Refusal::CursorAhead { .. } | Refusal::Superseded { .. } | Refusal::Forbidden => {
+                self.end_refused(refusal);
+            }
         }
     }
 

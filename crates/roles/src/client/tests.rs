@@ -32,7 +32,7 @@ fn config(cursor: u64) -> Config {
         cursor_router: (cursor > 0).then_some(ROUTER),
         options: JobOptions::default(),
     };
-    Config { spec, failures_max: None }
+    Config { spec, failures_max: None, collects: false }
 }
 
 fn write_word(rows: &[WriteRow]) -> String {
@@ -101,8 +101,12 @@ fn opened(cursor: u64, counts: JobCounts) -> Event {
     Event::Opened { router: ROUTER, cursor, counts }
 }
 
+fn closed_counts(last_number: u64) -> JobCounts {
+    JobCounts { last_number, ..JobCounts::default() }
+}
+
 fn closed(last_number: u64) -> Event {
-    opened(0, JobCounts { last_number, ..JobCounts::default() })
+    opened(0, closed_counts(last_number))
 }
 
 fn scanned(numbers: &[u64]) -> Event {
@@ -357,4 +361,36 @@ fn in_a_second_pass_a_row_that_nobody_knows_is_not_waited_for() {
     play.check([Event::RowsRefused { rows, refusal: Refusal::Busy { retry_ms: 0 } }, Event::Tick], "rewind; read");
     play.check([delivered(1, &[(1, 9), (2, 1)])], "write#1 1 to 2");
     assert_eq!(play.client.audit().stale, 1);
+}
+
+#[test]
+fn of_a_cancelled_job_everything_is_brought_in_before_the_run_ends() {
+    let mut play = Play::new(config(0));
+    play.check([Event::Up, opened(0, JobCounts::default())], "open 0; read");
+    play.check([scanned(&[1, 2]), delivered(1, &[(1, 1)])], "write#1 1 to 1; submit#1 1,2; read");
+    let rows = vec![id(1), id(2)];
+    let refused = Event::RowsRefused { rows, refusal: Refusal::Cancelled };
+    // What else is in the source is read, for an answer to it may be on its way; nothing of it is submitted.
+    play.check([refused, Event::Acknowledged(Tag(1)), scanned(&[3, 4])], "read");
+    let counts = JobCounts { last_number: 3, open: 1, ..JobCounts::default() };
+    play.check([Event::SourceEnd, Event::Progress(counts)], "scanned");
+    play.check([Event::Written(WriteId(1))], "commit 1");
+    play.check([delivered(2, &[(2, 3)]), failed(3, 3, 4)], "write#2 3,4! to 3");
+    play.check([Event::Progress(closed_counts(3)), Event::Written(WriteId(2))], "commit 3; open 3");
+    play.check([closed(3)], "done Refused(Cancelled) 4=2+1+1 lost 0 repeated 0");
+}
+
+#[test]
+fn whoever_collects_submits_nothing() {
+    let mut play = Play::new(Config { collects: true, ..config(0) });
+    play.check([Event::Up, opened(0, closed_counts(1))], "open 0; read");
+    play.check([scanned(&[1, 2]), Event::SourceEnd], "scanned");
+    play.check([delivered(1, &[(1, 1)])], "write#1 1 to 1");
+    play.check([Event::Written(WriteId(1))], "commit 1; open 1");
+    // Its session is lost, and what it knew of the router: it still submits nothing.
+    play.check([Event::Down, Event::Lost, Event::Up], "open 1");
+    play.check([opened(1, closed_counts(2))], "scanned");
+    play.check([delivered(1, &[(2, 2)])], "write#2 2 to 2");
+    play.check([Event::Written(WriteId(2))], "commit 1; open 2");
+    play.check([closed(2)], "done Complete 2=2+0+0 lost 0 repeated 0");
 }

@@ -2,7 +2,8 @@
 //!
 //! It deliberately hashes nothing and reads no journal: keys and look-ups come with the rows. Invariants: a message is
 //! committed when everything that it wrote or found is durable; a row of a job gets one outcome, however often it is
-//! submitted; what a limit refuses is told to the client, row by row, before its message is committed.
+//! submitted; what a limit refuses is told to the client, row by row, before its message is committed. A job that was
+//! cancelled takes no rows, not even known ones; it is opened as any other, for its client still has to get what is left.
 
 use std::collections::BTreeMap;
 

@@ -3,9 +3,11 @@
 
 #![allow(clippy::expect_used, reason = "a test fails by panicking")]
 
+mod answers;
 mod client;
 #[path = "../common/mod.rs"]
 mod common;
+mod files;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -97,7 +99,7 @@ fn a_batch_lives_from_upload_to_output() {
     assert_eq!(door.get(&format!("/v1/files/{output}")).good()["purpose"], "batch_output");
     let results = door.get(&format!("/v1/batches/{batch}/results")).good();
     assert_eq!((results["data"].as_array().map(Vec::len), &results["status"]), (Some(3), &json!("completed")));
-    door.post(&format!("/v1/batches/{batch}/cancel"), &json!({})).refused(400);
+    door.post(&format!("/v1/batches/{batch}/cancel"), &json!({})).refused(409);
 }
 
 #[test]
@@ -284,12 +286,16 @@ fn code_of(line: &Value) -> &str {
     line["error"]["code"].as_str().unwrap_or_default()
 }
 
-/// The state of a batch's only job, where its tasks are.
-fn router_says(door: &Door, s: &Sandbox, batch: &str) -> Value {
+/// A batch's only job, where its tasks are.
+fn job_at_router(door: &Door, s: &Sandbox, batch: &str) -> Option<Value> {
     let said = s.sheaf_exits(0, &["job", "ls", "--json", "--join", &door.router]);
     let jobs = String::from_utf8(said.stdout).expect("UTF-8");
     let mut jobs = jobs.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
-    jobs.find(|job| job["name"] == batch).expect("its job")["state"].clone()
+    jobs.find(|job| job["name"] == batch)
+}
+
+fn router_says(door: &Door, s: &Sandbox, batch: &str) -> Value {
+    job_at_router(door, s, batch).expect("its job")["state"].clone()
 }
 
 #[test]
@@ -451,4 +457,59 @@ fn a_kill_in_each_state_is_survived() {
     assert_eq!(assert_whole(&door, &over, 100), 0);
     let listed = door.get("/v1/files?limit=100").good();
     assert_eq!(listed["data"].as_array().map(Vec::len), Some(4), "two inputs, an output, errors: {listed}");
+}
+
+/// Eleven lines of twelve finish while the door cannot have its own sink, as if it died before each delivery; then it is
+/// cancelled, and dies for good.
+#[test]
+fn what_finished_before_a_cancel_is_kept_though_the_door_dies_before_it_is_delivered() {
+    let s = Sandbox::new();
+    let mut door = Door::open(&s);
+    let batch = door.create(&door.upload(&chats(12, "m")), CHAT, "24h");
+    let job = |door: &Door, is: &dyn Fn(&Value) -> bool| job_at_router(door, &s, &batch).is_some_and(|job| is(&job));
+    wait_until("the lines are at the router", || job(&door, &|job| job["open"] == 12));
+    door.process.kill9();
+    let sink = s.path(&format!("router/edge/batches/@/{batch}/results.0.jsonl.sheaf/lock"));
+    let held = std::fs::File::open(sink).expect("the sink of its job");
+    held.lock().expect("nobody holds it");
+    door.killed(&s);
+    let ledger = s.path("ledger");
+    let program = format!(
+        "#!/bin/sh\nn=${{1#*row-}}; n=${{n%%;*}}\necho \"row-$n\" >> '{}'\n[ \"$n\" != 12 ] || sleep 1000\nprintf '{{\"n\":%s}}' \"$n\"\n",
+        ledger.display()
+    );
+    s.script("prog", &program);
+    let _worker = door.worker(&s, "m", &["--batch", "4", "--", "./prog", "{}"]);
+    wait_until("all but one are finished", || job(&door, &|job| job["ok"] == 11));
+    assert_eq!(door.post(&format!("/v1/batches/{batch}/cancel"), &json!({})).good()["status"], "cancelling");
+    wait_until("the router knows", || job(&door, &|job| job["state"] == "cancelled" && job["open"] == 0));
+    door.process.kill9();
+    drop(held);
+    door.killed(&s);
+    let over = door.over(&batch, "cancelled");
+    assert_eq!(assert_whole(&door, &over, 12), 11, "what finished was paid for");
+    assert!(door.lines(&over["error_file_id"]).iter().all(|line| code_of(line) == "batch_cancelled"));
+    assert_eq!(s.executed(), 12, "nothing ran twice");
+}
+
+#[test]
+fn a_model_that_is_done_is_not_run_again_where_all_is_to_be_fresh() {
+    let s = Sandbox::new();
+    let mut door = Door::open(&s);
+    let _first = serve(&door, &s, "m", "0");
+    let file = door.upload(&(chats(5, "m") + &(6..=10).map(|n| chat(n, "later")).collect::<String>()));
+    let asked = json!({"input_file_id": file, "endpoint": CHAT, "completion_window": "24h",
+        "metadata": {"sheaf_fresh": "true"}});
+    let batch = door.post("/v1/batches", &asked).good();
+    let batch = batch["id"].as_str().expect("an id");
+    door.done(batch, 5);
+    let record = s.path(&format!("router/edge/batches/@/{batch}/results.0.jsonl.sheaf/job.json"));
+    wait_until("the first model's job is done", || {
+        std::fs::read_to_string(&record).is_ok_and(|record| record.contains("\"done\": true"))
+    });
+    door.killed(&s);
+    let _later = serve(&door, &s, "later", "0");
+    let over = door.over(batch, "completed");
+    assert_eq!(assert_whole(&door, &over, 10), 10);
+    assert_eq!(s.executed(), 10, "nothing ran twice");
 }

@@ -22,8 +22,14 @@ impl ClientHost {
         assert!(self.orders.len() <= ORDERS_MAX, "a plan has few orders");
         self.may_replace |= order == Order::Retry;
         match order {
-            Order::Cancel => env.ledger.orders.on_cancel(self.job()),
-            Order::Retry => env.ledger.orders.on_retry(self.job()),
+            Order::Cancel => {
+                self.is_cancelled = true;
+                env.ledger.orders.on_cancel(self.job());
+            }
+            Order::Retry => {
+                self.is_cancelled = false;
+                env.ledger.orders.on_retry(self.job());
+            }
             Order::Look => {}
         }
         if self.is_done && self.run.is_none() {
@@ -96,6 +102,11 @@ impl ClientHost {
         if let Some(wrong) = wrong {
             env.ledger.violate(format!("client {}: {wrong}", self.number));
         }
+    }
+
+    /// It comes only for what is left of its job.
+    pub(super) fn collects(&self) -> bool {
+        self.is_cancelled && self.oddities.collectors.contains(&self.number)
     }
 
     /// Nothing starts it again.

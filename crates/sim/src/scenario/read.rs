@@ -202,6 +202,7 @@ fn client(words: &mut Words<'_>, number: usize, oddities: &mut Oddities) -> Resu
         match word {
             "starts" => client.starts = words.time()?,
             "fresh" => oddities.fresh.push(number),
+            "collects" => oddities.collectors.push(number),
             "within" => oddities.in_time = Some((number, words.time()?)),
             "share" => client.share = true,
             "rows" => client.rows = words.0.by_ref().map(body).collect::<Result<_, _>>()?,

@@ -52,9 +52,10 @@ fn client(plan: &Plan, number: usize, client: &ClientPlan) -> String {
     let share = if client.share { " share" } else { "" };
     let rows: String = client.rows.iter().map(|row| format!(" {}", body(row))).collect();
     let fresh = if plan.oddities.fresh.contains(&number) { " fresh" } else { "" };
+    let collects = if plan.oddities.collectors.contains(&number) { " collects" } else { "" };
     let within = plan.oddities.in_time.filter(|(one, _)| *one == number);
     let within = within.map_or(String::new(), |(_, most)| format!(" within {}", time(most)));
-    format!("client starts {}{share}{fresh}{within} rows{rows}", time(client.starts))
+    format!("client starts {}{share}{fresh}{collects}{within} rows{rows}", time(client.starts))
 }
 
 fn broken(one: &Break) -> String {

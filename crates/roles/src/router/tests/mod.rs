@@ -46,6 +46,7 @@ stories! {
     busy
     cancel
     cancelled_in_slices
+    cancelled_is_collected
     compaction
     cursor
     deaths_of_workers
