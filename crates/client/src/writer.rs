@@ -53,7 +53,8 @@ impl<T> Writer<T> {
                     tracing::debug!("the driver has stopped listening to the writer");
                 }
                 if rows.len() < FEW_ROWS && !batches.is_closed() {
-                    thread::sleep(PAUSE);
+                    // Cut short when there will be no more.
+                    thread::park_timeout(PAUSE);
                 }
             }
             (sink, Ok(()))
@@ -88,6 +89,7 @@ impl<T> Writer<T> {
     /// Commits what was handed over, ends the thread and gives the sink back. Blocks.
     pub(crate) fn stop(self) -> Result<Box<dyn Sink>, WriterError> {
         drop((self.sender, self.durable));
+        self.thread.thread().unpark();
         let (sink, written) = self.thread.join().map_err(|_| WriterError::Panicked)?;
         written.map(|()| sink).map_err(WriterError::Sink)
     }

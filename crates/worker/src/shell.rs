@@ -1,8 +1,9 @@
 //! The worker's shell: carries what the machine wants to the executor, the spool and the link, and back.
 //!
-//! It decides nothing of the protocol. Its own rules: starts are on the spool before anything executes (room permitting); a record is
-//! confirmed to the session only when written; on a full disk it announces no capacity, and keeps what it has in memory
-//! (bounded by what the worker may hold) until there is room.
+//! It decides nothing of the protocol. Its own rules: starts are on the spool before anything executes (room permitting); a
+//! record is confirmed to the session only when written; results of programs leave together while there is more to execute;
+//! on a full disk it announces no capacity, and keeps what it has in memory (bounded by what the worker may hold) until
+//! there is room.
 
 use std::collections::BTreeSet;
 

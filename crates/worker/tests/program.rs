@@ -24,6 +24,27 @@ fn output_is_kept_byte_for_byte() {
 }
 
 #[test]
+fn output_is_whole_whether_a_pipe_holds_it_or_not() {
+    let mut bench = Bench::sh(Argument, "head -c {} /dev/zero; head -c {} /dev/zero >&2");
+    for len in [1, 65_536, 65_537, 300_000, BODY_BYTES_MAX] {
+        assert_eq!(ok(bench.run(assignment(len as u32, len.to_string()))).len(), len);
+    }
+}
+
+#[test]
+fn rows_that_fill_the_socket_of_the_keeper_all_get_their_programs() {
+    let mut bench = Bench::new(config(Argument, &["sh", "-c", "printf %s \"$1\" | wc -c", "sh", "{}"]));
+    let len = |n: u32| 100_000 + n as usize;
+    (0..40).for_each(|n| bench.start(assignment(n, vec![b'x'; len(n)])));
+    // Behind all of it: one of them is to be killed.
+    bench.start(assignment(40, vec![b'x'; len(40)]));
+    bench.kill(40);
+    for (n, ended) in bench.ends(41).into_iter().enumerate().take(40) {
+        assert_eq!(ok(ended.outcome), format!("{}\n", len(n as u32)));
+    }
+}
+
+#[test]
 fn each_end_has_its_class() {
     let mut bench = Bench::sh(Argument, "echo out; echo why >&2; {}");
     let rejected = failed(bench.run(assignment(1, "exit 3")), Class::Rejected);
