@@ -37,6 +37,8 @@ pub(crate) struct Lookups {
     nudge: WeakSender<Vec<Output>>,
     waiting: VecDeque<Waiting>,
     beside: JoinSet<()>,
+    /// Some row of the last message was known: what is new costs less than the way to another thread.
+    finds: bool,
 }
 
 enum Waiting {
@@ -47,7 +49,7 @@ enum Waiting {
 impl Lookups {
     /// For a session whose link takes orders from the other end of `nudge`.
     pub(crate) fn new(store: Arc<Store>, finished: Arc<Finished>, nudge: WeakSender<Vec<Output>>) -> Self {
-        Self { store, finished, nudge, waiting: VecDeque::new(), beside: JoinSet::new() }
+        Self { store, finished, nudge, waiting: VecDeque::new(), beside: JoinSet::new(), finds: false }
     }
 
     /// Takes an event; `no` is the number of the job that it is of, if it is of one.
@@ -56,7 +58,7 @@ impl Lookups {
         if self.waiting.len() >= WAITING_MAX {
             self.settle();
         }
-        if is_worth_it(&event) && self.beside.len() < BESIDE_MAX && has_threads() {
+        if self.finds && has_many(&event) && self.beside.len() < BESIDE_MAX && has_threads() {
             let (done, outcome) = oneshot::channel();
             let (store, finished, nudge) = (Arc::clone(&self.store), Arc::clone(&self.finished), self.nudge.clone());
             self.beside.spawn(async move {
@@ -68,7 +70,8 @@ impl Lookups {
             self.waiting.push_back(Waiting::LookedUp(outcome));
             return;
         }
-        self.waiting.push_back(Waiting::Ready(self.now(event, no)));
+        let event = self.now(event, no);
+        self.waiting.push_back(Waiting::Ready(event));
     }
 
     /// The same at once.
@@ -103,7 +106,10 @@ impl Lookups {
             }
         }
         match self.waiting.pop_front()? {
-            Waiting::Ready(event) => Some(event),
+            Waiting::Ready(event) => {
+                self.finds = finds(&event).unwrap_or(self.finds);
+                Some(event)
+            }
             Waiting::LookedUp(_) => unreachable!("it has just been made ready"),
         }
     }
@@ -116,7 +122,17 @@ fn has_threads() -> bool {
     })
 }
 
-fn is_worth_it(event: &Event) -> bool {
+/// Whether a row of a message is known, if it is a message of rows.
+fn finds(event: &Event) -> Option<bool> {
+    match event {
+        Event::Message { inbound: Inbound::Submit { rows, .. }, .. } => {
+            Some(rows.iter().any(|row| row.prior.is_some()))
+        }
+        _ => None,
+    }
+}
+
+fn has_many(event: &Event) -> bool {
     matches!(event, Event::Message { inbound: Inbound::Submit { rows, .. }, .. } if rows.len() >= ROWS_MIN)
 }
 
@@ -166,6 +182,7 @@ mod tests {
         let mut lookups = Lookups::new(store, finished, orders.downgrade());
         let mut heard = Vec::new();
         for seq in 0..40 {
+            lookups.finds = true;
             lookups.push(submit(seq, if seq % 3 == 0 { 1 } else { 1_000 }), None);
             lookups.push(Event::PeerUp { peer: PEER }, None);
             heard.extend(lookups.pop());

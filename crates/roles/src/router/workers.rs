@@ -64,14 +64,18 @@ pub(super) struct Worker {
 pub(super) enum Room {
     /// Start it at once.
     Start,
-    /// Keep it behind those that it executes. Said once half of the depth is free: what waits is as well off here, and one
-    /// message then fills what many would.
+    /// Keep it behind those that it executes. Said once half of the depth is free, or [`REFILL_MAX`] of it: what waits is as
+    /// well off here, and one message then fills what many would.
     Ahead,
 }
 
 impl Room {
     pub(super) const ALL: [Room; 2] = [Room::Start, Room::Ahead];
 }
+
+/// So much free depth is worth a message, however deep it is: what a worker with short tasks has on its way is what keeps
+/// it busy.
+const REFILL_MAX: u32 = 64;
 
 /// Whether something is being called back from a worker.
 ///
@@ -133,7 +137,7 @@ impl Worker {
         } else if self.outstanding() < self.capacity.batch {
             Some(Room::Start)
         } else {
-            let refill = self.capacity.depth.div_ceil(2).max(1);
+            let refill = self.capacity.depth.div_ceil(2).clamp(1, REFILL_MAX);
             (self.outstanding() + refill <= self.allowed()).then_some(Room::Ahead)
         }
     }
