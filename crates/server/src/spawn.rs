@@ -14,6 +14,7 @@ use sheaf_journal::{Journal, SegmentId, SegmentView};
 use sheaf_net::{Alarm, Clock};
 use sheaf_roles::router::{Lsn, Router};
 use sheaf_session::Micros;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
 use crate::compaction::Compaction;
@@ -81,7 +82,7 @@ pub(crate) fn spawn(
         unsaid: Vec::new(),
         unmarked: None,
         last_commit: Duration::ZERO,
-        at_once_max: AT_ONCE_TIME_MAX,
+        at_once_max: at_once_max(),
     }));
     let indexer =
         Indexer { disk, finished, sealed, upto: indexed, to_core: tell, pulse: indexer_pulse, has_failed: false };
@@ -112,6 +113,12 @@ pub(crate) fn spawn(
     let writer = named("sheaf-writer", move || writer::run(&writer, &to_write))?;
     let ended = start_core(core, writer, indexer, watchdog(pulses, shared))?;
     Ok((inputs, ended))
+}
+
+/// A thread that waits for the disk must not be the only one that there is.
+fn at_once_max() -> Duration {
+    let threads = Handle::current().metrics().num_workers();
+    if threads > 1 { AT_ONCE_TIME_MAX } else { Duration::ZERO }
 }
 
 /// What the indexer knows of the journal: its oldest segment and the active one.

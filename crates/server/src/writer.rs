@@ -213,7 +213,7 @@ impl Writer {
 
     fn try_at_once(&mut self, append: &Append) -> Result<Option<AtOnce>, WriterError> {
         let is_small = append.batch.buffer.len() <= AT_ONCE_BYTES_MAX;
-        if !is_small || self.last_commit > self.at_once_max || self.journal.is_full() || !self.compaction.is_idle() {
+        if !is_small || self.last_commit >= self.at_once_max || self.journal.is_full() || !self.compaction.is_idle() {
             return Ok(None);
         }
         let is_first = self.unmarked.is_none();
