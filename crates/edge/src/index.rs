@@ -1,6 +1,6 @@
 //! Which things there are of each app, by name, in memory: a page of a list reads the records of that page and no other.
 //!
-//! A name is 16 bytes here, and an entry of a file 40 in all; with the nodes that hold them, about 80 bytes a file and 40 a
+//! A name is 16 bytes here, and a file's entry 48 with it; with the nodes that hold them, about 100 bytes a file and 40 a
 //! batch. It is made once at start, of what is on disk, and knows no disk itself.
 
 use std::collections::{BTreeMap, HashMap};

@@ -94,8 +94,9 @@ impl Store {
             Ok(Some(meta)) => meta.entry(),
             Err(error) if is_damaged(&error) => {
                 tell_damaged("file", place, META, &error);
-                let content = absent_is_none(fs::metadata(place.join(CONTENT)))?;
-                Entry { bytes: content.map_or(0, |content| content.len()), expires_at: None, purpose: None }
+                // As far as that can be seen; another start may see more.
+                let bytes = fs::metadata(place.join(CONTENT)).map_or(0, |content| content.len());
+                Entry { bytes, expires_at: None, purpose: None }
             }
             Err(error) => return Err(error),
         };
