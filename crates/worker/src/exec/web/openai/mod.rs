@@ -194,7 +194,10 @@ mod tests {
             let Tokens { prompt, completion } = tokens(answer.as_bytes());
             (prompt, completion)
         };
-        assert_eq!(of(r#"{"choices":[],"usage":{"prompt_tokens":12,"completion_tokens":3,"total_tokens":15}}"#), (12, 3));
+        assert_eq!(
+            of(r#"{"choices":[],"usage":{"prompt_tokens":12,"completion_tokens":3,"total_tokens":15}}"#),
+            (12, 3)
+        );
         assert_eq!(of(r#"{"data":[{"embedding":[1.5]}],"usage":{"prompt_tokens":2,"total_tokens":2}}"#), (2, 0));
         for none in [r#"{"choices":[]}"#, r#"{"usage":null}"#, r#"{"usage":{"prompt_tokens":-1}}"#, "no JSON"] {
             assert_eq!(of(none), (0, 0), "{none}");
