@@ -56,6 +56,11 @@ fn models_are_what_workers_offer_and_embeddings_have_the_same_bits_in_either_for
     let other = door.post("/v1/chat/completions", &[], &json!({"model": "gpt", "messages": []}));
     assert!(other.status == 404 && other.body_text().contains("hash-embed"), "{other:?}");
 
+    for body in [json!(["hash-embed", null, null, null]), json!("hash-embed"), json!(7)] {
+        let wrong = door.post("/v1/embeddings", &[], &body);
+        assert_eq!((wrong.status, &wrong.json()["error"]["type"]), (400, &json!("invalid_request_error")), "{wrong:?}");
+    }
+
     let floats = embed(&door, "the cat sat on the mat", None);
     let floats = floats.as_array().expect("numbers").iter().map(|n| n.as_f64().expect("a number") as f32);
     let bytes: Vec<u8> = floats.flat_map(|float| float.to_le_bytes()).collect();
@@ -100,8 +105,23 @@ fn a_backend_is_heard_word_for_word_in_one_piece_or_as_a_stream() {
     let refused = chat("refuse", false);
     assert_eq!((refused.status, refused.code()), (422, json!("odd")), "{refused:?}");
     assert_eq!(refused.header("x-should-retry"), Some("false"));
+    let key = refused.header("x-sheaf-task").expect("its name");
+    let told = door.get(&format!("/v1/tasks/{key}")).json();
+    let said = json!({"status": 422, "message": "no such thing", "type": "", "param": "", "code": "odd"});
+    assert_eq!(told["error"]["evidence"]["upstream"], said, "it is on record: {told}");
     let garbage = chat("garbage", false);
     assert_eq!((garbage.status, garbage.code()), (502, json!("garbage")), "{garbage:?}");
+}
+
+#[test]
+fn a_program_that_speaks_of_a_status_has_none() {
+    let s = Sandbox::new();
+    s.script("prog", "#!/bin/sh\necho 'http://other answers 451 to this' >&2\nexit 1\n");
+    let (_router, door) = door(&s, &[]);
+    let _worker = worker(&s, &door, &["--name", "w", "--", "./prog", "{}"]);
+    offered(&door, "prog");
+    let refused = door.post("/v1/tasks", &[], &json!({"service": "prog", "body": "row"}));
+    assert_eq!((refused.status, refused.json()["error"]["code"].clone()), (400, json!("rejected")), "{refused:?}");
 }
 
 #[test]

@@ -11,6 +11,7 @@ use std::{convert::Infallible, io};
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
+use hyper::HeaderMap;
 use hyper::body::{Body, Frame};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc, watch};
@@ -39,25 +40,30 @@ pub(super) struct Events {
 #[derive(Debug)]
 struct Listener {
     to: mpsc::Sender<Bytes>,
+    /// The head of its request: what it may hear is asked again for each event, for tokens end.
+    head: HeaderMap,
     /// Ends its connection.
     cut: Arc<Notify>,
 }
 
 impl Events {
     /// One more listener, on the connection that `cut` ends; `None`: there are too many.
-    pub(super) fn listen(&self, cut: Arc<Notify>) -> Option<Reply> {
+    pub(super) fn listen(&self, head: HeaderMap, cut: Arc<Notify>) -> Option<Reply> {
         let mut listeners = self.listeners();
         if listeners.len() >= LISTENERS_MAX {
             return None;
         }
         let (to, feed) = mpsc::channel(LATE_MAX);
-        listeners.push(Listener { to, cut });
+        listeners.push(Listener { to, head, cut });
         self.came.notify_one();
         Some(Reply::new(Feed(feed).map_err(|never| -> io::Error { match never {} }).boxed()))
     }
 
-    fn tell(&self, event: &Bytes) {
-        self.listeners().retain(|listener| match listener.to.try_send(event.clone()) {
+    fn tell(&self, event: &Bytes, may_hear: impl Fn(&HeaderMap) -> bool) {
+        let mut listeners = self.listeners();
+        let ended = listeners.extract_if(.., |listener| !may_hear(&listener.head));
+        ended.for_each(|listener| listener.cut.notify_one());
+        listeners.retain(|listener| match listener.to.try_send(event.clone()) {
             Ok(()) => true,
             Err(TrySendError::Closed(_)) => false,
             Err(TrySendError::Full(_)) => {
@@ -100,7 +106,7 @@ pub(super) async fn tell(desk: Arc<Desk>, mut stopped: watch::Receiver<bool>) {
             // A comment: it keeps the connection, and says nothing.
             Err(_) => ": the router does not answer\n\n".to_owned(),
         };
-        desk.events.tell(&Bytes::from(event));
+        desk.events.tell(&Bytes::from(event), |head| desk.who.admin(head).is_ok());
     }
     desk.events.listeners().clear();
 }
@@ -127,23 +133,35 @@ mod tests {
     #[test]
     fn one_listener_too_many_is_refused_and_one_that_went_makes_room() {
         let events = Events::default();
-        let mut replies: Vec<_> = (0..LISTENERS_MAX).map(|_| events.listen(Arc::default())).collect();
+        let mut replies: Vec<_> = (0..LISTENERS_MAX).map(|_| events.listen(HeaderMap::new(), Arc::default())).collect();
         assert!(replies.iter().all(Option::is_some));
-        assert!(events.listen(Arc::default()).is_none());
+        assert!(events.listen(HeaderMap::new(), Arc::default()).is_none());
         replies.pop();
-        events.tell(&Bytes::from_static(b"x"));
-        assert!(events.listen(Arc::default()).is_some());
+        events.tell(&Bytes::from_static(b"x"), |_| true);
+        assert!(events.listen(HeaderMap::new(), Arc::default()).is_some());
+    }
+
+    #[tokio::test]
+    async fn a_listener_whose_token_has_ended_hears_no_more() {
+        let (events, cut) = (Events::default(), Arc::<Notify>::default());
+        let reply = events.listen(HeaderMap::new(), Arc::clone(&cut));
+        events.tell(&Bytes::from_static(b"x"), |_| true);
+        events.tell(&Bytes::from_static(b"secret"), |_| false);
+        assert!(!events.is_heard());
+        cut.notified().await;
+        let heard = reply.unwrap().into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(heard, &b"x"[..]);
     }
 
     #[tokio::test]
     async fn a_listener_that_takes_nothing_is_hung_up_on() {
         let (events, cut) = (Events::default(), Arc::<Notify>::default());
-        let reply = events.listen(Arc::clone(&cut));
+        let reply = events.listen(HeaderMap::new(), Arc::clone(&cut));
         for _ in 0..LATE_MAX {
-            events.tell(&Bytes::from_static(b"x"));
+            events.tell(&Bytes::from_static(b"x"), |_| true);
         }
         assert!(events.is_heard());
-        events.tell(&Bytes::from_static(b"x"));
+        events.tell(&Bytes::from_static(b"x"), |_| true);
         assert!(!events.is_heard());
         cut.notified().await;
         drop(reply);

@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Method, Request, StatusCode};
+use hyper::{HeaderMap, Method, Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
@@ -117,12 +117,15 @@ async fn answer(desk: &Desk, request: &Request<Incoming>, cut: Arc<Notify>) -> R
         let error = ApiError::invalid("this listener only tells: use GET", None);
         return ApiError { status: StatusCode::METHOD_NOT_ALLOWED, ..error }.reply();
     }
-    let mut reply = route(desk, path, cut).await;
+    let mut reply = match path {
+        "/api/v1/events" => events(desk, request.headers().clone(), cut),
+        _ => route(desk, path).await,
+    };
     reply.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     reply
 }
 
-async fn route(desk: &Desk, path: &str, cut: Arc<Notify>) -> Reply {
+async fn route(desk: &Desk, path: &str) -> Reply {
     match path {
         "/healthz" => text(StatusCode::OK, TEXT, "alive\n"),
         "/readyz" => match api::why_not_ready(desk).await {
@@ -133,7 +136,6 @@ async fn route(desk: &Desk, path: &str, cut: Arc<Notify>) -> Reply {
         "/api/v1/snapshot" => json(api::snapshot(desk).await),
         "/api/v1/jobs" => json(api::jobs(desk).await),
         "/api/v1/workers" => json(api::workers(desk).await),
-        "/api/v1/events" => events(desk, cut),
         _ => match path.strip_prefix("/api/v1/jobs/") {
             Some(job) if !job.is_empty() && !job.contains('/') => json(api::job(desk, job).await),
             _ => ApiError::not_found(
@@ -145,8 +147,8 @@ async fn route(desk: &Desk, path: &str, cut: Arc<Notify>) -> Reply {
     }
 }
 
-fn events(desk: &Desk, cut: Arc<Notify>) -> Reply {
-    match desk.events.listen(cut) {
+fn events(desk: &Desk, head: HeaderMap, cut: Arc<Notify>) -> Reply {
+    match desk.events.listen(head, cut) {
         Some(mut reply) => {
             reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
             reply
