@@ -5,10 +5,11 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING};
-use hyper::{Request, StatusCode, Version};
+use hyper::{Method, Request, StatusCode, Version};
 
+use crate::admit::busy_reply;
 use crate::batches;
 use crate::files;
 use crate::online::{models, online};
@@ -18,6 +19,31 @@ use crate::serve::Door;
 use crate::tasks;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The refusal of a call while every call is refused. There may be many of them: nothing is read but what any answer
+/// needs, and no handler is begun.
+pub(crate) fn refused_at_once(door: &Door, request: &Request<Incoming>) -> Option<Reply> {
+    let headers = request.headers();
+    let is_call = request.method() == Method::POST && CALLS.contains(&request.uri().path());
+    let is_sound = framing_fault(request).is_none() && !headers.contains_key(TRANSFER_ENCODING);
+    let is_fit = request.body().size_hint().lower() <= door.config.limits.call_bytes_max as u64;
+    if !(is_call && is_sound && is_fit && door.gate.is_yellow()) || door.who.app(headers).is_err() {
+        return None;
+    }
+    door.gate.refuse();
+    door.counts.request();
+    let number = door.request_number();
+    let mut reply = busy_reply(number);
+    reply.headers_mut().insert(REQUEST_ID, header(door.request_name(number)));
+    Some(reply)
+}
+
+fn header(name: String) -> HeaderValue {
+    HeaderValue::try_from(name).unwrap_or(HeaderValue::from_static("none"))
+}
+
+/// What refused calls are sent to.
+const CALLS: [&str; 4] = ["/v1/chat/completions", "/v1/embeddings", "/v1/completions", "/v1/tasks"];
 
 /// Answers one request, whatever it is.
 pub(crate) async fn answer(door: Arc<Door>, request: Request<Incoming>) -> Reply {
@@ -44,8 +70,7 @@ pub(crate) async fn answer(door: Arc<Door>, request: Request<Incoming>) -> Reply
             }
         },
     };
-    let id = HeaderValue::from_str(&id).unwrap_or(HeaderValue::from_static("none"));
-    reply.headers_mut().insert(REQUEST_ID, id);
+    reply.headers_mut().insert(REQUEST_ID, header(id));
     if is_last {
         reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }

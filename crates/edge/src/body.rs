@@ -27,6 +27,11 @@ pub(crate) async fn read(door: &Door, body: Incoming) -> Result<Bytes, Reply> {
     read_all(body, said, limits).await.map_err(|error| error.reply())
 }
 
+/// Whether this can be a JSON object; if it is JSON at all.
+pub(crate) fn is_object(body: &[u8]) -> bool {
+    body.trim_ascii_start().starts_with(b"{")
+}
+
 async fn read_all(mut body: Incoming, said: usize, limits: &Limits) -> Result<Bytes, ApiError> {
     let max = limits.call_bytes_max;
     let begun = Instant::now();

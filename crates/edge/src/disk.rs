@@ -3,12 +3,14 @@
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hyper::StatusCode;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::de::DeserializeOwned;
 
+use crate::index::Number;
 use crate::reply::ApiError;
 
 /// Runs what blocks where it may.
@@ -30,8 +32,55 @@ pub(crate) fn refused(error: &io::Error) -> ApiError {
         let full = ApiError::server("the server's disk is full, and nothing was stored: try again when it has room");
         return ApiError { status: StatusCode::INSUFFICIENT_STORAGE, code: Some("disk_full"), ..full };
     }
+    if is_damaged(error) {
+        // Whoever found it has logged where it is.
+        let damaged = ApiError::server(
+            "its record on the server's disk is damaged: whoever runs the server finds where in its log",
+        );
+        return ApiError { code: Some("damaged_record"), is_useless_again: true, ..damaged };
+    }
     tracing::error!(%error, "the disk of the door says no");
     ApiError::server("the server cannot use its disk; its log says why")
+}
+
+/// Reads the record `name` of what `dir` is the directory of; `None` where there is no such thing. One that cannot be
+/// read or understood, or is missing where the rest is there, is [`Damaged`].
+pub(crate) fn read_record<T: DeserializeOwned>(dir: &Path, name: &str) -> io::Result<Option<T>> {
+    let damaged = |why: &dyn std::fmt::Display| io::Error::new(ErrorKind::InvalidData, Damaged(why.to_string()));
+    match fs::read(dir.join(name)) {
+        Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|error| damaged(&error)),
+        Err(error) if is_of_this_process(&error) => Err(error),
+        Err(error) if error.kind() != ErrorKind::NotFound || dir.is_dir() => Err(damaged(&error)),
+        Err(_) => Ok(None),
+    }
+}
+
+/// No memory, or no file handles: it says nothing of the file, and passes.
+fn is_of_this_process(error: &io::Error) -> bool {
+    const ENOMEM: i32 = 12;
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    matches!(error.raw_os_error(), Some(ENOMEM | ENFILE | EMFILE))
+}
+
+/// The record of something cannot be read or understood, or is missing where the rest is there.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Damaged(String);
+
+/// Whether it is a record that is damaged, and not the disk.
+pub(crate) fn is_damaged(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<Damaged>())
+}
+
+/// Says once that a record is damaged: what, where, and what to do.
+pub(crate) fn tell_damaged(what: &str, dir: &Path, name: &str, error: &io::Error) {
+    let record = dir.join(name);
+    tracing::error!(
+        record = %record.display(), %error,
+        "the record of a {what} cannot be read; the {what} is left out of lists and nothing is done with it: \
+         mend the record, or remove its directory, and start again"
+    );
 }
 
 /// Puts a file with this content in place, durably, whole or not at all.
@@ -88,6 +137,29 @@ pub(crate) fn app_dir(app: &str) -> String {
     format!("@{}", utf8_percent_encode(app, NON_ALPHANUMERIC))
 }
 
+/// Takes everything whose name has this prefix, one at a time, in a directory that has one for each app: the name of the
+/// app's directory, the thing's number, and where it is.
+pub(crate) fn each_thing(
+    dir: &Path,
+    prefix: &str,
+    mut take: impl FnMut(&str, Number, PathBuf) -> io::Result<()>,
+) -> io::Result<()> {
+    for app in fs::read_dir(dir)? {
+        let app = app?;
+        if !app.file_type()?.is_dir() {
+            continue;
+        }
+        let name = app.file_name().to_string_lossy().into_owned();
+        for thing in fs::read_dir(app.path())? {
+            let thing = thing?;
+            if let Some(number) = number_of(prefix, &thing.file_name().to_string_lossy()) {
+                take(&name, number, thing.path())?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Digits of a name after its prefix: microseconds since 1970, then random ones.
 const DIGITS: usize = 32;
 
@@ -107,6 +179,16 @@ pub(crate) fn is_id(prefix: &str, id: &str) -> bool {
     })
 }
 
+/// The digits of a name, as a number; `None` for what is no name.
+pub(crate) fn number_of(prefix: &str, id: &str) -> Option<Number> {
+    is_id(prefix, id).then(|| Number::from_str_radix(id.strip_prefix(prefix)?, 16).ok()).flatten()
+}
+
+/// The name that has this number.
+pub(crate) fn id_of(prefix: &str, number: Number) -> String {
+    format!("{prefix}{number:0DIGITS$x}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,14 +198,35 @@ mod tests {
         let older = new_id("file-", Duration::from_secs(1_000)).unwrap();
         let newer = new_id("file-", Duration::from_secs(2_000_000_000)).unwrap();
         assert!(older < newer && is_id("file-", &older) && is_id("file-", &newer));
+        let number = |id: &str| number_of("file-", id).unwrap();
+        assert!(number(&older) < number(&newer) && id_of("file-", number(&older)) == older);
         assert_ne!(older, new_id("file-", Duration::from_secs(1_000)).unwrap());
         for wrong in
             ["", "file-", "file-../../../../etc/passwd", "batch_0", &newer.to_uppercase(), &format!("{newer}0")]
         {
-            assert!(!is_id("file-", wrong), "{wrong}");
+            assert!(!is_id("file-", wrong) && number_of("file-", wrong).is_none(), "{wrong}");
         }
         assert_eq!(app_dir("../a"), "@%2E%2E%2Fa");
         assert_eq!(app_dir(""), "@");
+    }
+
+    #[test]
+    fn a_record_is_there_or_not_or_damaged() {
+        let dir = tempfile::tempdir().unwrap();
+        let thing = dir.path().join("thing");
+        let read = || read_record::<u8>(&thing, "r.json").map_err(|error| is_damaged(&error));
+        assert_eq!(read(), Ok(None));
+        fs::create_dir(&thing).unwrap();
+        assert_eq!(read(), Err(true), "there is the thing, and no record");
+        fs::create_dir(thing.join("r.json")).unwrap();
+        assert_eq!(read(), Err(true), "it cannot be read");
+        fs::remove_dir(thing.join("r.json")).unwrap();
+        for torn in ["", "{", "300"] {
+            fs::write(thing.join("r.json"), torn).unwrap();
+            assert_eq!(read(), Err(true), "{torn}");
+        }
+        fs::write(thing.join("r.json"), "3").unwrap();
+        assert_eq!(read(), Ok(Some(3)));
     }
 
     #[test]

@@ -56,6 +56,16 @@ impl AsyncWrite for Patient {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let len: usize = bufs.iter().map(|buf| buf.len()).sum();
+        if bufs.len() > 1 && len <= SMALL {
+            // A head and a short body: to copy them costs less than to write two pieces.
+            let (mut small, mut at) = ([0; SMALL], 0);
+            for buf in bufs {
+                small[at..at + buf.len()].copy_from_slice(buf);
+                at += buf.len();
+            }
+            return self.poll_write(cx, &small[..len]);
+        }
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
         self.judge(cx, written)
     }
@@ -72,6 +82,9 @@ impl AsyncWrite for Patient {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
+
+/// Bytes that are written in one piece.
+const SMALL: usize = 1 << 10;
 
 /// Bytes of a refused request that are still taken,
 const LINGER_BYTES_MAX: usize = 64 << 10;

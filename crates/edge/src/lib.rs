@@ -5,14 +5,17 @@
 //!
 //! | module | what |
 //! |---|---|
+//! | `bound` | addresses, taken before anything is said |
 //! | `serve`, `io`, `wire` | takes connections, within its limits, and ends them |
+//! | `turns` | says by itself what hyper would say barely |
 //! | `admit` | who is let in, and who is told to come later |
 //! | `counts` | what the door counts of itself |
 //! | `route` | which path means what |
 //! | `answer` | from a request to the handler that answers it |
 //! | `files` | what is uploaded, and what batches wrote |
 //! | `batches` | jobs made of files, with a life that survives this process |
-//! | `page`, `disk` | lists a page at a time; acts on files that a crash leaves done or undone |
+//! | `page`, `index` | lists a page at a time, of what is known in memory |
+//! | `disk` | acts on files that a crash leaves done or undone |
 //! | `reply` | bodies and errors, as clients of OpenAI's API expect them |
 //! | `online`, `tasks` | calls: requests that wait for their answer; `sse` and `vectors` are forms of it |
 //! | `calls` | the machine of calls, and its session with the router |
@@ -27,10 +30,12 @@ mod admit;
 mod answer;
 mod batches;
 mod body;
+mod bound;
 mod calls;
 mod counts;
 mod disk;
 mod files;
+mod index;
 mod io;
 mod limits;
 mod names;
@@ -44,12 +49,14 @@ mod serve;
 mod sse;
 mod tasks;
 mod tenants;
+mod turns;
 mod vectors;
 mod who;
 mod wire;
 
-pub use admin::{Admin, AdminError};
+pub use admin::Admin;
 pub use admit::LightConfig;
+pub use bound::{BindError, Bound, ListenConfig};
 pub use calls::CallLimits;
 pub use counts::{Counted, Counts};
 pub use limits::Limits;

@@ -37,6 +37,9 @@ pub struct Limits {
     pub body_timeout: Duration,
     /// Bytes of an uploaded file.
     pub file_bytes_max: u64,
+    /// Bytes that the files of an app may have, uploaded and written by batches; beyond it uploads and new batches are
+    /// refused. What batches write is written.
+    pub app_bytes_max: u64,
     /// Lines of a batch.
     pub batch_lines_max: u64,
     /// Batches that are not over, of one app; another one is refused until one is.
@@ -64,6 +67,7 @@ impl Default for Limits {
             write_stall: Duration::from_secs(10),
             body_timeout: Duration::from_secs(60),
             file_bytes_max: 200 << 20,
+            app_bytes_max: 100 << 30,
             batch_lines_max: 50_000,
             batches_open_max: 1_000,
             batch_jobs_max: 64,

@@ -13,11 +13,11 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::admit::busy_reply;
-use crate::body;
+use crate::body::{self, is_object};
 use crate::calls::{Answered, Done, Identity, JobKey, NewCall, Refused, Told};
 use crate::names::{derived, digest};
 use crate::outcome::{failed_reply, json_bytes, named, refused_reply};
-use crate::reply::{ApiError, Reply, json_reply};
+use crate::reply::{ApiError, Reply, SHOULD_RETRY, json_reply};
 use crate::serve::Door;
 use crate::sse;
 use crate::tenants::Tenant;
@@ -171,6 +171,11 @@ fn done_reply(done: Done, form: Form) -> Reply {
 }
 
 fn read_head(endpoint: Endpoint, body: &[u8]) -> Result<(String, Form), ApiError> {
+    // Lists, too, would be read as the fields of a struct.
+    if !is_object(body) {
+        let message = "the body should be a JSON object, the request: {\"model\": …}";
+        return Err(ApiError::invalid(message, None));
+    }
     let head: Head = serde_json::from_slice(body)
         .map_err(|error| ApiError::invalid(format!("the body is no JSON object of a request: {error}"), None))?;
     let model = head.model.filter(|model| !model.is_empty());
@@ -180,11 +185,10 @@ fn read_head(endpoint: Endpoint, body: &[u8]) -> Result<(String, Form), ApiError
     }
     let usage = head.stream_options.and_then(|options| options.include_usage).unwrap_or(false);
     let form = match (endpoint, head.encoding_format.as_deref()) {
-        (Endpoint::Embeddings, None | Some("float")) => Form::Vectors(Encoding::Float),
-        (Endpoint::Embeddings, Some("base64")) => Form::Vectors(Encoding::Base64),
-        (Endpoint::Embeddings, Some(_)) => {
-            return Err(ApiError::invalid("encoding_format is float or base64", Some("encoding_format")));
-        }
+        (Endpoint::Embeddings, name) => Form::Vectors(
+            Encoding::named(name)
+                .ok_or_else(|| ApiError::invalid("encoding_format is float or base64", Some("encoding_format")))?,
+        ),
         (Endpoint::Chat | Endpoint::Completions, _) if head.stream == Some(true) => Form::Stream { usage },
         (Endpoint::Chat | Endpoint::Completions, _) => Form::Json,
     };
@@ -201,7 +205,7 @@ fn not_offered<'a>(service: &str, offered: impl Iterator<Item = &'a String>) -> 
     };
     let error = ApiError { param: Some("model"), ..ApiError::not_found(message, Some("model_not_found")) };
     let mut reply = error.reply();
-    reply.headers_mut().insert(HeaderName::from_static("x-should-retry"), HeaderValue::from_static("false"));
+    reply.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static("false"));
     reply
 }
 
@@ -264,9 +268,12 @@ mod tests {
 
     #[test]
     fn a_request_without_a_model_is_none() {
-        let bad =
-            ["", "[]", "{}", r#"{"model":""}"#, r#"{"model":7}"#, r#"{"model":"a","model":"b"}"#, "{\"model\":\"m\""];
+        let bad = ["", "{}", r#"{"model":""}"#, r#"{"model":7}"#, r#"{"model":"a","model":"b"}"#, "{\"model\":\"m\""];
         assert!(bad.iter().all(|body| head(Endpoint::Chat, body).is_err()));
+        for body in ["[]", r#"["m"]"#, r#" ["m",true,null,null]"#, r#""m""#, "7", "null"] {
+            assert_eq!(head(Endpoint::Chat, body), Err(None), "{body}");
+        }
+        assert!(head(Endpoint::Chat, " \t\r\n{\"model\":\"m\"}").is_ok());
         let long = format!(r#"{{"model":"{}"}}"#, "m".repeat(NAME_BYTES_MAX + 1));
         assert_eq!(head(Endpoint::Chat, &long), Err(Some("model")));
     }

@@ -4,13 +4,12 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::StatusCode;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
-use serde::Deserialize;
-use sheaf_task::{Class, Failure, Key, Refusal};
+use serde_json::json;
+use sheaf_task::{Class, Failure, Key, Refusal, Upstream};
 
 use crate::calls::Refused;
-use crate::reply::{ApiError, Reply};
+use crate::reply::{ApiError, Reply, SHOULD_RETRY};
 
-const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 const TASK: HeaderName = HeaderName::from_static("x-sheaf-task");
 
 /// A body that is JSON already.
@@ -39,8 +38,9 @@ pub(crate) fn named(mut reply: Reply, key: Key) -> Reply {
 /// | crashed | 500 | no: it killed its program again and again |
 /// | cancelled | 500 | no |
 pub(crate) fn failed(failure: &Failure) -> (ApiError, bool) {
+    let upstream = failure.evidence.upstream.as_deref();
     let (status, kind, retry) = match failure.class {
-        Class::Rejected => (rejected_status(&failure.message), "invalid_request_error", false),
+        Class::Rejected => (rejected_status(upstream.map(|upstream| upstream.status)), "invalid_request_error", false),
         Class::Error | Class::Garbage => (StatusCode::BAD_GATEWAY, "server_error", true),
         Class::Timeout | Class::Expired => (StatusCode::GATEWAY_TIMEOUT, "server_error", true),
         Class::Crashed | Class::Cancelled => (StatusCode::INTERNAL_SERVER_ERROR, "server_error", false),
@@ -50,20 +50,18 @@ pub(crate) fn failed(failure: &Failure) -> (ApiError, bool) {
     (error, retry)
 }
 
-/// The status of who refused a request. A worker puts it into its message only: `… answers 422 …`.
-pub(crate) fn rejected_status(message: &str) -> StatusCode {
-    let status = message.split_once(" answers ").and_then(|(_, rest)| rest.get(..3)?.parse::<u16>().ok());
-    let status =
-        status.filter(|status| (400..500).contains(status)).and_then(|status| StatusCode::from_u16(status).ok());
-    status.unwrap_or(StatusCode::BAD_REQUEST)
+/// The status of who refused a request: its own where a server was asked and says that the request is wrong.
+pub(crate) fn rejected_status(upstream: Option<u16>) -> StatusCode {
+    let status = upstream.filter(|status| (400..500).contains(status));
+    status.and_then(|status| StatusCode::from_u16(status).ok()).unwrap_or(StatusCode::BAD_REQUEST)
 }
 
 /// The reply to a call whose task failed.
 pub(crate) fn failed_reply(failure: &Failure) -> Reply {
     let (error, retry) = failed(failure);
-    let own = (failure.class == Class::Rejected).then(|| own_error(&failure.evidence.stderr)).flatten();
-    let mut reply = match own {
-        Some(body) => json_bytes(error.status, body),
+    let upstream = failure.evidence.upstream.as_deref().filter(|_| failure.class == Class::Rejected);
+    let mut reply = match upstream.and_then(own_error) {
+        Some(body) => json_bytes(error.status, body.to_string().into()),
         None => error.reply(),
     };
     if !retry {
@@ -72,24 +70,12 @@ pub(crate) fn failed_reply(failure: &Failure) -> Reply {
     reply
 }
 
-/// What a backend said of its refusal, if that is an error of the API, with all four of its fields.
-pub(crate) fn own_error(body: &[u8]) -> Option<Bytes> {
-    #[derive(Deserialize)]
-    struct Body {
-        error: Fields,
-    }
-    #[derive(Deserialize)]
-    struct Fields {
-        message: String,
-        #[serde(rename = "type")]
-        kind: Option<String>,
-        param: Option<serde_json::Value>,
-        code: Option<serde_json::Value>,
-    }
-    let Body { error: Fields { message, kind, param, code } } = serde_json::from_slice(body).ok()?;
-    let kind = kind.unwrap_or_else(|| "invalid_request_error".to_owned());
-    let body = serde_json::json!({"error": {"message": message, "type": kind, "param": param, "code": code}});
-    Some(body.to_string().into())
+/// A refusal in the words of the server that was asked, with all four fields of an error; nothing where it has no words.
+pub(crate) fn own_error(upstream: &Upstream) -> Option<serde_json::Value> {
+    let Upstream { status: _, message, kind, param, code } = upstream;
+    let word = |word: &String| Some(word.clone()).filter(|word| !word.is_empty());
+    let (message, kind) = (word(message)?, word(kind).unwrap_or_else(|| "invalid_request_error".to_owned()));
+    Some(json!({"error": {"message": message, "type": kind, "param": word(param), "code": word(code)}}))
 }
 
 /// The reply to a call that was not taken. `jitter` is any number.
@@ -144,13 +130,13 @@ mod tests {
 
     use super::*;
 
-    fn failure(class: Class, stderr: &'static str) -> Failure {
-        let evidence = Evidence { stderr: Bytes::from_static(stderr.as_bytes()), ..Evidence::default() };
-        Failure { class, message: "m".into(), evidence }
+    fn failure(class: Class, upstream: Option<Upstream>) -> Failure {
+        let evidence = Evidence { upstream: upstream.map(Box::new), ..Evidence::default() };
+        Failure { class, message: "http://h answers 499 m".into(), evidence }
     }
 
     fn reply(class: Class) -> (u16, bool) {
-        let reply = failed_reply(&failure(class, ""));
+        let reply = failed_reply(&failure(class, None));
         (reply.status().as_u16(), reply.headers().get("x-should-retry").is_none())
     }
 
@@ -161,16 +147,28 @@ mod tests {
         assert_eq!(all, expected);
     }
 
-    #[test]
-    fn a_backends_own_error_is_passed_on_with_all_four_fields() {
-        let own = own_error(br#"{"error":{"message":"too long","code":"context_length_exceeded"}}"#).unwrap();
-        let own: serde_json::Value = serde_json::from_slice(&own).unwrap();
-        let expected = serde_json::json!({"error": {
-            "message": "too long", "type": "invalid_request_error", "param": null, "code": "context_length_exceeded"
-        }});
-        assert_eq!(own, expected);
-        assert_eq!(own_error(b"plain text"), None);
-        assert_eq!(own_error(br#"{"error":"text"}"#), None);
+    #[tokio::test]
+    async fn a_refusal_has_the_status_and_the_words_of_who_was_asked() {
+        let said = |status, message: &str, code: &str| {
+            let (message, code) = (message.to_owned(), code.to_owned());
+            Upstream { status, message, code, ..Upstream::default() }
+        };
+        let of = async |class, upstream| {
+            let reply = failed_reply(&failure(class, upstream));
+            let status = reply.status().as_u16();
+            let body = reply.into_body().collect().await.unwrap().to_bytes();
+            (status, serde_json::from_slice::<serde_json::Value>(&body).unwrap())
+        };
+        let error = |message: &str, code: Option<&str>| json!({"error": {"message": message, "type": "invalid_request_error", "param": null, "code": code}});
+        let (rejected, own) = (Class::Rejected, "http://h answers 499 m");
+        let expected = (422, error("too long", Some("context_length_exceeded")));
+        assert_eq!(of(rejected, Some(said(422, "too long", "context_length_exceeded"))).await, expected);
+        assert_eq!(of(rejected, Some(said(413, "", ""))).await, (413, error(own, Some("rejected"))));
+        // Another answer than a refusal of the request is none of it; nor are words in a message.
+        for upstream in [Some(said(503, "", "")), None] {
+            assert_eq!(of(rejected, upstream).await, (400, error(own, Some("rejected"))));
+        }
+        assert_eq!(of(Class::Error, Some(said(422, "x", ""))).await.0, 502);
     }
 
     #[test]

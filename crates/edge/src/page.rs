@@ -1,8 +1,10 @@
-//! Lists, a page at a time: `limit`, `after`, `order`, and what was found. It knows no handler.
+//! Lists, a page at a time: `limit`, `after`, `order`, and what was found. It knows no handler, and not what there is.
 
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
+use crate::disk::number_of;
+use crate::index::Number;
 use crate::reply::ApiError;
 
 /// Entries of a page, where the client does not say and at most.
@@ -14,7 +16,7 @@ const LIMIT_MAX: usize = 100;
 pub(crate) struct Query {
     pub limit: usize,
     /// The entry before the page.
-    pub after: Option<String>,
+    pub after: Option<Number>,
     pub newest_first: bool,
     pub purpose: Option<String>,
 }
@@ -38,13 +40,19 @@ pub(crate) fn limit_of(value: &str, max: usize) -> Result<usize, ApiError> {
 }
 
 impl Query {
-    /// What nobody asked for is left as it is; names that mean nothing here are passed over, as SDKs may send some.
-    pub(crate) fn parse(query: Option<&str>) -> Result<Self, ApiError> {
+    /// Of a list of things whose names begin with `prefix`. What nobody asked for is left as it is; names that mean nothing
+    /// here are passed over, as SDKs may send some.
+    pub(crate) fn parse(query: Option<&str>, prefix: &str) -> Result<Self, ApiError> {
         let mut page = Self { limit: LIMIT_DEFAULT, after: None, newest_first: true, purpose: None };
         for (name, value) in pairs(query) {
             match name.as_str() {
                 "limit" => page.limit = limit_of(&value, LIMIT_MAX)?,
-                "after" => page.after = Some(value),
+                "after" => {
+                    let after = number_of(prefix, &value);
+                    page.after = Some(after.ok_or_else(|| {
+                        ApiError::invalid(format!("after is {value:?}, and must be the id of an entry"), Some("after"))
+                    })?);
+                }
                 "purpose" => page.purpose = Some(value),
                 "order" if value == "asc" => page.newest_first = false,
                 "order" if value == "desc" => page.newest_first = true,
@@ -53,18 +61,6 @@ impl Query {
             }
         }
         Ok(page)
-    }
-
-    /// Puts names, which order as they were made, into the order of the page, and leaves out those before it.
-    pub(crate) fn arrange(&self, mut names: Vec<String>) -> Vec<String> {
-        names.sort_unstable();
-        if let Some(after) = &self.after {
-            names.retain(|name| if self.newest_first { name < after } else { name > after });
-        }
-        if self.newest_first {
-            names.reverse();
-        }
-        names
     }
 }
 
@@ -81,17 +77,11 @@ pub(crate) fn page_json(query: &Query, mut found: Vec<Value>) -> Value {
 mod tests {
     use super::*;
 
-    fn names(query: &str) -> Vec<String> {
-        Query::parse(Some(query)).unwrap().arrange(["b", "d", "a", "c"].map(str::to_owned).to_vec())
-    }
-
     #[test]
-    fn a_page_is_named_by_what_came_before_it_even_where_that_is_gone() {
-        assert_eq!(names(""), ["d", "c", "b", "a"]);
-        assert_eq!(names("after=c"), ["b", "a"]);
-        assert_eq!(names("after=bb&order=asc"), ["c", "d"]);
-        let query = Query::parse(Some("limit=2&purpose=a+b%26&x")).unwrap();
-        assert_eq!((query.limit, query.purpose.as_deref()), (2, Some("a b&")));
+    fn a_page_with_one_entry_more_says_that_there_is_another() {
+        let after = format!("limit=2&purpose=a+b%26&x&after=file-{:032x}", 7);
+        let query = Query::parse(Some(&after), "file-").unwrap();
+        assert_eq!((query.limit, query.purpose.as_deref(), query.after), (2, Some("a b&"), Some(7)));
         let page = page_json(&query, vec![json!({"id": 1}), json!({"id": 2}), json!({"id": 3})]);
         assert_eq!((&page["first_id"], &page["last_id"], &page["has_more"]), (&json!(1), &json!(2), &json!(true)));
         assert_eq!(page_json(&query, Vec::new())["last_id"], Value::Null);
@@ -99,8 +89,12 @@ mod tests {
 
     #[test]
     fn a_page_that_makes_no_sense_is_refused() {
-        for wrong in ["limit=0", "limit=101", "limit=x", "limit=", "order=up"] {
-            assert_eq!(Query::parse(Some(wrong)).unwrap_err().status, hyper::StatusCode::BAD_REQUEST, "{wrong}");
+        for wrong in ["limit=0", "limit=101", "limit=x", "limit=", "order=up", "after=x", "after="] {
+            assert_eq!(
+                Query::parse(Some(wrong), "file-").unwrap_err().status,
+                hyper::StatusCode::BAD_REQUEST,
+                "{wrong}"
+            );
         }
     }
 }

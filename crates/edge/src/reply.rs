@@ -5,14 +5,20 @@ use std::io;
 use bytes::Bytes;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 use serde_json::{Value, json};
 
 use crate::route::NoRoute;
 
+/// Says to SDKs whether another try is worth it.
+pub(crate) const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+
 /// What a handler answers with.
-pub(crate) type Reply = Response<BoxBody<Bytes, io::Error>>;
+pub(crate) type Reply = Response<ReplyBody>;
+
+/// Its body.
+pub(crate) type ReplyBody = BoxBody<Bytes, io::Error>;
 
 /// A JSON value with a status.
 pub(crate) fn json_reply(status: StatusCode, value: &Value) -> Reply {
@@ -35,13 +41,15 @@ pub(crate) struct ApiError {
     pub param: Option<&'static str>,
     /// For programs.
     pub code: Option<&'static str>,
+    /// Another try is of no use, where SDKs would try the status again.
+    pub is_useless_again: bool,
 }
 
 impl ApiError {
     /// The request is wrong as it is.
     pub(crate) fn invalid(message: impl Into<String>, param: Option<&'static str>) -> Self {
         let (kind, status) = ("invalid_request_error", StatusCode::BAD_REQUEST);
-        Self { status, kind, message: message.into(), param, code: None }
+        Self { status, kind, message: message.into(), param, code: None, is_useless_again: false }
     }
 
     /// There is no such thing.
@@ -56,9 +64,13 @@ impl ApiError {
     }
 
     pub(crate) fn reply(&self) -> Reply {
-        let Self { status, kind, message, param, code } = self;
+        let Self { status, kind, message, param, code, is_useless_again } = self;
         let body = json!({"error": {"message": message, "type": kind, "param": param, "code": code}});
-        json_reply(*status, &body)
+        let mut reply = json_reply(*status, &body);
+        if *is_useless_again {
+            reply.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static("false"));
+        }
+        reply
     }
 }
 

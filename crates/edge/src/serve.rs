@@ -6,48 +6,45 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use hyper::Response;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ServerConfig;
 use sheaf_net::InProcess;
-use sheaf_server::TokenBook;
-use sheaf_server::tokens::TokensError;
 use sheaf_task::KeySecret;
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::admit::{Gate, read_pressure};
-use crate::answer::answer;
+use crate::answer::{answer, refused_at_once};
 use crate::batches::Batches;
+use crate::bound::Bound;
 use crate::counts::Counts;
 use crate::files::Store;
 use crate::io::{Patient, end};
 use crate::limits::Limits;
 use crate::names::Names;
 use crate::offers::Offers;
+use crate::reply::ReplyBody;
 use crate::tenants::{Lines, RouterDoor, Tenants};
+use crate::turns::{Open, Turns, Words};
 use crate::who::Who;
 use crate::wire::Wire;
 
 /// What a door is opened with.
 #[derive(Clone, Debug)]
 pub struct EdgeConfig {
-    /// Where it listens.
-    pub listen: String,
     /// Its directory: files and batches.
     pub data: PathBuf,
-    /// TLS on it; none only on loopback.
-    pub tls: Option<Arc<ServerConfig>>,
-    /// The directory that has the tokens.
-    pub tokens: PathBuf,
-    /// Nobody is answered without one, on loopback either.
-    pub require_token: bool,
     /// The router.
     pub router: InProcess,
     /// The router's secret, so that a task has the same name here as there.
@@ -59,31 +56,6 @@ pub struct EdgeConfig {
 /// Why a door cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum EdgeError {
-    /// Its address.
-    #[error("cannot listen on {addr}: {error}")]
-    Listen {
-        /// As it was given.
-        addr: String,
-        /// What the system says.
-        error: io::Error,
-    },
-    /// It would be open to everybody.
-    #[error("{addr} is reached from elsewhere: the front door listens there with TLS only (--tls)")]
-    NoTls {
-        /// The address.
-        addr: SocketAddr,
-    },
-    /// Nobody could use it.
-    #[error(
-        "nobody has a token for the front door: make one first with `sheaf token create --data {data} --role client --app APP`"
-    )]
-    NoTokens {
-        /// Where tokens are kept.
-        data: PathBuf,
-    },
-    /// The tokens cannot be read.
-    #[error(transparent)]
-    Tokens(#[from] TokensError),
     /// Random numbers.
     #[error("cannot read random numbers: {0}")]
     Random(io::Error),
@@ -100,6 +72,7 @@ pub enum EdgeError {
 /// What every handler has.
 pub(crate) struct Door {
     pub config: EdgeConfig,
+    pub tls: Option<Arc<ServerConfig>>,
     pub files: Store,
     pub batches: Arc<Batches>,
     /// Told apart by when the door opened; counted from there.
@@ -116,7 +89,16 @@ pub(crate) struct Door {
 impl Door {
     /// A name for a request, the same in its answer and in the log.
     pub(crate) fn request_id(&self) -> String {
-        format!("req_{:x}_{:x}", self.opened, self.requests.fetch_add(1, Ordering::Relaxed))
+        self.request_name(self.request_number())
+    }
+
+    /// Of one more request.
+    pub(crate) fn request_number(&self) -> u64 {
+        self.requests.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn request_name(&self, number: u64) -> String {
+        format!("req_{:x}_{number:x}", self.opened)
     }
 }
 
@@ -143,12 +125,9 @@ pub struct Edge {
 }
 
 impl Edge {
-    /// Listens, and answers from then on.
-    pub async fn open(config: EdgeConfig) -> Result<Self, EdgeError> {
-        let failed = |error| EdgeError::Listen { addr: config.listen.clone(), error };
-        let listener = TcpListener::bind(&config.listen).await.map_err(failed)?;
-        let addr = listener.local_addr().map_err(failed)?;
-        let who = who(&config, addr)?;
+    /// Answers from now on.
+    pub async fn open(at: Bound, config: EdgeConfig) -> Result<Self, EdgeError> {
+        let Bound { listener, addr, tls, who } = at;
         let (files, batches) = open_data(&config).await?;
         let opened = std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_micros() as u64);
         let router = RouterDoor::new(config.router.clone());
@@ -163,6 +142,7 @@ impl Edge {
         let kept = Arc::clone(&batches);
         let door = Arc::new(Door {
             config,
+            tls,
             files,
             batches: kept,
             opened,
@@ -208,25 +188,11 @@ impl Edge {
     }
 }
 
-/// Who is answered at this address.
-fn who(config: &EdgeConfig, addr: SocketAddr) -> Result<Who, EdgeError> {
-    let is_far = !addr.ip().to_canonical().is_loopback();
-    if is_far && config.tls.is_none() {
-        return Err(EdgeError::NoTls { addr });
-    }
-    let is_strict = is_far || config.require_token;
-    let book = TokenBook::open(&config.tokens)?;
-    if is_strict && !book.has_tokens() {
-        return Err(EdgeError::NoTokens { data: config.tokens.clone() });
-    }
-    Ok(Who::new(book, is_strict))
-}
-
 /// Takes up the directory, and goes on with every batch in it that is not over.
 async fn open_data(config: &EdgeConfig) -> Result<(Store, Arc<Batches>), EdgeError> {
-    let root = config.data.clone();
+    let (root, app_bytes_max) = (config.data.clone(), config.limits.app_bytes_max);
     let failed = |error| EdgeError::Data { path: config.data.clone(), error };
-    let opened = tokio::task::spawn_blocking(move || Store::open(root)).await.map_err(io::Error::other);
+    let opened = tokio::task::spawn_blocking(move || Store::open(root, app_bytes_max)).await.map_err(io::Error::other);
     let files = opened.and_then(|opened| opened).map_err(failed)?;
     let batches = Batches::open(config, files.clone()).await.map_err(failed)?;
     Ok((files, batches))
@@ -289,11 +255,36 @@ async fn all(connections: &mut JoinSet<()>) {
     while connections.join_next().await.is_some() {}
 }
 
+/// What a connection writes for a request.
+type Answer = Response<Open<ReplyBody>>;
+
+/// An answer, or a handler that makes one.
+enum Answering<F> {
+    Now(Option<Answer>),
+    Later(Pin<Box<F>>),
+}
+
+impl<F: Future<Output = Answer>> Future for Answering<F> {
+    type Output = Result<Answer, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut *self {
+            Answering::Now(answer) => answer.take().map_or(Poll::Pending, |answer| Poll::Ready(Ok(answer))),
+            Answering::Later(handler) => handler.as_mut().poll(cx).map(Ok),
+        }
+    }
+}
+
 async fn serve(stream: TcpStream, door: Arc<Door>, mut stopped: watch::Receiver<Stage>) {
-    let (limits, tls) = (door.config.limits, door.config.tls.clone());
+    let (limits, tls) = (door.config.limits, door.tls.clone());
+    let turns = Arc::<Turns>::default();
+    let (of_service, for_service) = (Arc::clone(&turns), Arc::clone(&door));
     let service = service_fn(move |request| {
-        let door = Arc::clone(&door);
-        Box::pin(async move { Ok::<_, Infallible>(answer(door, request).await) })
+        let (door, turn) = (Arc::clone(&for_service), of_service.begin());
+        match refused_at_once(&door, &request) {
+            Some(reply) => Answering::Now(Some(turn.open(reply))),
+            None => Answering::Later(Box::pin(async move { turn.open(answer(door, request).await) })),
+        }
     });
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "answers may be held back");
@@ -305,7 +296,7 @@ async fn serve(stream: TcpStream, door: Arc<Door>, mut stopped: watch::Receiver<
         tracing::debug!("a client did not shake hands");
         return;
     };
-    let mut connection = http.serve_connection(TokioIo::new(stream), service);
+    let mut connection = http.serve_connection(TokioIo::new(Words::new(stream, turns)), service);
     let ended = tokio::select! {
         ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => ended,
         _ = stopped.changed() => {
@@ -316,5 +307,14 @@ async fn serve(stream: TcpStream, door: Arc<Door>, mut stopped: watch::Receiver<
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended");
     }
-    end(connection.into_parts().io.into_inner().into_socket().await).await;
+    let words = connection.into_parts().io.into_inner();
+    let refusal = words.refusal(&door.request_id());
+    let mut wire = words.into_wire();
+    if let Some(refusal) = refusal {
+        door.counts.request();
+        if let Err(error) = wire.write_all(&refusal).await {
+            tracing::debug!(%error, "a refusal was not taken");
+        }
+    }
+    end(wire.into_socket().await).await;
 }

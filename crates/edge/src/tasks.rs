@@ -9,9 +9,9 @@ use hyper::{Request, StatusCode};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
-use sheaf_task::{Answer, Failure, Key, NAME_BYTES_MAX, Outcome, Question, TaskInfo, TaskState, Waiting};
+use sheaf_task::{Answer, Failure, Key, NAME_BYTES_MAX, Outcome, Question, TaskInfo, TaskState, Upstream, Waiting};
 
-use crate::body;
+use crate::body::{self, is_object};
 use crate::calls::{Done, JobKey};
 use crate::online::{Wish, begin, wait};
 use crate::outcome::{failed, named, refused_reply};
@@ -81,11 +81,14 @@ pub(crate) async fn get(door: &Door, tenant: &Tenant, key: &str) -> Reply {
 }
 
 fn read_asked(headers: &HeaderMap, read: &[u8]) -> Result<(JobKey, Bytes, bool), ApiError> {
-    let asked: Asked<'_> = serde_json::from_slice(read).map_err(|error| {
-        let message =
-            format!("a task is {{\"service\", \"body\"}}, and may have revision, timeout_ms and wait: {error}");
+    let wrong = |why: &str| {
+        let message = format!("a task is {{\"service\", \"body\"}}, and may have revision, timeout_ms and wait: {why}");
         ApiError::invalid(message, None)
-    })?;
+    };
+    if !is_object(read) {
+        return Err(wrong("this is no JSON object"));
+    }
+    let asked: Asked<'_> = serde_json::from_slice(read).map_err(|error| wrong(&error.to_string()))?;
     let Asked { service, body, revision, timeout_ms, wait } = asked;
     if service.is_empty() || service.len() > NAME_BYTES_MAX {
         return Err(ApiError::invalid(format!("a service's name has 1 to {NAME_BYTES_MAX} bytes"), Some("service")));
@@ -138,9 +141,16 @@ fn output_field(output: &[u8]) -> (&'static str, Value) {
 fn error_field(failure: &Failure) -> Value {
     let (error, _) = failed(failure);
     let stderr = String::from_utf8_lossy(&failure.evidence.stderr);
+    let upstream = failure.evidence.upstream.as_deref().map(|upstream| {
+        let Upstream { status, message, kind, param, code } = upstream;
+        json!({"status": status, "message": message, "type": kind, "param": param, "code": code})
+    });
     json!({
         "message": error.message, "type": error.kind, "param": null, "code": failure.class.name(),
-        "evidence": {"stderr": stderr, "exit_code": failure.evidence.exit_code, "signal": failure.evidence.signal},
+        "evidence": {
+            "stderr": stderr, "exit_code": failure.evidence.exit_code, "signal": failure.evidence.signal,
+            "upstream": upstream,
+        },
     })
 }
 
@@ -219,7 +229,15 @@ mod tests {
     #[test]
     fn a_task_without_a_service_or_a_body_or_with_words_unknown_is_none() {
         let none = HeaderMap::new();
-        for bad in ["", "{}", r#"{"service":"s"}"#, r#"{"body":1}"#, r#"{"service":"s","body":1,"revison":"r"}"#] {
+        for bad in [
+            "",
+            "{}",
+            r#"["s",1,"",0,null]"#,
+            r#""s""#,
+            r#"{"service":"s"}"#,
+            r#"{"body":1}"#,
+            r#"{"service":"s","body":1,"revison":"r"}"#,
+        ] {
             assert_eq!(asked(&none, bad), Err(None), "{bad}");
         }
         assert_eq!(asked(&none, r#"{"service":"","body":1}"#), Err(Some("service")));

@@ -6,13 +6,26 @@ use std::collections::BTreeMap;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-/// How a client wants its vectors.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How a client wants its vectors. Disk form, in the record of a batch: none changes its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Encoding {
     Float,
     Base64,
+}
+
+impl Encoding {
+    /// As a request says it, which may say nothing. `None`: no encoding that is known here.
+    pub(crate) fn named(name: Option<&str>) -> Option<Self> {
+        match name {
+            None | Some("float") => Some(Encoding::Float),
+            Some("base64") => Some(Encoding::Base64),
+            Some(_) => None,
+        }
+    }
 }
 
 type Fields = BTreeMap<String, Box<RawValue>>;
@@ -22,8 +35,8 @@ pub(crate) fn encoded(body: Bytes, encoding: Encoding) -> Bytes {
     converted(&body, encoding).map_or(body, Bytes::from)
 }
 
-/// `None` where nothing is to be changed.
-fn converted(body: &[u8], encoding: Encoding) -> Option<Vec<u8>> {
+/// The same, where anything is to be changed.
+pub(crate) fn converted(body: &[u8], encoding: Encoding) -> Option<Vec<u8>> {
     let mut list: Fields = serde_json::from_slice(body).ok()?;
     let mut items: Vec<Fields> = serde_json::from_str(list.get("data")?.get()).ok()?;
     let mut is_changed = false;

@@ -47,12 +47,7 @@ impl Who {
         match shown {
             Some(Some(token)) if self.is_strict || token.starts_with(TOKEN_PREFIX.as_bytes()) => self.app_of(token),
             Some(_) | None if !self.is_strict && is_from_here(headers) => Ok(String::new()),
-            Some(_) | None if !self.is_strict => {
-                let (status, code) = (StatusCode::FORBIDDEN, Some("foreign_name"));
-                let message =
-                    "without a token the door answers on localhost or an address, and no page of another site";
-                Err(ApiError { status, code, ..ApiError::invalid(message, None) })
-            }
+            Some(_) | None if !self.is_strict => Err(foreign()),
             Some(_) => Err(unknown("the Authorization header should be: Bearer TOKEN")),
             None => Err(unknown("a token is needed here, as api_key: make one with `sheaf token create`")),
         }
@@ -63,20 +58,44 @@ impl Who {
         self.books.lock().unwrap_or_else(PoisonError::into_inner).tokens.apps()
     }
 
-    fn app_of(&self, token: &[u8]) -> Result<String, ApiError> {
+    /// Whether a request is an operator's: of an admin, or of whoever runs the router where no token is asked for.
+    pub(crate) fn admin(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+        let shown = headers.get(AUTHORIZATION).map(|value| bearer(value.as_bytes()));
+        match shown {
+            Some(Some(token)) if self.is_strict || token.starts_with(TOKEN_PREFIX.as_bytes()) => {
+                match self.principal(token, |principal| matches!(principal, Principal::Admin))? {
+                    Some(_) => Ok(()),
+                    None => {
+                        Err(wrong_role("this token is no admin's: make one with `sheaf token create --role admin`"))
+                    }
+                }
+            }
+            Some(_) | None if !self.is_strict && is_from_here(headers) => Ok(()),
+            Some(_) | None if !self.is_strict => Err(foreign()),
+            Some(_) => Err(unknown("the Authorization header should be: Bearer TOKEN")),
+            None => Err(unknown("a token of an admin is needed here: make one with `sheaf token create --role admin`")),
+        }
+    }
+
+    /// Whom a token speaks for; nothing where that is none of those wanted.
+    fn principal(&self, token: &[u8], is_wanted: fn(&Principal) -> bool) -> Result<Option<Principal>, ApiError> {
         let mut books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
         let principal = books.tokens.principal(token);
-        if !matches!(principal, Some(Principal::Client(_))) {
+        if !principal.as_ref().is_some_and(is_wanted) {
             books.note_refused();
         }
-        match principal {
+        let principal =
+            principal.ok_or_else(|| unknown("this token is not known here, was revoked, or has expired"))?;
+        Ok(Some(principal).filter(is_wanted))
+    }
+
+    fn app_of(&self, token: &[u8]) -> Result<String, ApiError> {
+        match self.principal(token, |principal| matches!(principal, Principal::Client(_)))? {
             Some(Principal::Client(app)) => Ok(app),
-            Some(Principal::Owner | Principal::Worker | Principal::Admin) => {
-                let (status, code) = (StatusCode::FORBIDDEN, Some("wrong_role"));
-                let message = "this token is no client's: make one with `sheaf token create --role client --app APP`";
-                Err(ApiError { status, code, ..ApiError::invalid(message, None) })
+            Some(Principal::Owner | Principal::Worker | Principal::Admin) | None => {
+                let make = "this token is no client's: make one with `sheaf token create --role client --app APP`";
+                Err(wrong_role(make))
             }
-            None => Err(unknown("this token is not known here, or was revoked")),
         }
     }
 }
@@ -85,10 +104,7 @@ impl Books {
     fn note_refused(&mut self) {
         self.unsaid += 1;
         if self.said_at.is_none_or(|at| at.elapsed() >= SAY_EVERY) {
-            tracing::warn!(
-                requests = self.unsaid,
-                "requests at the front door with a token that is none, or no client's"
-            );
+            tracing::warn!(requests = self.unsaid, "requests with a token that is not known, or of another role");
             (self.said_at, self.unsaid) = (Some(Instant::now()), 0);
         }
     }
@@ -105,7 +121,7 @@ fn is_from_here(headers: &HeaderMap) -> bool {
 }
 
 /// Whether a `Host` is `localhost` or an address, with or without a port.
-pub(crate) fn is_local_name(host: &str) -> bool {
+fn is_local_name(host: &str) -> bool {
     let name = match host.strip_prefix('[') {
         Some(rest) => match rest.split_once(']') {
             Some((name, port)) if port.is_empty() || port.starts_with(':') => name,
@@ -114,6 +130,19 @@ pub(crate) fn is_local_name(host: &str) -> bool {
         None => host.rsplit_once(':').map_or(host, |(name, _)| name),
     };
     name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
+}
+
+/// To somebody without a token, under a name or from a page that is not this machine's.
+fn foreign() -> ApiError {
+    let (status, code) = (StatusCode::FORBIDDEN, Some("foreign_name"));
+    let message =
+        "without a token only requests to localhost or an address are answered, and of no page of another site";
+    ApiError { status, code, ..ApiError::invalid(message, None) }
+}
+
+fn wrong_role(message: &str) -> ApiError {
+    let (status, code) = (StatusCode::FORBIDDEN, Some("wrong_role"));
+    ApiError { status, code, ..ApiError::invalid(message, None) }
 }
 
 fn unknown(message: &str) -> ApiError {
@@ -147,7 +176,7 @@ mod tests {
     #[test]
     fn a_page_of_another_site_is_not_the_owner() {
         let dir = tempfile::tempdir().unwrap();
-        let (_, client) = create_token(dir.path(), Principal::Client("a".to_owned())).unwrap();
+        let (_, client) = create_token(dir.path(), Principal::Client("a".to_owned()), None).unwrap();
         let who = Who::new(TokenBook::open(dir.path()).unwrap(), false);
         let asked = |host: &str, origin: Option<&str>, token: Option<&str>| {
             let mut headers = HeaderMap::new();
@@ -167,8 +196,9 @@ mod tests {
     #[test]
     fn a_token_says_whose_app_it_is_and_no_token_is_the_owner() {
         let dir = tempfile::tempdir().unwrap();
-        let (_, client) = create_token(dir.path(), Principal::Client("a".to_owned())).unwrap();
-        let (_, worker) = create_token(dir.path(), Principal::Worker).unwrap();
+        let (_, client) = create_token(dir.path(), Principal::Client("a".to_owned()), None).unwrap();
+        let (_, worker) = create_token(dir.path(), Principal::Worker, None).unwrap();
+        let (_, admin) = create_token(dir.path(), Principal::Admin, None).unwrap();
         let who = |is_strict| Who::new(TokenBook::open(dir.path()).unwrap(), is_strict);
         let asked = |is_strict, shown: Option<String>| {
             let mut headers = HeaderMap::new();
@@ -180,6 +210,15 @@ mod tests {
             assert_eq!(asked(is_strict, bearer(client.reveal())), Ok("a".to_owned()));
             assert_eq!(asked(is_strict, bearer(worker.reveal())), Err(403));
             assert_eq!(asked(is_strict, bearer("sheaf_0123")), Err(401));
+            assert_eq!(asked(is_strict, bearer(admin.reveal())), Err(403));
+            let operator = |token: &str| {
+                let headers = [(AUTHORIZATION, format!("Bearer {token}").parse().unwrap())];
+                who(is_strict).admin(&HeaderMap::from_iter(headers)).map_err(|error| error.status.as_u16())
+            };
+            assert_eq!(operator(admin.reveal()), Ok(()));
+            assert_eq!([operator(client.reveal()), operator(worker.reveal())], [Err(403); 2]);
+            assert_eq!(operator("sheaf_0123"), Err(401));
+            assert_eq!(who(is_strict).admin(&HeaderMap::new()).is_ok(), !is_strict);
         }
         for shown in [None, bearer("sk-none"), bearer(""), Some("Basic eDp5".to_owned()), Some("B".to_owned())] {
             assert_eq!(asked(false, shown.clone()), Ok(String::new()), "{shown:?}");

@@ -142,7 +142,12 @@ impl World {
 }
 
 fn result(item: &AssignItem) -> ResultItem {
-    ResultItem { fence: item.fence, outcome: Outcome::Ok(body(item.body.0)), ms: 1 }
+    ResultItem {
+        fence: item.fence,
+        outcome: Outcome::Ok(body(item.body.0)),
+        ms: 1,
+        tokens: sheaf_task::Tokens::default(),
+    }
 }
 
 fn job() -> JobSpec {

@@ -1,7 +1,7 @@
 //! What moves a session's bytes: a TCP connection, with TLS or without, or a pair of channels within the process.
 
 use std::fmt;
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -14,6 +14,9 @@ use tokio_rustls::TlsStream;
 
 use crate::limits::{IN_PROCESS_CHUNKS, READ_BYTES, READ_BYTES_MIN};
 use crate::outbound::Outbound;
+
+/// Chunks in one system call.
+const SLICES_MAX: usize = 64;
 
 /// One connection, with its two directions.
 #[derive(Debug)]
@@ -116,6 +119,22 @@ impl Writer {
             Writer::Tls { is_dirty, .. } => !is_dirty,
             Writer::Tcp(_) | Writer::InProcess(_) => true,
         }
+    }
+
+    /// Writes what the system takes at once, where that can be known.
+    pub(crate) fn try_write(&self, outbound: &mut Outbound) -> io::Result<()> {
+        let Writer::Tcp(half) = self else { return Ok(()) };
+        while outbound.has_remaining() {
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            let count = outbound.chunks_vectored(&mut slices);
+            match half.try_write_vectored(&slices[..count]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => outbound.advance(written),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// Writes some of what waits. May be dropped at any await and called again: nothing is lost or written twice.

@@ -2,6 +2,7 @@
 //!
 //! It knows sessions, no tasks. Plain TCP is for loopback only, and everything else has TLS; every buffer and wait is bounded ([`limits`]).
 
+mod alarm;
 pub mod authority;
 mod carrier;
 mod clock;
@@ -15,6 +16,7 @@ mod source;
 mod strangers;
 pub mod tls;
 
+pub use alarm::Alarm;
 pub use carrier::{Carrier, InProcess, Origin};
 pub use clock::Clock;
 pub use dial::{Backoff, Remote, Target};

@@ -18,6 +18,9 @@ pub const WRITE_STALL: Duration = Duration::from_secs(5);
 /// Reports that wait for the embedder. Full: nothing more is read from the carrier.
 pub const REPORTS_MAX: usize = 4_096;
 
+/// Batches of commands that a link takes in before it writes what came of them. More: they wait, and are taken later.
+pub const COMMANDS_AT_ONCE: usize = 16;
+
 /// Chunks under way on an in-process carrier. Full: the writer waits.
 pub const IN_PROCESS_CHUNKS: usize = 64;
 

@@ -13,10 +13,11 @@ use bytes::{Buf, Bytes};
 use sheaf_session::{CloseReason, Endpoint, Input, Micros, Refusal, Step, refuse};
 use tokio::sync::mpsc;
 
+use crate::alarm::Alarm;
 use crate::carrier::{Carrier, Reader, Writer};
 use crate::clock::Clock;
 use crate::error::Untrusted;
-use crate::limits::{FLUSH, OUTBOUND_BYTES_MAX, REPORTS_MAX, WRITE_STALL};
+use crate::limits::{COMMANDS_AT_ONCE, FLUSH, OUTBOUND_BYTES_MAX, REPORTS_MAX, WRITE_STALL};
 use crate::listen::Incoming;
 use crate::outbound::Outbound;
 use crate::source::{Connections, Source};
@@ -38,6 +39,7 @@ pub struct Link<E: Endpoint> {
     wake: Option<Micros>,
     /// When the carrier is given up, unless it takes what waits for it.
     stuck_at: Option<Micros>,
+    alarm: Alarm,
     phase: Phase,
 }
 
@@ -81,6 +83,7 @@ impl<E: Endpoint> Link<E> {
             outbound: Outbound::default(),
             wake: None,
             stuck_at: None,
+            alarm: Alarm::default(),
             phase: Phase::Running,
         }
     }
@@ -89,6 +92,10 @@ impl<E: Endpoint> Link<E> {
     pub async fn run(mut self) -> E {
         loop {
             self.drain();
+            if self.pass_on().is_err() {
+                self.disconnected();
+                continue;
+            }
             if self.phase != Phase::Running && !self.has_output() && self.carrier.is_some() {
                 self.disconnected();
                 continue;
@@ -97,7 +104,7 @@ impl<E: Endpoint> Link<E> {
                 return self.endpoint;
             }
             match self.wait().await {
-                Woken::Commands(Some(commands)) => self.obey(commands),
+                Woken::Commands(Some(commands)) => self.obey_all(commands),
                 Woken::Commands(None) => {
                     self.flush().await;
                     return self.endpoint;
@@ -124,6 +131,15 @@ impl<E: Endpoint> Link<E> {
         }
     }
 
+    /// What was commanded by now leaves together, as far as there is no end of it.
+    fn obey_all(&mut self, first: Vec<E::Command>) {
+        self.obey(first);
+        for _ in 1..COMMANDS_AT_ONCE {
+            let Ok(next) = self.commands.try_recv() else { return };
+            self.obey(next);
+        }
+    }
+
     fn obey(&mut self, commands: Vec<E::Command>) {
         let now = self.clock.now();
         commands.into_iter().for_each(|command| self.endpoint.command(now, command));
@@ -133,13 +149,13 @@ impl<E: Endpoint> Link<E> {
         let is_running = self.phase == Phase::Running;
         let may_read = is_running && self.pending.len() < REPORTS_MAX;
         let may_connect = is_running && (self.carrier.is_none() || self.connections.replaces());
-        let may_write = self.has_output();
+        let (may_report, may_write) = (!self.pending.is_empty(), self.has_output());
         let wake = [self.wake, self.stuck_at].into_iter().flatten().min();
         let (mut reader, writer) =
             self.carrier.as_mut().map(|carrier| (&mut carrier.reader, &mut carrier.writer)).unzip();
         let woken = tokio::select! {
             commands = self.commands.recv() => Woken::Commands(commands),
-            permit = self.reports.reserve(), if !self.pending.is_empty() => {
+            permit = self.reports.reserve(), if may_report => {
                 match permit {
                     Ok(permit) => permit.send(std::mem::take(&mut self.pending)),
                     Err(_) => self.pending.clear(),
@@ -149,7 +165,7 @@ impl<E: Endpoint> Link<E> {
             incoming = self.connections.next(), if may_connect => Woken::Connected(incoming),
             wrote = write(writer, &mut self.outbound), if may_write => Woken::Wrote(wrote),
             read = read(reader.as_deref_mut()), if may_read => Woken::Read(read),
-            () = sleep(self.clock, wake) => Woken::Time,
+            () = self.alarm.wait(self.clock, wake) => Woken::Time,
         };
         if !matches!(woken, Woken::Time) || !may_read {
             return woken;
@@ -195,6 +211,29 @@ impl<E: Endpoint> Link<E> {
                 }
             }
         }
+    }
+
+    /// Hands over what is taken at once, which is nearly all; the rest waits for whoever is to have it. What was not all that
+    /// the endpoint has to say waits, too, so that others have their turn.
+    fn pass_on(&mut self) -> io::Result<()> {
+        if !self.pending.is_empty()
+            && let Ok(permit) = self.reports.try_reserve()
+        {
+            permit.send(std::mem::take(&mut self.pending));
+        }
+        let waiting = self.outbound.remaining();
+        if let Some(carrier) = self.carrier.as_ref().filter(|_| waiting > 0 && waiting < OUTBOUND_BYTES_MAX) {
+            carrier.writer.try_write(&mut self.outbound)?;
+        }
+        if self.outbound.remaining() < waiting && self.phase == Phase::Running {
+            self.stuck_at = None;
+        }
+        self.judge_stuck();
+        Ok(())
+    }
+
+    /// Whether the peer takes what waits for it, or for how long it has not.
+    fn judge_stuck(&mut self) {
         if !self.has_output() {
             self.stuck_at = None;
         } else if self.stuck_at.is_none() {
@@ -305,13 +344,6 @@ async fn read(reader: Option<&mut Reader>) -> io::Result<Option<Bytes>> {
 async fn write(writer: Option<&mut Writer>, outbound: &mut Outbound) -> io::Result<()> {
     match writer {
         Some(writer) => writer.write(outbound).await,
-        None => pending().await,
-    }
-}
-
-async fn sleep(clock: Clock, wake: Option<Micros>) {
-    match wake {
-        Some(wake) => clock.sleep_until(wake).await,
         None => pending().await,
     }
 }

@@ -119,6 +119,11 @@ impl Compaction {
         self.round.appended += bytes as u64;
     }
 
+    /// Nothing of it is under way.
+    pub(crate) fn is_idle(&self) -> bool {
+        matches!(self.state, State::Idle)
+    }
+
     /// How long the next turn may wait, if nothing else happens.
     pub(crate) fn patience(&self) -> Duration {
         match self.state {

@@ -1,7 +1,8 @@
 //! The core's task: owns the router machine. Events in, step, records to the writer, orders to the links.
 //!
-//! It decides nothing and waits for nobody: a batch is stepped while the one before is being synced, and orders that a
-//! link does not take yet stay in that link's own list.
+//! It decides nothing. A batch is stepped while the one before is being synced, and orders that a link does not take yet stay
+//! in that link's own list. The disk is all that it ever waits for: it writes a small batch itself when there is nothing else
+//! to step and the disk was quick last time, since two wakes of threads would take as long.
 //!
 //! Invariant: what is on its way to the writer, and what waits for it, is each less than [`APPEND_BYTES_MAX`] and one event
 //! ([`EVENT_BYTES_MAX`]), so that both fit into the reserve of a disk that is full.
@@ -13,7 +14,7 @@ use std::future::{pending, ready};
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
-use sheaf_net::Clock;
+use sheaf_net::{Alarm, Clock};
 use sheaf_roles::router::{Disk, Event, Generation, Lsn, Output, PeerId, Router};
 use sheaf_session::Micros;
 use tokio::sync::mpsc::error::TrySendError;
@@ -29,7 +30,7 @@ use crate::pending::Pending;
 use crate::pulse::Pulse;
 use crate::stages::{DURABLES, EVENTS, INDEXED, QUESTIONS};
 use crate::store::Store;
-use crate::writer::{Order, WriterError, Written};
+use crate::writer::{self, Append, AtOnce, Order, WriterError, Written};
 
 /// What reaches the core from outside.
 #[derive(Debug)]
@@ -48,6 +49,7 @@ pub(crate) struct Core {
     pub store: Arc<Store>,
     pub inlets: Inlets,
     pub orders: SyncSender<Order>,
+    pub writer: writer::Shared,
     pub peers: BTreeMap<PeerId, Peer>,
     /// Peers with orders to flush.
     pub dirty: BTreeSet<PeerId>,
@@ -67,6 +69,8 @@ pub(crate) struct Inlets {
     pub written: Receiver<Written>,
     pub questions: Receiver<Question>,
     pub indexed: Receiver<Indexed>,
+    /// When the machine has something to do by itself.
+    pub alarm: Alarm,
 }
 
 /// How far the end is.
@@ -109,9 +113,9 @@ impl Core {
         loop {
             self.wait().await?;
             self.take_in();
-            self.write();
+            self.write()?;
             self.tick();
-            self.write();
+            self.write()?;
             // The answer to whoever asked for the end comes in the same step as the end.
             self.flush();
             if self.ending.has_stopped {
@@ -124,7 +128,7 @@ impl Core {
     /// Waits for something to do, and steps it unless it is of a link: those wait in the inbox.
     async fn wait(&mut self) -> Result<(), WriterError> {
         let (wake, give_up_at, clock) = (self.wake_at(), self.give_up_at(), self.clock);
-        let Inlets { inbox, stop, written, questions, indexed } = &mut self.inlets;
+        let Inlets { inbox, stop, written, questions, indexed, alarm } = &mut self.inlets;
         let has_room = self.pending.bytes() < APPEND_BYTES_MAX;
         let may_step = has_room && !inbox.is_empty();
         // Somebody who asks for the end is to be heard while nothing else can be done for anybody.
@@ -147,7 +151,7 @@ impl Core {
                     Indexed::Failed(error) => return Err(WriterError::Index(error)),
                 }
             }
-            () = sleep_until(clock, give_up_at) => return Err(WriterError::Full),
+            () = given_up(clock, give_up_at) => return Err(WriterError::Full),
             () = asked(stop), if !is_told => {
                 self.ending.is_told = true;
                 self.step(Event::Stop);
@@ -158,7 +162,7 @@ impl Core {
                 // Nobody can ask for anything any more.
                 self.ending.has_stopped |= !is_open;
             }
-            () = sleep_until(clock, wake) => self.pulse.begin(&EVENTS),
+            () = alarm.wait(clock, wake) => self.pulse.begin(&EVENTS),
         }
         Ok(())
     }
@@ -267,12 +271,41 @@ impl Core {
         }
     }
 
-    fn write(&mut self) {
+    /// Gives the writer what is to be written, or does it itself: then what follows from it is for the writer.
+    fn write(&mut self) -> Result<(), WriterError> {
+        let Some(append) = self.next_append() else { return Ok(()) };
+        let Some(AtOnce { written, is_first }) = self.write_at_once(&append)? else {
+            self.order(Order::Append(append));
+            return Ok(());
+        };
+        if is_first {
+            self.order(Order::Wake);
+        }
+        self.on_written(written)?;
+        if let Some(append) = self.next_append() {
+            self.order(Order::Append(append));
+        }
+        Ok(())
+    }
+
+    fn next_append(&mut self) -> Option<Append> {
         self.gauges.set_made(self.router.written().0);
-        let Some(append) = self.pending.take() else { return };
+        let append = self.pending.take()?;
         self.store.remember(append.batch.clone());
-        // The writer holds one batch at most, so there is room; if it is gone, its last word is on its way.
-        if self.orders.try_send(Order::Append(append)).is_err() {
+        Some(append)
+    }
+
+    /// Where nobody else waits to be stepped meanwhile.
+    fn write_at_once(&self, append: &Append) -> Result<Option<AtOnce>, WriterError> {
+        match self.writer.try_lock() {
+            Ok(mut writer) if self.inlets.inbox.is_idle() => writer.write_at_once(append),
+            Ok(_) | Err(_) => Ok(None),
+        }
+    }
+
+    fn order(&self, order: Order) {
+        // The writer holds one batch at most, and hears of one written here once: there is room; if it is gone, its last word is on its way.
+        if self.orders.try_send(order).is_err() {
             tracing::debug!("the writer has ended before the core");
         }
     }
@@ -301,7 +334,7 @@ impl Core {
     }
 }
 
-async fn sleep_until(clock: Clock, at: Option<Micros>) {
+async fn given_up(clock: Clock, at: Option<Micros>) {
     match at {
         Some(at) => clock.sleep_until(at).await,
         None => pending().await,

@@ -14,7 +14,7 @@ use sheaf_net::Origin;
 use sheaf_roles::port::Principal;
 use sheaf_session::Auth;
 
-use crate::tokens::{FILE, Token, TokenSecret, TokensError, tokens, write_private};
+use crate::tokens::{FILE, Token, TokenSecret, TokensError, now_s, tokens, write_private};
 
 /// No session of a token goes on for longer on the word of one look at the file of tokens.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -67,6 +67,8 @@ pub(crate) struct Gate {
     known: Vec<Token>,
     /// Which file `known` is of.
     stamp: Option<Stamp>,
+    /// Tokens that were shown after their time, by their ids: those of the file.
+    said_expired: BTreeSet<String>,
 }
 
 /// Tells one state of a file from the next: each is a new file.
@@ -78,12 +80,13 @@ impl Gate {
         let stamp = stamp(dir);
         let known = tokens(dir)?;
         let operator = if is_strict { operator(dir) } else { None };
-        Ok(Self { dir: dir.to_owned(), is_strict, operator, known, stamp })
+        Ok(Self { dir: dir.to_owned(), is_strict, operator, known, stamp, said_expired: BTreeSet::new() })
     }
 
-    /// There are tokens.
+    /// There are tokens that are good.
     pub(crate) fn has_tokens(&self) -> bool {
-        !self.known.is_empty()
+        let now_s = now_s();
+        self.known.iter().any(|token| !token.has_expired(now_s))
     }
 
     /// Whom a connection speaks for; `None`: it is not let in.
@@ -107,13 +110,22 @@ impl Gate {
         }
     }
 
-    fn find(&self, hash: blake3::Hash) -> Option<&Token> {
-        self.known.iter().find(|token| token.hash == hash)
+    /// The token that hashes so, while it is good. That one has expired is said once, whoever goes on showing it.
+    fn find(&mut self, hash: blake3::Hash) -> Option<&Token> {
+        let token = self.known.iter().find(|token| token.hash == hash)?;
+        if token.has_expired(now_s()) {
+            if self.said_expired.insert(token.id.clone()) {
+                tracing::warn!(token = token.id, "a token that has expired is refused");
+            }
+            return None;
+        }
+        Some(token)
     }
 
     /// Whether a session that was let in so may go on.
     pub(crate) fn holds(&self, pass: &Pass) -> bool {
-        pass.token.as_ref().is_none_or(|id| self.known.iter().any(|token| token.id == *id))
+        let now_s = now_s();
+        pass.token.as_ref().is_none_or(|id| self.known.iter().any(|token| token.id == *id && !token.has_expired(now_s)))
     }
 
     /// Looks at the file again if it is another one. Of a file that cannot be read nothing holds: a token that was revoked
@@ -127,6 +139,7 @@ impl Gate {
         match tokens(&self.dir) {
             Ok(known) => {
                 tracing::debug!(tokens = known.len(), "the tokens have changed");
+                self.said_expired.retain(|id| known.iter().any(|token| token.id == *id));
                 self.known = known;
             }
             Err(error) => {
@@ -187,7 +200,7 @@ mod tests {
     #[test]
     fn a_gate_that_is_strict_lets_nobody_in_from_outside_without_a_token() {
         let dir = tempfile::tempdir().unwrap();
-        let (token, secret) = create_token(dir.path(), Principal::Worker).unwrap();
+        let (token, secret) = create_token(dir.path(), Principal::Worker, None).unwrap();
         let mut gate = Gate::open(dir.path(), true).unwrap();
         for wrong in ["", "sheaf_", &token.id, &secret.reveal()[..69], &token.hash.to_hex()] {
             assert_eq!(gate.admit(&Origin::Socket, &auth(wrong)), None, "{wrong}");
@@ -207,7 +220,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut gate = Gate::open(dir.path(), false).unwrap();
         assert_eq!(gate.admit(&Origin::Socket, &auth("")).unwrap().principal, Principal::Owner);
-        let (token, secret) = create_token(dir.path(), Principal::Admin).unwrap();
+        let (token, secret) = create_token(dir.path(), Principal::Admin, None).unwrap();
         let pass = gate.admit(&Origin::Socket, &auth(secret.reveal())).unwrap();
         assert!(gate.holds(&pass));
         revoke_token(dir.path(), &token.id).unwrap();
@@ -216,9 +229,23 @@ mod tests {
     }
 
     #[test]
+    fn a_token_ends_when_its_time_is_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let (token, secret) = create_token(dir.path(), Principal::Admin, Some(Duration::from_secs(3_600))).unwrap();
+        let mut gate = Gate::open(dir.path(), true).unwrap();
+        let pass = gate.admit(&Origin::Socket, &auth(secret.reveal())).unwrap();
+        assert!(gate.has_tokens() && gate.holds(&pass));
+        let (now, then) = (format!(" {}", token.made_s), format!(" {}", token.made_s + 3_600));
+        let file = fs::read_to_string(dir.path().join(FILE)).unwrap();
+        write_private(dir.path(), FILE, &file.replace(&then, &now)).unwrap();
+        assert_eq!(gate.admit(&Origin::Socket, &auth(secret.reveal())), None);
+        assert!(!gate.has_tokens() && !gate.holds(&pass));
+    }
+
+    #[test]
     fn a_file_that_cannot_be_read_grants_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let (_, secret) = create_token(dir.path(), Principal::Admin).unwrap();
+        let (_, secret) = create_token(dir.path(), Principal::Admin, None).unwrap();
         let mut gate = Gate::open(dir.path(), true).unwrap();
         let pass = gate.admit(&Origin::Socket, &auth(secret.reveal())).unwrap();
         fs::write(dir.path().join(FILE), "nonsense").unwrap();

@@ -47,6 +47,11 @@ impl Inbox {
         self.waiting.is_empty()
     }
 
+    /// Nothing has come that is not stepped, here or on its way.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.inputs.is_empty()
+    }
+
     /// Whether more may wait.
     pub(crate) fn has_room(&self) -> bool {
         self.waiting.len() < WAITING_MAX && self.bytes < WAITING_BYTES_MAX

@@ -16,6 +16,7 @@ mod gauges;
 mod inbox;
 mod indexer;
 mod limits;
+mod lookups;
 mod peer;
 mod pending;
 mod pulse;

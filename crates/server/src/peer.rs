@@ -1,15 +1,15 @@
 //! One session of the router, as its link drives it: the port, with what it asks for answered on the spot from the
-//! store. Keys are hashed and looked up here, on the link's task, and not on the core.
+//! store. Keys are hashed here, on the link's task, and looked up beside it, not on the core.
 
 use std::sync::Arc;
 
 use sheaf_roles::port::{RouterCommand, RouterPort, RouterReport};
-use sheaf_roles::router::{Event, Inbound, Output, PeerId};
+use sheaf_roles::router::{Event, JobNo, Output, PeerId};
 use sheaf_session::{Endpoint, Fatal, HelloInfo, How, Input, Micros, Refusal, Step};
 
 use crate::core::Input as CoreInput;
-use crate::finished::Finished;
 use crate::gauges::Gauges;
+use crate::lookups::Lookups;
 use crate::store::Store;
 
 /// The port and what it needs.
@@ -17,7 +17,7 @@ pub(crate) struct Peer {
     id: PeerId,
     port: RouterPort,
     store: Arc<Store>,
-    finished: Arc<Finished>,
+    lookups: Lookups,
     silence: Silence,
     /// Answers to the core that no report of the port stands for.
     relooked: Vec<Event>,
@@ -33,47 +33,28 @@ pub(crate) struct Silence {
 
 impl Peer {
     /// A session that has no connection yet.
-    pub(crate) fn new(
-        id: PeerId,
-        port: RouterPort,
-        store: Arc<Store>,
-        finished: Arc<Finished>,
-        silence: Silence,
-    ) -> Self {
-        Self { id, port, store, finished, silence, relooked: Vec::new() }
+    pub(crate) fn new(id: PeerId, port: RouterPort, store: Arc<Store>, lookups: Lookups, silence: Silence) -> Self {
+        Self { id, port, store, lookups, silence, relooked: Vec::new() }
     }
 
-    fn look_up(&self, inbound: &mut Inbound) {
-        let finished = &self.finished;
-        self.port.look_up(inbound, finished.generation(), |keys| finished.records(&self.store, keys));
-        if let Inbound::Submit { rows, .. } = inbound {
-            let floor = finished.floor();
-            for prior in rows.iter_mut().filter_map(|row| row.prior.as_mut()) {
-                prior.finished = prior.finished.filter(|finished| finished.lsn >= floor);
-            }
-        }
-    }
-
-    fn on_report(&mut self, now: Micros, report: RouterReport) -> Option<Event> {
+    fn on_report(&mut self, now: Micros, report: RouterReport) {
         match report {
-            RouterReport::Event(Event::Message { peer, place, receipt, mut inbound }) => {
-                self.look_up(&mut inbound);
-                Some(Event::Message { peer, place, receipt, inbound })
-            }
             RouterReport::Event(event) => {
                 self.silence.note(now, &event);
-                Some(event)
+                let no = self.job_no(&event);
+                self.lookups.push(event, no);
             }
             RouterReport::Fetch { msg, lsns } => {
                 let records = self.store.fetch(&lsns);
                 self.port.command(now, RouterCommand::Fetched { msg, records });
-                None
             }
-            RouterReport::Over(why) => {
-                tracing::debug!(peer = self.id.0, ?why, "session over");
-                None
-            }
+            RouterReport::Over(why) => tracing::debug!(peer = self.id.0, ?why, "session over"),
         }
+    }
+
+    /// The number of the job that a message is of.
+    fn job_no(&self, event: &Event) -> Option<JobNo> {
+        if let Event::Message { inbound, .. } = event { self.port.job_no(inbound) } else { None }
     }
 }
 
@@ -134,9 +115,10 @@ impl Endpoint for Peer {
             Output::Commit { place, .. } => RouterCommand::Commit(place),
             Output::Send { lane, tag, message, .. } => RouterCommand::Send { lane, tag, message },
             Output::Signal { counts, .. } => RouterCommand::Signal(counts),
-            Output::Relook { peer, place, receipt, mut inbound } => {
-                self.look_up(&mut inbound);
-                return self.relooked.push(Event::Message { peer, place, receipt, inbound });
+            Output::Relook { peer, place, receipt, inbound } => {
+                let event = Event::Message { peer, place, receipt, inbound };
+                let no = self.job_no(&event);
+                return self.relooked.push(self.lookups.now(event, no));
             }
             Output::Append { .. } | Output::Lost(_) | Output::Stopped => {
                 unreachable!("not a peer's: the core keeps it")
@@ -146,22 +128,20 @@ impl Endpoint for Peer {
     }
 
     fn poll(&mut self, now: Micros) -> Step<CoreInput> {
-        if let Some(event) = self.relooked.pop() {
-            return Step::Report(CoreInput::Event(event));
-        }
         loop {
+            if let Some(event) = self.relooked.pop().or_else(|| self.lookups.pop()) {
+                return Step::Report(CoreInput::Event(event));
+            }
             match self.port.poll(now) {
-                Step::Report(report) => {
-                    if let Some(event) = self.on_report(now, report) {
-                        return Step::Report(CoreInput::Event(event));
-                    }
-                }
+                Step::Report(report) => self.on_report(now, report),
                 Step::Transmit(bytes) => return Step::Transmit(bytes),
                 Step::Close(reason) => return Step::Close(reason),
                 Step::Wait(wake) => {
                     let wakes = wake.into_iter().chain(self.silence.deadline());
                     return Step::Wait(wakes.min());
                 }
+                // What it said before is heard first: whoever looks it up says when it is done.
+                Step::Done if !self.lookups.is_empty() => return Step::Wait(None),
                 Step::Done => return Step::Done,
             }
         }

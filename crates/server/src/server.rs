@@ -119,12 +119,22 @@ pub struct Server {
 }
 
 impl Server {
-    /// Takes the data directory, replays the journal, and listens.
+    /// Listens, takes the data directory, and replays the journal.
     pub async fn start(config: ServerConfig) -> Result<Self, StartError> {
-        let listener = match (&config.listen, &config.access.tls) {
-            (Some(listen), Some(tls)) => Listener::bind_tls(listen, Arc::clone(tls)).await?,
-            (listen, _) => Listener::bind(listen.as_deref()).await?,
-        };
+        let listener = Self::bind(&config).await?;
+        Self::start_at(listener, config).await
+    }
+
+    /// Takes its address: nobody is answered there yet.
+    pub async fn bind(config: &ServerConfig) -> Result<Listener, NetError> {
+        match (&config.listen, &config.access.tls) {
+            (Some(listen), Some(tls)) => Listener::bind_tls(listen, Arc::clone(tls)).await,
+            (listen, _) => Listener::bind(listen.as_deref()).await,
+        }
+    }
+
+    /// Takes the data directory, replays the journal, and answers at an address that was taken for it.
+    pub async fn start_at(listener: Listener, config: ServerConfig) -> Result<Self, StartError> {
         let (addr, door, is_tls) = (listener.addr(), listener.door(), listener.is_tls());
         let is_far = addr.is_some_and(|addr| !addr.ip().to_canonical().is_loopback());
         let is_strict = is_far || config.access.require_token;

@@ -18,6 +18,7 @@ use crate::finished::Finished;
 use crate::gate::{Gate, LOOK_EVERY, Pass};
 use crate::gauges::Gauges;
 use crate::limits::Limits;
+use crate::lookups::Lookups;
 use crate::peer::{Peer, Silence};
 use crate::stages::ORDERS;
 use crate::store::Store;
@@ -141,7 +142,7 @@ impl Sessions {
         self.gate.look();
         let revoked = live.extract_if(.., |_, live| !self.gate.holds(&live.pass));
         for (session, Live { pass, .. }) in revoked {
-            tracing::warn!(%session, token = pass.token, "its token is revoked: the session is over");
+            tracing::warn!(%session, token = pass.token, "its token is revoked or has expired: the session is over");
         }
     }
 
@@ -155,12 +156,13 @@ impl Sessions {
         self.peers += 1;
         let peer = PeerId(self.peers);
         let (orders, commands) = mpsc::channel(ORDERS.capacity);
+        let lookups = Lookups::new(Arc::clone(&self.store), Arc::clone(&self.finished), orders.downgrade());
         self.core.send(vec![Input::Attach(peer, orders)]).await.ok()?;
         let principal = pass.principal.clone();
         let port = RouterPort::new(self.session(id, peer), id, peer, self.secret.clone(), principal);
         let warm = Micros::from_ms(self.limits.session_warm_ms);
         let silence = Silence::new(self.clock.now(), warm, Arc::clone(&self.gauges));
-        let endpoint = Peer::new(peer, port, Arc::clone(&self.store), Arc::clone(&self.finished), silence);
+        let endpoint = Peer::new(peer, port, Arc::clone(&self.store), lookups, silence);
         let link = Link::new(endpoint, self.clock, Source::Accept(connections), commands, self.core.clone());
         let core = self.core.clone();
         Some(async move {

@@ -5,12 +5,13 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
-use sheaf_journal::Journal;
-use sheaf_net::Clock;
+use sheaf_journal::{Journal, SegmentId, SegmentView};
+use sheaf_net::{Alarm, Clock};
 use sheaf_roles::router::{Lsn, Router};
 use sheaf_session::Micros;
 use tokio::sync::{mpsc, watch};
@@ -28,7 +29,7 @@ use crate::pulse::{Pulse, Watchdog};
 use crate::server::ServerError;
 use crate::stages::{APPENDS, DURABLES, EVENTS, INDEXED, QUESTIONS, SEALS, Stage};
 use crate::store::Store;
-use crate::writer::{Room, Writer};
+use crate::writer::{self, AT_ONCE_TIME_MAX, Room, Writer};
 
 /// What every stage may reach.
 pub(crate) struct Shared {
@@ -60,27 +61,45 @@ pub(crate) fn spawn(
     let (orders, to_write) = sync_channel(APPENDS.capacity);
     let (seals, to_index) = sync_channel(SEALS.capacity);
 
-    let sealed = journal.sealed_views();
-    let disk = journal.disk().clone();
-    let active = journal.active_view().id();
-    let told = (sealed.first().map_or(active, |oldest| oldest.id()), active);
+    let (sealed, disk) = (journal.sealed_views(), journal.disk().clone());
     let finished = Arc::clone(&shared.finished);
+    let compaction = Compaction::new(&journal, shared.limits, ask);
+    shared.gauges.set_made(next.0 - 1);
+    shared.gauges.set_durable(sheaf_journal::Lsn(next.0 - 1));
+    shared.gauges.set_journal_bytes(journal.bytes());
+    let writer = Arc::new(Mutex::new(Writer {
+        told: told(&sealed, &journal),
+        journal,
+        store: Arc::clone(&shared.store),
+        finished: Arc::clone(&finished),
+        written: to_core,
+        compaction,
+        seals,
+        pulse: writer_pulse,
+        room: Room::default(),
+        gauges: Arc::clone(&shared.gauges),
+        unsaid: Vec::new(),
+        unmarked: None,
+        last_commit: Duration::ZERO,
+        at_once_max: AT_ONCE_TIME_MAX,
+    }));
     let indexer =
         Indexer { disk, finished, sealed, upto: indexed, to_core: tell, pulse: indexer_pulse, has_failed: false };
-    let compaction = Compaction::new(&journal, shared.limits, ask);
-    let (store, finished) = (Arc::clone(&shared.store), Arc::clone(&shared.finished));
-    let (pulse, gauges, room) = (writer_pulse, Arc::clone(&shared.gauges), Room::default());
-    gauges.set_made(next.0 - 1);
-    gauges.set_durable(sheaf_journal::Lsn(next.0 - 1));
-    gauges.set_journal_bytes(journal.bytes());
-    let writer = Writer { journal, store, finished, written: to_core, compaction, seals, pulse, told, room, gauges };
     let core = Core {
         router,
         clock: shared.clock,
         limits: shared.limits,
         store: Arc::clone(&shared.store),
-        inlets: Inlets { inbox: Inbox::new(from_links), stop, written, questions, indexed: from_indexer },
+        inlets: Inlets {
+            inbox: Inbox::new(from_links),
+            stop,
+            written,
+            questions,
+            indexed: from_indexer,
+            alarm: Alarm::default(),
+        },
         orders,
+        writer: Arc::clone(&writer),
         peers: BTreeMap::new(),
         dirty: BTreeSet::new(),
         pending: Pending::new(next),
@@ -90,9 +109,15 @@ pub(crate) fn spawn(
         generation: shared.finished.generation(),
     };
     let indexer = named("sheaf-indexer", move || indexer.run(&to_index))?;
-    let writer = named("sheaf-writer", move || writer.run(&to_write))?;
+    let writer = named("sheaf-writer", move || writer::run(&writer, &to_write))?;
     let ended = start_core(core, writer, indexer, watchdog(pulses, shared))?;
     Ok((inputs, ended))
+}
+
+/// What the indexer knows of the journal: its oldest segment and the active one.
+fn told(sealed: &[SegmentView], journal: &Journal<FileDisk>) -> (SegmentId, SegmentId) {
+    let active = journal.active_view().id();
+    (sealed.first().map_or(active, |oldest| oldest.id()), active)
 }
 
 /// The core is a task among those of the links: one that has an event for it and the one that it has an order for take turns

@@ -6,7 +6,8 @@
 /// Who does what. One of each per process, but for `Link`: one per session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
-    /// One session: moves its bytes, drives its machine, hashes keys, looks up finished ones, fetches bodies.
+    /// One session: moves its bytes, drives its machine, hashes keys, looks up finished ones (those of large messages beside
+    /// it), fetches bodies.
     Link,
     /// Owns the router machine.
     Core,
@@ -63,12 +64,12 @@ pub const ORDERS: Queue = Queue {
     when_full: WhenFull::Keep("keeps them for that session; the machine bounds what a peer may have outstanding"),
 };
 
-/// Batches of records to write, and verdicts on old ones: one of each at most.
+/// Batches of records to write, verdicts on old ones, and word that the core wrote one itself: one of each at most.
 pub const APPENDS: Queue = Queue {
     name: "appends",
     from: Stage::Core,
     to: Stage::Writer,
-    capacity: 2,
+    capacity: 3,
     when_full: WhenFull::Keep("gathers records for the next batch, and steps no more events past append_bytes_max"),
 };
 

@@ -1,7 +1,8 @@
 //! Tokens: who may speak to a router. What is kept of one is its hash, so that the file gives nobody away.
 //!
 //! ```text
-//! DIR/tokens       `sheaf tokens 1`, then a line a token: id, role, app (`*`: all), seconds since 1970, BLAKE3 of the token;
+//! DIR/tokens       `sheaf tokens 1`, then a line a token: id, role, app (`*`: all), seconds since 1970, BLAKE3 of the token,
+//!                  and where it expires the seconds since 1970 then;
 //!                  replaced as a whole (written aside, synced, renamed), readable by the owner only
 //! DIR/tokens.lock  held (flock) while the file is changed
 //! ```
@@ -12,7 +13,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use sheaf_roles::port::Principal;
 
@@ -36,6 +37,8 @@ pub struct Token {
     pub principal: Principal,
     /// When it was made, seconds since 1970.
     pub made_s: u64,
+    /// From when on it is good for nothing, seconds since 1970; `None`: until it is revoked.
+    pub expires_s: Option<u64>,
     /// What the token hashes to; comparing it takes the same time wherever the first difference is.
     pub(crate) hash: blake3::Hash,
 }
@@ -67,6 +70,18 @@ pub enum TokensError {
         /// What it said.
         error: io::Error,
     },
+}
+
+impl Token {
+    /// Whether its time is over.
+    pub fn has_expired(&self, now_s: u64) -> bool {
+        self.expires_s.is_some_and(|expires_s| now_s >= expires_s)
+    }
+}
+
+/// Seconds since 1970.
+pub fn now_s() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 impl TokenSecret {
@@ -103,8 +118,12 @@ pub fn tokens(dir: &Path) -> Result<Vec<Token>, TokensError> {
     parse(&text).map_err(|line| TokensError::Damaged { path, line })
 }
 
-/// Makes one. The directory need not be there yet.
-pub fn create_token(dir: &Path, principal: Principal) -> Result<(Token, TokenSecret), TokensError> {
+/// Makes one, good for so long. The directory need not be there yet.
+pub fn create_token(
+    dir: &Path,
+    principal: Principal,
+    good_for: Option<Duration>,
+) -> Result<(Token, TokenSecret), TokensError> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io_error("create", dir))?;
     let _held = lock(dir)?;
     let mut tokens = tokens(dir)?;
@@ -112,7 +131,8 @@ pub fn create_token(dir: &Path, principal: Principal) -> Result<(Token, TokenSec
         return Err(TokensError::Full);
     }
     let secret = TokenSecret::random().map_err(io_error("read", Path::new("/dev/urandom")))?;
-    let made_s = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let made_s = now_s();
+    let expires_s = good_for.map(|good_for| made_s.saturating_add(good_for.as_secs()));
     let mut id = [0; 4];
     loop {
         random(&mut id).map_err(io_error("read", Path::new("/dev/urandom")))?;
@@ -120,7 +140,7 @@ pub fn create_token(dir: &Path, principal: Principal) -> Result<(Token, TokenSec
             break;
         }
     }
-    let token = Token { id: hex(&id), principal, made_s, hash: secret.hash() };
+    let token = Token { id: hex(&id), principal, made_s, expires_s, hash: secret.hash() };
     tokens.push(token.clone());
     write(dir, &tokens)?;
     Ok((token, secret))
@@ -162,7 +182,8 @@ fn parse_line(line: &str) -> Option<Token> {
         ("admin", "*") => Principal::Admin,
         _ => return None,
     };
-    words.next().is_none().then(|| Token { id: id.to_owned(), principal, made_s, hash })
+    let expires_s = words.next().map(str::parse).transpose().ok()?;
+    words.next().is_none().then(|| Token { id: id.to_owned(), principal, made_s, expires_s, hash })
 }
 
 /// The words for a role and an app.
@@ -177,9 +198,10 @@ pub fn role_and_app(principal: &Principal) -> (&'static str, &str) {
 
 fn write(dir: &Path, tokens: &[Token]) -> Result<(), TokensError> {
     let mut text = format!("{HEAD}\n");
-    for Token { id, principal, made_s, hash } in tokens {
+    for Token { id, principal, made_s, expires_s, hash } in tokens {
         let (role, app) = role_and_app(principal);
-        text.push_str(&format!("{id} {role} {app} {made_s} {}\n", hash.to_hex()));
+        let expires = expires_s.map(|expires_s| format!(" {expires_s}")).unwrap_or_default();
+        text.push_str(&format!("{id} {role} {app} {made_s} {}{expires}\n", hash.to_hex()));
     }
     write_private(dir, FILE, &text).map_err(io_error("write", &dir.join(FILE)))
 }
@@ -221,8 +243,11 @@ mod tests {
     #[test]
     fn what_is_kept_of_a_token_is_no_token() {
         let dir = tempfile::tempdir().unwrap();
-        let (made, secret) = create_token(dir.path(), Principal::Client("a".to_owned())).unwrap();
-        let (other, _) = create_token(dir.path(), Principal::Worker).unwrap();
+        let (made, secret) = create_token(dir.path(), Principal::Client("a".to_owned()), None).unwrap();
+        let good_for = Some(Duration::from_secs(60));
+        let (other, _) = create_token(dir.path(), Principal::Worker, good_for).unwrap();
+        assert!(!other.has_expired(other.made_s + 59) && other.has_expired(other.made_s + 60));
+        assert!(!made.has_expired(u64::MAX));
         assert_eq!(tokens(dir.path()).unwrap(), [made.clone(), other.clone()]);
         let file = dir.path().join(FILE);
         assert!(!fs::read_to_string(&file).unwrap().contains(secret.reveal().trim_start_matches("sheaf_")));
@@ -235,11 +260,13 @@ mod tests {
     #[test]
     fn a_damaged_file_grants_nothing_and_is_not_replaced() {
         let dir = tempfile::tempdir().unwrap();
-        create_token(dir.path(), Principal::Admin).unwrap();
+        create_token(dir.path(), Principal::Admin, None).unwrap();
         let file = dir.path().join(FILE);
         let whole = fs::read_to_string(&file).unwrap();
         for (damaged, at) in [
             (whole.replace("admin *", "admin a"), 2),
+            (format!("{} soon\n", whole.trim_end()), 2),
+            (format!("{} 1 2\n", whole.trim_end()), 2),
             (whole.replace(" * ", " "), 2),
             (format!("{whole}x"), 3),
             (whole.replace("tokens 1", "tokens 2"), 1),
@@ -247,7 +274,7 @@ mod tests {
         ] {
             fs::write(&file, &damaged).unwrap();
             assert!(matches!(tokens(dir.path()), Err(TokensError::Damaged { line, .. }) if line == at), "{damaged}");
-            assert!(create_token(dir.path(), Principal::Worker).is_err());
+            assert!(create_token(dir.path(), Principal::Worker, None).is_err());
             assert_eq!(fs::read_to_string(&file).unwrap(), damaged);
         }
     }
@@ -255,7 +282,7 @@ mod tests {
     #[test]
     fn makers_at_the_same_time_lose_no_token() {
         let dir = tempfile::tempdir().unwrap();
-        let make = || (0..10).for_each(|_| drop(create_token(dir.path(), Principal::Worker).unwrap()));
+        let make = || (0..10).for_each(|_| drop(create_token(dir.path(), Principal::Worker, None).unwrap()));
         std::thread::scope(|scope| (0..4).for_each(|_| drop(scope.spawn(make))));
         assert_eq!(tokens(dir.path()).unwrap().len(), 40);
     }

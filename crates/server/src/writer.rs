@@ -1,13 +1,14 @@
-//! The writer's thread: owns the journal, writes each batch it is given, syncs, says what is durable.
+//! The writer: owns the journal, writes each batch, syncs, says what is durable. Whoever has it locked is the writer: its
+//! thread, which also looks after room, compaction and the mark of an idle end, or the core with a small batch.
 //!
 //! Group commit is the core's: whatever arrives while one batch syncs is the next batch. After any error of the disk but
 //! a full one the thread ends, and with it the process: a failed sync is never tried again.
 
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use sheaf_journal::{AppendError, Class, CommitError, Committed, DiskError, Entry, Journal, SegmentId, SegmentView};
+use sheaf_journal::{AppendError, Class, CommitError, DiskError, Entry, Journal, SegmentId, SegmentView};
 use tokio::sync::mpsc::Sender;
 
 use crate::compaction::{After, Compaction, Verdict};
@@ -48,6 +49,8 @@ pub(crate) enum Order {
     Append(Append),
     /// What compaction asked.
     Verdict(Verdict),
+    /// The core has written something itself, the first after a while: the thread looks after it from now on.
+    Wake,
 }
 
 /// Records to write.
@@ -55,6 +58,20 @@ pub(crate) enum Order {
 pub(crate) struct Append {
     pub batch: Batch,
     pub class: Class,
+}
+
+impl Append {
+    fn entries(&self) -> Vec<Entry<&[u8]>> {
+        self.batch.records().map(|(kind, payload)| Entry { kind, payload }).collect()
+    }
+}
+
+/// A batch that was written on the core's own thread.
+#[derive(Debug)]
+pub(crate) struct AtOnce {
+    pub written: Written,
+    /// The thread has nothing to look after until it hears of it.
+    pub is_first: bool,
 }
 
 /// What the writer tells the core.
@@ -73,6 +90,12 @@ pub(crate) enum Written {
 /// Silence after which the end of the journal is marked durable, so that a later damage there is told from a torn tail.
 const IDLE: Duration = Duration::from_millis(200);
 
+/// What the core writes itself is at most so long: with more there is work enough for two threads.
+const AT_ONCE_BYTES_MAX: usize = 16 << 10;
+
+/// A disk whose last sync took longer is not waited for on the core's thread.
+pub(crate) const AT_ONCE_TIME_MAX: Duration = Duration::from_millis(1);
+
 /// Pause between two looks at a full disk.
 const FULL_RETRY: Duration = Duration::from_millis(500);
 
@@ -89,6 +112,14 @@ pub(crate) struct Writer {
     pub told: (SegmentId, SegmentId),
     pub room: Room,
     pub gauges: Arc<Gauges>,
+    /// To be said when the lock is free.
+    pub unsaid: Vec<Written>,
+    /// When something was written last; `None`: the end of the journal is marked.
+    pub unmarked: Option<Instant>,
+    /// How long the last sync took.
+    pub last_commit: Duration,
+    /// After one that took longer than this the core does not write by itself.
+    pub at_once_max: Duration,
 }
 
 /// What the machine knows of the room on the disk.
@@ -99,47 +130,101 @@ pub(crate) struct Room {
     looked: Option<Instant>,
 }
 
-impl Writer {
-    /// Runs until the core drops its sender, or the disk fails.
-    pub(crate) fn run(mut self, orders: &Receiver<Order>) {
-        if let Err(error) = self.serve(orders) {
-            tracing::error!(%error, "the journal failed");
-            self.tell(Written::Failed(error));
+/// The writer, for its thread and for the core: whoever has it locked writes. A thread that panicked with it leaves it locked
+/// for good, and the process ends.
+pub(crate) type Shared = Arc<Mutex<Writer>>;
+
+/// The thread: runs until the core drops its sender, or the disk fails.
+pub(crate) fn run(writer: &Shared, orders: &Receiver<Order>) {
+    let mut patience = Duration::ZERO;
+    loop {
+        let order = orders.recv_timeout(patience);
+        let has_ended = matches!(order, Err(RecvTimeoutError::Disconnected));
+        let turn = locked(writer, |writer| writer.obey(order)).and_then(|()| locked(writer, Writer::look_after));
+        match turn {
+            Ok(_) if has_ended => return,
+            Ok(next) => patience = next,
+            Err(error) => {
+                let written = lock(writer).written.clone();
+                return tell(&written, Written::Failed(error));
+            }
         }
-        self.pulse.end();
+    }
+}
+
+/// Does something with the writer, and says what is to be said when it is free again: who is told goes on writing at once.
+fn locked<T>(writer: &Shared, act: impl FnOnce(&mut Writer) -> Result<T, WriterError>) -> Result<T, WriterError> {
+    let mut held = lock(writer);
+    held.pulse.begin(&APPENDS);
+    let outcome = act(&mut held).inspect_err(|error| held.failed(error));
+    held.pulse.end();
+    let (unsaid, written) = (std::mem::take(&mut held.unsaid), held.written.clone());
+    drop(held);
+    unsaid.into_iter().for_each(|what| tell(&written, what));
+    outcome
+}
+
+fn lock(writer: &Shared) -> MutexGuard<'_, Writer> {
+    writer.lock().unwrap_or_else(|poisoned| panic!("the core panicked while it wrote: {poisoned}"))
+}
+
+/// The core is gone only when the process ends: then nobody needs to know.
+fn tell(written: &Sender<Written>, what: Written) {
+    if written.blocking_send(what).is_err() {
+        tracing::debug!("the core has ended before the writer");
+    }
+}
+
+impl Writer {
+    fn obey(&mut self, order: Result<Order, RecvTimeoutError>) -> Result<(), WriterError> {
+        match order {
+            Ok(Order::Append(append)) => self.write(&append),
+            Ok(Order::Verdict(verdict)) => {
+                self.compaction.on_verdict(&mut self.journal, &self.finished, &verdict)?;
+                self.unmarked = Some(Instant::now());
+                Ok(())
+            }
+            Ok(Order::Wake) => Ok(()),
+            Err(RecvTimeoutError::Timeout) if self.unmarked.is_none_or(|since| since.elapsed() < IDLE) => Ok(()),
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => self.mark_idle(),
+        }
     }
 
-    fn serve(&mut self, orders: &Receiver<Order>) -> Result<(), WriterError> {
-        let mut is_marked = true;
-        loop {
-            let order = orders.recv_timeout(self.patience(is_marked));
-            self.pulse.begin(&APPENDS);
-            match order {
-                Ok(Order::Append(append)) => {
-                    self.write(&append)?;
-                    is_marked = false;
-                }
-                Ok(Order::Verdict(verdict)) => {
-                    self.compaction.on_verdict(&mut self.journal, &self.finished, &verdict)?;
-                    is_marked = false;
-                }
-                Err(RecvTimeoutError::Timeout) if is_marked => {}
-                Err(RecvTimeoutError::Timeout) => {
-                    let committed = self.journal.mark_idle()?;
-                    self.store.committed(&committed);
-                    is_marked = true;
-                }
-                Err(RecvTimeoutError::Disconnected) => {
-                    let committed = self.journal.mark_idle()?;
-                    self.store.committed(&committed);
-                    return Ok(());
-                }
-            }
-            self.compact()?;
-            self.look_for_room()?;
-            self.tell_sealed();
-            self.pulse.end();
+    /// What there is to do besides: how long until the next time.
+    fn look_after(&mut self) -> Result<Duration, WriterError> {
+        self.compact()?;
+        self.look_for_room()?;
+        self.tell_sealed();
+        Ok(self.patience())
+    }
+
+    fn mark_idle(&mut self) -> Result<(), WriterError> {
+        let committed = self.journal.mark_idle()?;
+        self.store.committed(&committed);
+        self.unmarked = None;
+        Ok(())
+    }
+
+    /// Writes a small batch on the thread of the core, which has nothing else to do meanwhile: two wakes of threads take as
+    /// long as the disk itself. `None`: it is one for the writer's thread, as where the disk is slow, full, or at work.
+    pub(crate) fn write_at_once(&mut self, append: &Append) -> Result<Option<AtOnce>, WriterError> {
+        self.try_at_once(append).inspect_err(|error| self.failed(error))
+    }
+
+    fn try_at_once(&mut self, append: &Append) -> Result<Option<AtOnce>, WriterError> {
+        let is_small = append.batch.buffer.len() <= AT_ONCE_BYTES_MAX;
+        if !is_small || self.last_commit > self.at_once_max || self.journal.is_full() || !self.compaction.is_idle() {
+            return Ok(None);
         }
+        let is_first = self.unmarked.is_none();
+        match self.journal.append(append.class, &append.entries()) {
+            Ok(_) => {}
+            Err(AppendError::Full) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        }
+        let written = self.commit(append)?;
+        self.note(&written);
+        Ok(Some(AtOnce { written, is_first }))
     }
 
     fn compact(&mut self) -> Result<(), WriterError> {
@@ -159,11 +244,11 @@ impl Writer {
         }
     }
 
-    fn patience(&self, is_marked: bool) -> Duration {
-        match (is_marked, self.journal.is_full()) {
-            (false, _) => IDLE,
-            (true, true) => FULL_RETRY,
-            (true, false) => self.compaction.patience(),
+    fn patience(&self) -> Duration {
+        match (self.unmarked, self.journal.is_full()) {
+            (Some(since), _) => IDLE.saturating_sub(since.elapsed()),
+            (None, true) => FULL_RETRY,
+            (None, false) => self.compaction.patience(),
         }
     }
 
@@ -181,21 +266,28 @@ impl Writer {
         if self.room.is_said_full != is_full {
             self.room.is_said_full = is_full;
             tracing::warn!(is_full, "the disk's room has changed: new rows are taken while it is not full");
-            self.tell(Written::Full(is_full));
+            self.say(Written::Full(is_full));
         }
     }
 
     fn write(&mut self, append: &Append) -> Result<(), WriterError> {
-        let entries: Vec<Entry<&[u8]>> =
-            append.batch.records().map(|(kind, payload)| Entry { kind, payload }).collect();
-        self.append(append.class, &entries)?;
-        self.compaction.on_appended(append.batch.buffer.len());
+        self.append(append.class, &append.entries())?;
+        let written = self.commit(append)?;
+        self.say(written);
+        Ok(())
+    }
+
+    fn commit(&mut self, append: &Append) -> Result<Written, WriterError> {
+        let bytes = append.batch.buffer.len();
+        self.compaction.on_appended(bytes);
         let started = Instant::now();
         let committed = self.journal.commit()?;
-        self.gauges.note_commit(started.elapsed(), entries.len(), append.batch.buffer.len());
+        self.last_commit = started.elapsed();
+        self.unmarked = Some(Instant::now());
+        self.gauges.note_commit(self.last_commit, append.batch.marks.len(), bytes);
         self.gauges.set_journal_bytes(self.journal.bytes());
-        self.confirm(&committed);
-        Ok(())
+        self.store.committed(&committed);
+        Ok(Written::Durable(committed.durable))
     }
 
     /// Appends to the reserve what no longer fits: the machine has taken it in already. Where the reserve is full too,
@@ -211,7 +303,8 @@ impl Writer {
         }
         if outcome == Err(AppendError::Full) {
             tracing::error!("the disk and the reserve are full: nothing is accepted until there is room");
-            self.tell(Written::Stuck);
+            self.say(Written::Stuck);
+            self.unsaid.drain(..).for_each(|what| tell(&self.written, what));
         }
         while outcome == Err(AppendError::Full) {
             if self.written.is_closed() {
@@ -228,29 +321,26 @@ impl Writer {
         Ok(())
     }
 
-    fn confirm(&mut self, committed: &Committed) {
-        self.store.committed(committed);
-        self.tell(Written::Durable(committed.durable));
-    }
-
     fn note(&self, what: &Written) {
         match what {
             Written::Durable(lsn) => self.gauges.set_durable(*lsn),
             Written::Full(true) => self.gauges.set_health(Health::Full),
             Written::Full(false) => self.gauges.set_health(Health::Writable),
             Written::Stuck => self.gauges.set_health(Health::Stuck),
-            Written::Failed(_) => self.gauges.set_health(Health::Failed),
+            Written::Failed(error) => self.failed(error),
         }
     }
 
-    /// The core is gone only when the process ends: then nobody needs to know.
-    fn tell(&self, what: Written) {
+    fn failed(&self, error: &WriterError) {
+        tracing::error!(%error, "the journal failed");
+        self.gauges.set_health(Health::Failed);
+    }
+
+    fn say(&mut self, what: Written) {
         self.note(&what);
-        if self.written.blocking_send(what).is_err() {
-            tracing::debug!("the core has ended before the writer");
-        }
+        self.unsaid.push(what);
     }
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -55,11 +55,21 @@ pub(crate) enum Came {
     Skipped(Place),
 }
 
+/// What the last acknowledgement told.
+#[derive(Debug, Default)]
+struct Said {
+    limit: u64,
+    floor: u64,
+    /// Bytes of bodies that were committed since.
+    bytes_since: usize,
+}
+
 /// What a message is judged by.
 pub(crate) struct Accept<'a> {
     pub now: Micros,
     pub body_max: usize,
-    pub ack_delay: Micros,
+    /// By lane.
+    pub ack_delay: [Micros; 2],
     pub rules: Rules,
     pub came: &'a mut VecDeque<Came>,
 }
@@ -85,8 +95,7 @@ pub(crate) struct RxLane {
     window: u64,
     window_max: u64,
     limit: u64,
-    said_limit: u64,
-    said_floor: u64,
+    said: Said,
     /// The peer said its numbering on this connection.
     open: bool,
     due: AckDue,
@@ -115,8 +124,7 @@ impl RxLane {
             window,
             window_max,
             limit: window,
-            said_limit: window,
-            said_floor: 0,
+            said: Said { limit: window, ..Said::default() },
             open: false,
             due: AckDue::Never,
             asked: None,
@@ -131,7 +139,7 @@ impl RxLane {
         (self.floor, self.got) = (receipt.place.seq, receipt.place.seq);
         (self.floor_chain, self.chain) = (receipt.chain, receipt.chain);
         self.limit = self.floor.saturating_add(self.window);
-        self.said_limit = self.limit;
+        self.said.limit = self.limit;
     }
 
     fn begin(&mut self, epoch: u64, life: u64) {
@@ -166,7 +174,7 @@ impl RxLane {
         // What was held above a gap was held for this connection's sake only: it comes again.
         self.bytes -= self.ahead.values().map(|msg| msg.body.len()).sum::<usize>();
         self.ahead.clear();
-        (self.said_limit, self.said_floor) = (self.limit, self.floor);
+        self.note_said();
     }
 
     /// The peer says its numbering. `Ok(true)`: what was known of another one is void now.
@@ -188,7 +196,7 @@ impl RxLane {
         if !self.open || msg.epoch != self.epoch {
             return Ok(());
         }
-        self.due.soon(accept.now + accept.ack_delay);
+        self.due.soon(accept.now + accept.ack_delay[self.lane.index()]);
         if msg.seq <= self.got || self.ahead.contains_key(&msg.seq) {
             return if msg.seq == 0 { Err(Fatal::Malformed) } else { Ok(()) };
         }
@@ -296,6 +304,7 @@ impl RxLane {
             self.floor += 1;
             self.floor_chain = front.chain;
             self.bytes -= front.len;
+            self.said.bytes_since += front.len;
             self.tail.pop_front();
         }
         if self.floor > before {
@@ -306,7 +315,8 @@ impl RxLane {
     fn on_floor(&mut self, now: Micros, delay: Micros) {
         self.limit = self.limit.max(self.floor.saturating_add(self.window));
         self.due.soon(now + delay);
-        if self.limit - self.said_limit >= self.quarter() || self.floor - self.said_floor >= self.quarter() {
+        let many = self.limit - self.said.limit >= self.quarter() || self.floor - self.said.floor >= self.quarter();
+        if many || self.said.bytes_since >= UNSAID_BYTES_MAX {
             self.due = AckDue::Now;
         }
     }
@@ -351,7 +361,7 @@ impl RxLane {
             return None;
         }
         self.due = AckDue::Never;
-        (self.said_limit, self.said_floor) = (self.limit, self.floor);
+        self.note_said();
         Some(AckW {
             lane: self.lane.index() as u32,
             epoch: self.epoch,
@@ -362,6 +372,10 @@ impl RxLane {
             chain: (self.depth == Depth::Disk).then_some(self.floor_chain),
             early: !self.open,
         })
+    }
+
+    fn note_said(&mut self) {
+        self.said = Said { limit: self.limit, floor: self.floor, bytes_since: 0 };
     }
 
     fn held_bits(&self) -> Bytes {
@@ -434,6 +448,8 @@ impl RxLane {
     }
 }
 
+/// Bytes of committed bodies that no acknowledgement has told of: the peer keeps them, and gets the next one at once.
+const UNSAID_BYTES_MAX: usize = 1 << 20;
 /// Ranges in one question; the others are asked for a round trip later.
 const ASK_RANGES_MAX: usize = 32;
 /// Bits of `held` in one acknowledgement; what lies above may be resent needlessly.

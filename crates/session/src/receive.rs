@@ -195,7 +195,7 @@ impl Session {
     }
 
     fn accept_all(&mut self, msgs: Vec<MsgW>, came: &mut std::collections::VecDeque<Came>) -> Result<(), Fatal> {
-        let (ack_delay, rules) = (self.ack_delay(), self.rules());
+        let (ack_delay, rules) = (Lane::ALL.map(|lane| self.ack_delay(lane)), self.rules());
         let mut accept = Accept { now: self.now, body_max: self.config.body_max, ack_delay, rules, came };
         for msg in msgs {
             if self.link.faults_in.as_mut().is_some_and(|pipe| pipe.loses_delivery()) {

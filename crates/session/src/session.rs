@@ -82,6 +82,8 @@ pub(crate) struct Wishes {
     pub byes: u32,
     /// Send pending acknowledgements and ask for the peer's.
     pub flush: bool,
+    /// By lane: how long acknowledgements may wait, beside their delay.
+    pub patience: [Micros; 2],
 }
 
 /// Storage that is reused from packet to packet.
@@ -243,6 +245,17 @@ impl Session {
         }
     }
 
+    /// From now on acknowledgements of this lane wait so long for company, if that is longer than what they wait anyway: for
+    /// a peer that does nothing but forget on hearing them. One that the peer may wait for, for its window or for what it
+    /// has to keep, never waits.
+    pub fn set_patience(&mut self, now: Micros, lane: Lane, patience: Micros) {
+        self.advance_clock(now);
+        if patience < self.wishes.patience[lane.index()] && self.rx[lane.index()].ack_is_dirty() {
+            self.rx[lane.index()].now();
+        }
+        self.wishes.patience[lane.index()] = patience;
+    }
+
     /// Sends pending acknowledgements at once and asks the peer for its own.
     pub fn flush(&mut self, now: Micros) {
         self.advance_clock(now);
@@ -333,7 +346,7 @@ impl Session {
 
     /// Moves a lane's floor over what is committed.
     pub(crate) fn advance_floor(&mut self, lane: Lane) {
-        let (now, delay, persisted) = (self.now, self.ack_delay(), self.tickets.persisted);
+        let (now, delay, persisted) = (self.now, self.ack_delay(lane), self.tickets.persisted);
         let Session { rx, out, tickets, .. } = self;
         rx[lane.index()].advance(now, delay, persisted, |receipt| {
             tickets.issued += 1;
@@ -342,8 +355,10 @@ impl Session {
         });
     }
 
-    pub(crate) fn ack_delay(&self) -> Micros {
-        self.config.timers.ack_delay.min(crate::Timers::ACK_DELAY_MAX)
+    pub(crate) fn ack_delay(&self, lane: Lane) -> Micros {
+        // Where packets are lost, silence calls for a probe.
+        let patience = if self.link.lossy { Micros::ZERO } else { self.wishes.patience[lane.index()] };
+        self.config.timers.ack_delay.max(patience).min(crate::Timers::ACK_DELAY_MAX)
     }
 
     /// The clock never goes back, whatever the caller says.

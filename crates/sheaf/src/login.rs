@@ -91,8 +91,15 @@ pub(crate) async fn access_of(listen: &str, data: &Path, args: &AccessArgs) -> R
             eprintln!("sheaf: TLS for {}; trust it with: --ca {}", names.join(", "), authority.path().display());
             Some(config)
         }
-        _ if !args.tls_names.is_empty() => bail!("--tls-name names the router in its certificate: say --tls, too"),
         _ => None,
     };
     Ok(Access { tls, require_token: args.require_token })
+}
+
+/// A name in no certificate is a mistake.
+pub(crate) fn insist_names_used(args: &AccessArgs, is_tls: bool) -> Result<()> {
+    if !is_tls && !args.tls_names.is_empty() {
+        bail!("--tls-name names the router in its certificate: say --tls, too");
+    }
+    Ok(())
 }

@@ -1,40 +1,36 @@
 //! `sheaf up` and `sheaf worker`: processes that run until they are stopped.
 
-use anyhow::{Context, Result};
-use sheaf_edge::{Admin, Edge, EdgeConfig};
-use sheaf_server::{Server, ServerConfig};
+use anyhow::{Context, Result, anyhow};
+use sheaf_edge::{Admin, BindError, Bound, Edge, EdgeConfig, LightConfig, ListenConfig};
+use sheaf_server::{Access, Server, ServerConfig};
+use sheaf_session::Micros;
 use sheaf_worker::Stop;
 use tokio::sync::watch;
 
 use crate::args::{UpArgs, WorkerArgs};
-use crate::login::{access_of, target_of};
+use crate::login::{access_of, insist_names_used, target_of};
 use crate::program::{capacity_of, service_of, work_of};
 use crate::signals::Signals;
 
 /// Runs a router until a signal, `sheaf shutdown`, or a failed disk.
 pub(crate) async fn up(args: UpArgs) -> Result<u8> {
     let mut signals = Signals::listen()?;
+    let config = config_of(&args).await?;
+    // Every address is taken before anything is said or begun.
+    let (http, operators) = (take(&args, "--http", &args.http).await?, take(&args, "--admin", &args.admin).await?);
+    insist_names_used(&args.access, config.access.tls.is_some() || is_tls(&http) || is_tls(&operators))?;
+    let listener = Server::bind(&config).await.map_err(|error| elsewhere(&error, "--listen ADDR"))?;
     // Before the replay, which may take long: it says that the process lives and is not ready.
-    let mut admin = open_admin(&args).await?;
-    let server = Server::start(ServerConfig {
-        data: args.data.clone(),
-        listen: Some(args.listen.clone()),
-        access: access_of(&args.listen, &args.data, &args.access).await?,
-        grace: args.grace,
-        faults: args.chaos.chaos,
-        limits: sheaf_server::Limits {
-            retention_ms: u64::try_from(args.retention.as_millis()).unwrap_or(u64::MAX),
-            journal_bytes_max: args.journal_max,
-            segment_bytes: args.segment_size,
-            ..sheaf_server::Limits::default()
-        },
-    })
-    .await?;
+    let mut admin = operators.map(open_admin);
+    let server = Server::start_at(listener, config).await?;
     say_where(&args, &server);
     if let Some(admin) = &admin {
         admin.attach(server.target(), server.gauges())?;
     }
-    let mut edge = open_door(&args, &server).await?;
+    let mut edge = match http {
+        Some(http) => Some(open_door(&args, http, &server).await?),
+        None => None,
+    };
     if let (Some(admin), Some(edge)) = (&admin, &edge) {
         admin.attach_door(edge.counts())?;
     }
@@ -79,32 +75,77 @@ fn say_where(args: &UpArgs, server: &Server) {
     eprintln!("sheaf: join it with: sheaf worker --join {join} -- PROGRAM {{}}");
 }
 
-/// Listens for operators, where that is wanted.
-async fn open_admin(args: &UpArgs) -> Result<Option<Admin>> {
-    let Some(listen) = &args.admin else { return Ok(None) };
-    let admin = Admin::open(listen).await?;
-    eprintln!("sheaf: operators look at http://{0}/metrics, http://{0}/api/v1/snapshot", admin.addr());
-    Ok(Some(admin))
+async fn config_of(args: &UpArgs) -> Result<ServerConfig> {
+    Ok(ServerConfig {
+        data: args.data.clone(),
+        listen: Some(args.listen.clone()),
+        access: access_of(&args.listen, &args.data, &args.access).await?,
+        grace: args.grace,
+        faults: args.chaos.chaos,
+        limits: sheaf_server::Limits {
+            retention_ms: u64::try_from(args.retention.as_millis()).unwrap_or(u64::MAX),
+            journal_bytes_max: args.journal_max,
+            segment_bytes: args.segment_size,
+            ..sheaf_server::Limits::default()
+        },
+    })
 }
 
-/// Opens the front door, where one is wanted.
-async fn open_door(args: &UpArgs, server: &Server) -> Result<Option<Edge>> {
-    let Some(listen) = args.http.clone() else { return Ok(None) };
-    let access = access_of(&listen, &args.data, &args.access).await?;
-    let scheme = if access.tls.is_some() { "https" } else { "http" };
+/// Takes the address of a listener over HTTP, where one is wanted.
+async fn take(args: &UpArgs, option: &str, listen: &Option<String>) -> Result<Option<Bound>> {
+    let Some(listen) = listen.clone() else { return Ok(None) };
+    let Access { tls, require_token } = access_of(&listen, &args.data, &args.access).await?;
+    let config = ListenConfig { listen, tls, tokens: args.data.clone(), require_token };
+    match Bound::take(config).await {
+        Ok(bound) => Ok(Some(bound)),
+        Err(error @ BindError::Listen { .. }) => Err(elsewhere(&error, &format!("{option}=ADDR"))),
+        Err(error) => Err(anyhow!("{option}: {error}")),
+    }
+}
+
+fn elsewhere(error: &impl std::fmt::Display, option: &str) -> anyhow::Error {
+    anyhow!("{error}; choose another address with {option}")
+}
+
+fn is_tls(bound: &Option<Bound>) -> bool {
+    bound.as_ref().is_some_and(Bound::is_tls)
+}
+
+fn scheme(bound: &Bound) -> &'static str {
+    if bound.is_tls() { "https" } else { "http" }
+}
+
+/// Answers operators.
+fn open_admin(at: Bound) -> Admin {
+    let scheme = scheme(&at);
+    let admin = Admin::open(at);
+    eprintln!("sheaf: operators look at {scheme}://{0}/metrics, {scheme}://{0}/api/v1/snapshot", admin.addr());
+    admin
+}
+
+/// Opens the front door.
+async fn open_door(args: &UpArgs, at: Bound, server: &Server) -> Result<Edge> {
+    let scheme = scheme(&at);
     let config = EdgeConfig {
-        listen,
-        tls: access.tls,
         data: args.data.join("edge"),
-        tokens: args.data.clone(),
-        require_token: access.require_token,
         router: server.door(),
         secret: server.secret(),
-        limits: sheaf_edge::Limits::default(),
+        limits: limits_of(args),
     };
-    let edge = Edge::open(config).await?;
+    let edge = Edge::open(at, config).await?;
     eprintln!("sheaf: OpenAI's API at {scheme}://{}/v1", edge.addr());
-    Ok(Some(edge))
+    Ok(edge)
+}
+
+fn limits_of(args: &UpArgs) -> sheaf_edge::Limits {
+    let wait = u64::try_from(args.http_wait.as_micros()).unwrap_or(u64::MAX);
+    let light = LightConfig { target: Micros(wait), ..LightConfig::default() };
+    sheaf_edge::Limits {
+        connections_max: args.http_connections,
+        app_bytes_max: args.files_max,
+        light,
+        ..sheaf_edge::Limits::default()
+    }
 }
 
 /// Runs a worker until a signal. The first lets it finish what it runs, the second does not.

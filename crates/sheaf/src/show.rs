@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use serde_json::{Value, json};
-use sheaf_task::{Evidence, Failure, FailureRow, JobInfo, JobState, TaskInfo, TaskState, Waiting, WorkerInfo};
+use sheaf_task::{
+    Evidence, Failure, FailureRow, JobInfo, JobState, TaskInfo, TaskState, Upstream, Waiting, WorkerInfo,
+};
 
 use crate::progress::nobody_offers;
 
@@ -179,12 +181,16 @@ pub(crate) fn failure_row_json(row: &FailureRow) -> Value {
 }
 
 fn failure_json(failure: &Failure) -> Value {
-    let Evidence { exit_code, signal, stderr, worker, deaths } = &failure.evidence;
+    let Evidence { exit_code, signal, stderr, worker, deaths, upstream } = &failure.evidence;
+    let upstream = upstream.as_deref().map(|upstream| {
+        let Upstream { status, message, kind, param, code } = upstream;
+        json!({"status": status, "message": message, "type": kind, "param": param, "code": code})
+    });
     json!({
         "class": failure.class.name(), "message": failure.message,
         "evidence": {
             "exit_code": exit_code, "signal": signal, "stderr": String::from_utf8_lossy(stderr),
-            "worker": worker, "deaths": deaths,
+            "worker": worker, "deaths": deaths, "upstream": upstream,
         },
     })
 }

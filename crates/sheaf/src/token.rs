@@ -1,10 +1,8 @@
 //! `sheaf token`: works on the data directory, whether a router runs there or not.
 
-use std::time::SystemTime;
-
 use anyhow::{Result, bail};
 use sheaf_roles::port::Principal;
-use sheaf_server::tokens::{APP_BYTES_MAX, Token, create_token, is_app, revoke_token, role_and_app, tokens};
+use sheaf_server::tokens::{APP_BYTES_MAX, Token, create_token, is_app, now_s, revoke_token, role_and_app, tokens};
 
 use crate::args::{CreateArgs, RevokeArgs, RoleArg, TokenCommand, TokenDir};
 use crate::out;
@@ -35,13 +33,14 @@ fn create(args: &CreateArgs, json: bool) -> Result<()> {
         }
         (RoleArg::Admin, Some(_)) => bail!("an admin serves every app: leave out --app"),
     };
-    let (token, secret) = create_token(&args.dir.data, principal)?;
+    let (token, secret) = create_token(&args.dir.data, principal, args.expires)?;
     if json {
         let mut shown = token_json(&token);
         shown["token"] = secret.reveal().into();
         out::line(shown)?;
     } else {
-        eprintln!("sheaf: token {} for {}; it is shown this once:", token.id, describe(&token));
+        let end = end(&token).map(|end| format!(", {end}")).unwrap_or_default();
+        eprintln!("sheaf: token {} for {}{end}; it is shown this once:", token.id, describe(&token));
         out::line(secret.reveal())?;
     }
     Ok(())
@@ -53,7 +52,8 @@ fn list(args: &TokenDir, json: bool) -> Result<()> {
         if json {
             out::line(token_json(token))?;
         } else {
-            out::line(format_args!("{}  {}, {}", token.id, describe(token), age(token)))?;
+            let end = end(token).map(|end| format!(", {end}")).unwrap_or_default();
+            out::line(format_args!("{}  {}, {}{end}", token.id, describe(token), age(token)))?;
         }
     }
     if tokens.is_empty() && !json {
@@ -81,15 +81,32 @@ fn describe(token: &Token) -> String {
 }
 
 fn age(token: &Token) -> String {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    match now.saturating_sub(token.made_s) / 86_400 {
+    match now_s().saturating_sub(token.made_s) / DAY_S {
         0 => "made today".to_owned(),
         1 => "made a day ago".to_owned(),
         days => format!("made {days} days ago"),
     }
 }
 
+/// When it ends, if it does by itself.
+fn end(token: &Token) -> Option<String> {
+    let (now_s, expires_s) = (now_s(), token.expires_s?);
+    if token.has_expired(now_s) {
+        return Some("expired: it is refused".to_owned());
+    }
+    Some(match expires_s - now_s {
+        left if left < 2 * 3_600 => format!("expires in {} minutes", left.div_ceil(60)),
+        left if left < 2 * DAY_S => format!("expires in {} hours", left.div_ceil(3_600)),
+        left => format!("expires in {} days", left.div_ceil(DAY_S)),
+    })
+}
+
+const DAY_S: u64 = 86_400;
+
 fn token_json(token: &Token) -> serde_json::Value {
     let (role, app) = role_and_app(&token.principal);
-    serde_json::json!({ "id": token.id, "role": role, "app": app, "made_s": token.made_s })
+    serde_json::json!({
+        "id": token.id, "role": role, "app": app, "made_s": token.made_s, "expires_s": token.expires_s,
+        "expired": token.has_expired(now_s()),
+    })
 }

@@ -49,6 +49,33 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
     Ok(bytes as u64)
 }
 
+/// Reads how long a token may be good for.
+pub(crate) fn lifetime(text: &str) -> Result<Duration, String> {
+    let lifetime = duration(text)?;
+    if lifetime < Duration::from_secs(1) {
+        return Err("a token is good for a second at least".to_owned());
+    }
+    Ok(lifetime)
+}
+
+/// Reads how long a call may wait for a worker.
+pub(crate) fn wait(text: &str) -> Result<Duration, String> {
+    let wait = duration(text)?;
+    let (least, most) = (Duration::from_millis(1), Duration::from_secs(600));
+    if (least..=most).contains(&wait) { Ok(wait) } else { Err("a call may wait from 1ms to 10m".to_owned()) }
+}
+
+/// Reads how many connections a listener takes at once.
+pub(crate) fn connections(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(connections @ 1..=CONNECTIONS_MAX) => Ok(connections),
+        Ok(_) | Err(_) => Err(format!("a listener takes 1 to {CONNECTIONS_MAX} connections at once")),
+    }
+}
+
+/// Each holds a file handle and up to 16 KiB.
+const CONNECTIONS_MAX: usize = 1_000_000;
+
 /// Reads a size that a file of the journal can have.
 pub(crate) fn segment(text: &str) -> Result<u32, String> {
     let bytes = size(text)?;

@@ -189,6 +189,25 @@ fn prometheus_takes_the_page() {
     drop(workers);
 }
 
+#[test]
+fn tokens_are_counted_by_model_once_for_each_task() {
+    let world = World::new();
+    let args = ["worker", "--join", &world.join, "--data", "one", "--backend", "builtin:hash-embed"];
+    let worker = world.sandbox.start("one", &args);
+    let rows = [r#"{"input": "one two three"}"#, r#"{"input": ["four five", "six"]}"#, r#"{"input": "one two three"}"#];
+    world.sandbox.write("rows.txt", rows.join("\n"));
+    for out in ["a.jsonl", "b.jsonl"] {
+        let args = ["run", "--in", "rows.txt", "--out", out, "--join", &world.join, "--service", "hash-embed"];
+        world.sandbox.sheaf_exits(0, &args);
+    }
+    let (page, samples) = world.metrics();
+    let of = |kind: &str| samples.get(&format!("sheaf_tokens_total{{model=\"hash-embed\",type=\"{kind}\"}}")).copied();
+    let executed = samples["sheaf_tasks_total{outcome=\"ok\"}"];
+    assert_eq!(executed, 3.0, "equal rows of one file are two samples, and another output executes nothing\n{page}");
+    assert_eq!((of("prompt"), of("completion")), (Some(9.0), Some(0.0)), "{page}");
+    drop(worker);
+}
+
 /// Whether a program that reads the page is content, and what it says; `None` where there is no such program.
 fn feed(command: &mut Command, page: &str) -> Option<(bool, String)> {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().ok()?;
@@ -264,7 +283,59 @@ fn it_changes_nothing_and_answers_to_no_other_name() {
     assert_eq!(world.ask("POST", "/metrics", "localhost").0, 405);
     assert_eq!(world.ask("GET", "/metrics", "rebound.example").0, 403);
     assert_eq!(world.get("/v1/models").0, 404);
-    let refused = world.sandbox.sheaf_exits(2, &["up", "--data", "other", "--admin=0.0.0.0:0"]);
-    assert!(text(&refused).contains("loopback"), "{}", text(&refused));
-    assert!(!world.sandbox.path("other").exists(), "nothing was begun");
+    assert_eq!(world.ask("GET", "/healthz", "router.example").0, 200, "probes have whatever name");
+}
+
+#[test]
+fn an_address_in_use_ends_it_before_anything_is_said_or_begun() {
+    let sandbox = Sandbox::new();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let addr = taken.local_addr().expect("a socket").to_string();
+    for (option, word) in [("--http", format!("--http={addr}")), ("--admin", format!("--admin={addr}"))] {
+        let refused = sandbox.sheaf_exits(2, &["up", "--data", "router", "--listen", "127.0.0.1:0", &word]);
+        let said = text(&refused);
+        assert!(said.contains(option) && said.contains(&addr), "{said}");
+        assert_eq!(said.lines().count(), 1, "nothing listens: {said}");
+    }
+    let refused = sandbox.sheaf_exits(2, &["up", "--data", "router", "--listen", &addr, "--http=127.0.0.1:0"]);
+    assert!(text(&refused).contains("--listen"), "{}", text(&refused));
+    assert_eq!(text(&refused).lines().count(), 1, "{}", text(&refused));
+    assert!(!sandbox.path("router").exists(), "nothing was begun");
+}
+
+#[test]
+fn beyond_loopback_it_has_tls_and_answers_admins_only() {
+    let sandbox = Sandbox::new();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
+    let admin = format!("--admin=0.0.0.0:{free}");
+    sandbox.sheaf_exits(2, &["up", "--data", "router", "--listen", "127.0.0.1:0", &admin]);
+    for (file, role) in [("client", &["client", "--app", "a"][..]), ("admin", &["admin"])] {
+        let made = sandbox.sheaf_exits(0, &[&["token", "create", "--data", "router", "--role"], role].concat());
+        sandbox.write(file, format!("header = \"authorization: Bearer {}\"\n", text_of(&made)));
+    }
+    let (router, _) = sandbox.router(&[&admin, "--tls-name", "router.example"]);
+    let status = |path: &str, token: Option<&str>| {
+        let mut curl = Command::new("curl");
+        curl.args(["-s", "-o", "/dev/null", "-w", "%{http_code}", "--cacert"]).arg(sandbox.path("router/tls/ca.pem"));
+        token.map(|token| curl.arg("--config").arg(sandbox.path(token)));
+        let output = curl.arg(format!("https://localhost:{free}{path}")).output().expect("curl is installed");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    wait_until("it is ready", || status("/readyz", None) == "200");
+    for path in ["/metrics", "/api/v1/snapshot", "/api/v1/events", "/nothing"] {
+        assert_eq!([status(path, None), status(path, Some("client"))], ["401", "403"], "{path}");
+    }
+    assert_eq!([status("/metrics", Some("admin")), status("/healthz", None)], ["200", "200"]);
+    let mut plain = TcpStream::connect(("127.0.0.1", free)).expect("it listens");
+    plain.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n").expect("a socket");
+    let mut answer = Vec::new();
+    // It hangs up, with an alert of TLS or a reset.
+    let read = plain.read_to_end(&mut answer);
+    assert!(!answer.starts_with(b"HTTP"), "{read:?}: {}", String::from_utf8_lossy(&answer));
+    drop(router);
+}
+
+/// What a program wrote, without the line's end.
+fn text_of(output: &std::process::Output) -> String {
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }

@@ -9,6 +9,7 @@ mod common;
 #[path = "common/http.rs"]
 mod http;
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 
 use common::Sandbox;
@@ -26,8 +27,16 @@ fn statuses(door: &Door, bytes: &[u8], is_half: bool) -> Vec<u16> {
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{sent:?} {ended:?}");
     }
     let all = answers(&all);
+    let mut ids = BTreeSet::new();
     for answer in &all {
         assert!(answer.body_text().len() < 1_000, "a short answer: {answer:?}");
+        if answer.status != 100 {
+            assert!(ids.insert(answer.header("x-request-id").map(str::to_owned)), "a name of its own: {answer:?}");
+            assert!(!ids.contains(&None), "{answer:?}");
+        }
+        if answer.status >= 400 {
+            answer.code();
+        }
     }
     all.iter().map(|answer| answer.status).collect()
 }
@@ -47,6 +56,8 @@ const CHUNKED: &str = "Transfer-Encoding: chunked\r\n";
 const JSON: &str = "{\"model\":\"m\"}";
 /// It is told so, or cut off.
 const BAD: &[&[u16]] = &[&[400], &[]];
+/// It is told so.
+const TOLD: &[&[u16]] = &[&[400]];
 
 fn get(line: &str, fields: &str) -> Vec<u8> {
     format!("{line}\r\n{fields}\r\n").into_bytes()
@@ -88,16 +99,21 @@ fn bad_heads() -> Vec<Case> {
         ("no version", get("GET /v1/models", HOST), BAD),
         ("a version of another protocol", get("GET /v1/models HTTP/9.9", HOST), BAD),
         ("HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), BAD),
-        ("TLS", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec(), BAD),
+        ("TLS", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n".to_vec(), &[&[]]),
+        (
+            "nonsense behind a request",
+            [get("GET /v1/models HTTP/1.1", "Host: localhost\r\n"), b"G<T / HTTP/1.1\r\n\r\n".to_vec()].concat(),
+            &[&[200, 400]],
+        ),
         ("a name with a space in it", get("GET /v1/models HTTP/1.1", "Host: localhost\r\na b: c\r\n"), BAD),
-        ("a space before the colon", get("GET /v1/models HTTP/1.1", "Host : door\r\n"), BAD),
-        ("a name without a colon", get("GET /v1/models HTTP/1.1", "Host: localhost\r\nnothing\r\n"), BAD),
+        ("a space before the colon", get("GET /v1/models HTTP/1.1", "Host : door\r\n"), TOLD),
+        ("a name without a colon", get("GET /v1/models HTTP/1.1", "Host: localhost\r\nnothing\r\n"), TOLD),
         ("a folded line", get("GET /v1/models HTTP/1.1", "Host: localhost\r\na: b\r\n c\r\n"), BAD),
         ("a NUL in a value", get("GET /v1/models HTTP/1.1", "Host: localhost\r\na: b\0c\r\n"), BAD),
         ("a NUL in the path", get("GET /v1/\0models HTTP/1.1", HOST), BAD),
         ("a CR in a value", get("GET /v1/models HTTP/1.1", "Host: localhost\r\na: b\rc\r\n"), BAD),
         ("a space in the path", get("GET /v1/ models HTTP/1.1", HOST), BAD),
-        ("a method that is no word", get("G<T /v1/models HTTP/1.1", HOST), BAD),
+        ("a method that is no word", get("G<T /v1/models HTTP/1.1", HOST), TOLD),
         (
             "a megabyte of head",
             get("GET /v1/models HTTP/1.1", &format!("Host: localhost\r\na: {}\r\n", "x".repeat(1 << 20))),
@@ -123,9 +139,9 @@ fn bad_frames() -> Vec<Case> {
     vec![
         ("a negative length", post("Content-Length: -1\r\n", SMUGGLED), BAD),
         ("a length with a sign", post("Content-Length: +13\r\n", &format!("{JSON}{SMUGGLED}")), BAD),
-        ("a length that is no number", post("Content-Length: 0x0d\r\n", &format!("{JSON}{SMUGGLED}")), BAD),
+        ("a length that is no number", post("Content-Length: 0x0d\r\n", &format!("{JSON}{SMUGGLED}")), TOLD),
         ("a length beyond all numbers", post("Content-Length: 99999999999999999999\r\n", SMUGGLED), BAD),
-        ("two lengths", post("Content-Length: 13\r\nContent-Length: 0\r\n", &format!("{JSON}{SMUGGLED}")), BAD),
+        ("two lengths", post("Content-Length: 13\r\nContent-Length: 0\r\n", &format!("{JSON}{SMUGGLED}")), TOLD),
         ("two lengths in a list", post("Content-Length: 13, 0\r\n", &format!("{JSON}{SMUGGLED}")), BAD),
         (
             "a length, then chunks",

@@ -14,11 +14,12 @@ use common::{Process, Sandbox, registry, text, wait_until};
 const PYTHON: &str = "openai==3.54.0";
 const NODE: &str = "openai@6.49.0";
 
-/// A front door, a worker for each of two models, and a model that obeys.
+/// A front door, a worker for each of three models, and a model that obeys. Of `narrow` the door lets four calls in at once:
+/// the least that it lets in of anything.
 struct World {
     sandbox: Sandbox,
     http: String,
-    _processes: [Process; 3],
+    _processes: [Process; 4],
     model: Child,
 }
 
@@ -32,17 +33,21 @@ impl World {
         let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port");
         let http = free.to_string();
         let (router, join) = sandbox.router(&[&format!("--http={http}")]);
-        let work = |name: &str, backend: &str, model: &str| {
+        let work = |name: &str, backend: &str, model: &str, batch: &str| {
             let args =
-                ["worker", "--join", &join, "--data", name, "--backend", backend, "--model", model, "--batch", "8"];
+                ["worker", "--join", &join, "--data", name, "--backend", backend, "--model", model, "--batch", batch];
             sandbox.start(name, &args)
         };
-        let workers = [work("chat", url.trim(), "echo/chat"), work("embed", "builtin:hash-embed", "hash-embed")];
-        wait_until("both workers have joined", || {
-            text(&sandbox.sheaf(&["job", "ls", "--join", &join])).matches("worker ").count() == 2
+        let workers = [
+            work("chat", url.trim(), "echo/chat", "8"),
+            work("embed", "builtin:hash-embed", "hash-embed", "8"),
+            work("narrow", url.trim(), "narrow", "1"),
+        ];
+        wait_until("all workers have joined", || {
+            text(&sandbox.sheaf(&["job", "ls", "--join", &join])).matches("worker ").count() == 3
         });
-        let [chat, embed] = workers;
-        Self { sandbox, http, _processes: [router, chat, embed], model }
+        let [chat, embed, narrow] = workers;
+        Self { sandbox, http, _processes: [router, chat, embed, narrow], model }
     }
 
     /// Runs a script to its end; all of its steps must pass.

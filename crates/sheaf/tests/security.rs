@@ -251,3 +251,25 @@ fn a_router_that_starts_again_is_trusted_and_knows_its_tenants() {
     world.sheaf(0, "a", &["job", "info", "a.jsonl"]);
     world.sheaf(2, "b", &["job", "info", "a.jsonl"]);
 }
+
+#[test]
+fn a_token_that_has_expired_is_refused_and_its_sessions_end() {
+    let world = World::new();
+    token(&world.sandbox, "brief", &["worker", "--expires", "30d"]);
+    let id = token_id(&world.sandbox, "expires in 30 days");
+    let mut worker = world.worker("brief", "worker-data");
+    world.run(0, "a", "a.jsonl");
+    // Its last day comes now: the file says when, in seconds, at the end of its line.
+    let file = world.sandbox.read("router/tokens");
+    let line = file.lines().find(|line| line.starts_with(&id)).unwrap();
+    let past = format!("{} 1", line.rsplit_once(' ').unwrap().0);
+    world.sandbox.write("router/tokens.aside", file.replace(line, &past));
+    fs::rename(world.sandbox.path("router/tokens.aside"), world.sandbox.path("router/tokens")).unwrap();
+    worker.exits(2);
+    world.worker("brief", "worker-again").exits(2);
+    assert_eq!(token_id(&world.sandbox, "expired"), id);
+    assert!(world.router.log().contains(&id), "{}", world.router.log());
+    let secret = world.sandbox.read("brief");
+    assert!(!world.router.log().contains(secret.trim().trim_start_matches("sheaf_")));
+    world.sandbox.sheaf_exits(2, &["token", "create", "--data", "router", "--role", "worker", "--expires", "0s"]);
+}

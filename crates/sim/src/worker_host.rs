@@ -277,7 +277,10 @@ impl WorkerHost {
         }
         let outcome = execute(env, &assignment);
         self.spool.append(Entry::Ended(assignment.fence));
-        run.machine.handle(now, Event::Finished { fence: assignment.fence, outcome, ms: 1 });
+        run.machine.handle(
+            now,
+            Event::Finished { fence: assignment.fence, outcome, ms: 1, tokens: sheaf_task::Tokens::default() },
+        );
         self.drive(env);
     }
 
@@ -397,7 +400,8 @@ impl WorkerHost {
                 run.executing.remove(&number);
                 self.spool.append(Entry::Ended(fence));
                 let outcome = Outcome::Failed(Failure::new(Class::Cancelled, "cancelled"));
-                run.machine.handle(now, Event::Finished { fence, outcome, ms: 0 });
+                run.machine
+                    .handle(now, Event::Finished { fence, outcome, ms: 0, tokens: sheaf_task::Tokens::default() });
             }
             Output::Send(message) => {
                 env.ledger.on_worker_says(&message);

@@ -18,7 +18,7 @@ use crate::put::{self, Put, Writer};
 use crate::wire;
 use crate::{
     Capacity, Class, Evidence, Failure, Fence, JobCounts, JobOptions, JobSpec, NAME_BYTES_MAX, Order, Outcome, Refusal,
-    RouterId, STDERR_TAIL_MAX, ToClient, ToRouter, ToWorker,
+    RouterId, STDERR_TAIL_MAX, ToClient, ToRouter, ToWorker, UPSTREAM_TEXT_MAX, Upstream,
 };
 
 /// Why bytes are no message.
@@ -147,7 +147,7 @@ impl TryFrom<wire::Outcome> for Outcome {
 
 impl Put for Failure {
     fn put(&self, to: &mut Writer) {
-        let Evidence { exit_code, signal, stderr, worker, deaths } = &self.evidence;
+        let Evidence { exit_code, signal, stderr, worker, deaths, upstream } = &self.evidence;
         to.uint(1, number_of(&Class::ALL, self.class));
         to.bytes(2, &self.message);
         to.sint(3, *exit_code);
@@ -155,6 +155,32 @@ impl Put for Failure {
         to.bytes(5, stderr);
         to.bytes(6, worker);
         to.uint(7, *deaths);
+        if let Some(upstream) = upstream {
+            to.message(8, &**upstream);
+        }
+    }
+}
+
+impl Put for Upstream {
+    fn put(&self, to: &mut Writer) {
+        to.uint(1, self.status);
+        to.bytes(2, &self.message);
+        to.bytes(3, &self.kind);
+        to.bytes(4, &self.param);
+        to.bytes(5, &self.code);
+    }
+}
+
+impl TryFrom<wire::Upstream> for Upstream {
+    type Error = DecodeError;
+
+    fn try_from(w: wire::Upstream) -> Result<Self> {
+        let wire::Upstream { status, message, kind, param, code } = w;
+        for text in [&message, &kind, &param, &code] {
+            at_most(text.len(), UPSTREAM_TEXT_MAX, "failure.upstream")?;
+        }
+        let unknown = DecodeError::Unknown { field: "failure.upstream.status", value: status };
+        Ok(Self { status: u16::try_from(status).map_err(|_| unknown)?, message, kind, param, code })
     }
 }
 
@@ -172,6 +198,7 @@ impl TryFrom<wire::Failure> for Failure {
                 stderr: w.stderr,
                 worker: name(w.worker, "failure.worker")?,
                 deaths: w.deaths,
+                upstream: w.upstream.map(|upstream| Upstream::try_from(*upstream).map(Box::new)).transpose()?,
             },
         })
     }

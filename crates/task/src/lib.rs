@@ -20,10 +20,10 @@ pub use key::{KeyHasher, KeySecret};
 pub use limits::*;
 pub use message::{
     Assignment, Capacity, DeliveredRow, Fence, JobCounts, JobOptions, JobSpec, Order, Piece, Refusal, Registration,
-    ResultItem, SubmitRow, ToClient, ToRouter, ToWorker, topic,
+    ResultItem, SubmitRow, ToClient, ToRouter, ToWorker, Tokens, topic,
 };
-pub use outcome::{Class, Evidence, Failure, Outcome};
+pub use outcome::{Class, Evidence, Failure, Outcome, Upstream};
 pub use question::{
-    Answer, FailureRow, JobInfo, JobState, LENGTHS, OUTCOMES, Question, Standing, Stats, TaskInfo, TaskState, Totals,
-    Waiting, WorkerInfo,
+    Answer, FailureRow, JobInfo, JobState, LENGTHS, OUTCOMES, Question, STATS_SERVICES_MAX, ServiceTokens, Standing,
+    Stats, TaskInfo, TaskState, Totals, Waiting, WorkerInfo,
 };

@@ -15,6 +15,9 @@ pub const PIECE_BYTES_MAX: usize = 64 << 10;
 /// Bytes kept of a failed attempt's standard error, from its end.
 pub const STDERR_TAIL_MAX: usize = 4 << 10;
 
+/// Bytes kept of each text in a refusal over HTTP, from its beginning.
+pub const UPSTREAM_TEXT_MAX: usize = 1 << 10;
+
 /// Longest name of a service, revision, app, worker or job, bytes.
 pub const NAME_BYTES_MAX: usize = 256;
 

@@ -191,6 +191,25 @@ pub struct ResultItem {
     pub outcome: Outcome,
     /// How long it executed, milliseconds.
     pub ms: u64,
+    /// What its answer cost.
+    pub tokens: Tokens,
+}
+
+/// What an answer of a model cost, as who made it says; zeros where nobody counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tokens {
+    /// Read.
+    pub prompt: u64,
+    /// Written.
+    pub completion: u64,
+}
+
+impl Tokens {
+    /// Of these and those together.
+    pub fn add(&mut self, Tokens { prompt, completion }: Tokens) {
+        self.prompt = self.prompt.saturating_add(prompt);
+        self.completion = self.completion.saturating_add(completion);
+    }
 }
 
 /// What the router says to a worker.

@@ -2,6 +2,8 @@
 
 use bytes::Bytes;
 
+use crate::UPSTREAM_TEXT_MAX;
+
 /// How an attempt ended, and what a task finishes with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -21,7 +23,10 @@ impl Outcome {
     pub fn len(&self) -> usize {
         match self {
             Outcome::Ok(body) => body.len(),
-            Outcome::Failed(failure) => failure.message.len() + failure.evidence.stderr.len(),
+            Outcome::Failed(Failure { message, evidence, class: _ }) => {
+                let upstream = evidence.upstream.as_ref().map_or(0, |upstream| upstream.len());
+                message.len() + evidence.stderr.len() + upstream
+            }
         }
     }
 
@@ -117,4 +122,37 @@ pub struct Evidence {
     pub worker: String,
     /// Deaths of programs or workers that this task is held to have caused.
     pub deaths: u32,
+    /// What a server said that was called over HTTP and gave no answer. Boxed: most failures have none.
+    pub upstream: Option<Box<Upstream>>,
+}
+
+/// A reply over HTTP that is no answer, in the terms of OpenAI's API: its status, and the four fields of its error, each
+/// empty where it has none, and cut to [`UPSTREAM_TEXT_MAX`] bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Upstream {
+    /// The status.
+    pub status: u16,
+    /// For people.
+    pub message: String,
+    /// `type`.
+    pub kind: String,
+    /// Which field of the request is meant.
+    pub param: String,
+    /// For programs.
+    pub code: String,
+}
+
+impl Upstream {
+    /// It, with each text cut to what may travel.
+    #[must_use]
+    pub fn cut(mut self) -> Self {
+        for text in [&mut self.message, &mut self.kind, &mut self.param, &mut self.code] {
+            text.truncate(text.floor_char_boundary(UPSTREAM_TEXT_MAX));
+        }
+        self
+    }
+
+    fn len(&self) -> usize {
+        self.message.len() + self.kind.len() + self.param.len() + self.code.len()
+    }
 }

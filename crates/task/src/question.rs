@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::{Class, Failure, JobCounts, JobId, Key, RowId, WorkerId};
+use crate::{Class, Failure, JobCounts, JobId, Key, RowId, Tokens, WorkerId};
 
 /// A question or an order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -201,12 +201,26 @@ pub struct FailureRow {
 }
 
 /// A router in numbers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Counted since it started.
     pub totals: Totals,
     /// As it is now.
     pub standing: Standing,
+    /// What the answers of services cost that count tokens, since it started: of [`STATS_SERVICES_MAX`] at most.
+    pub tokens: Vec<ServiceTokens>,
+}
+
+/// Services whose tokens are told.
+pub const STATS_SERVICES_MAX: usize = 500;
+
+/// What the answers of a service cost.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceTokens {
+    /// Its name.
+    pub service: String,
+    /// Of all answers that ended a task.
+    pub tokens: Tokens,
 }
 
 /// Outcomes that are told apart: `ok`, then every [`Class`] in order.

@@ -47,6 +47,23 @@ pub(crate) struct Failure {
     pub worker: String,
     #[prost(uint32, tag = "7")]
     pub deaths: u32,
+    #[prost(message, optional, boxed, tag = "8")]
+    pub upstream: Option<Box<Upstream>>,
+}
+
+/// `crate::Upstream`
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Upstream {
+    #[prost(uint32, tag = "1")]
+    pub status: u32,
+    #[prost(string, tag = "2")]
+    pub message: String,
+    #[prost(string, tag = "3")]
+    pub kind: String,
+    #[prost(string, tag = "4")]
+    pub param: String,
+    #[prost(string, tag = "5")]
+    pub code: String,
 }
 
 /// `crate::JobSpec` with its options
@@ -229,6 +246,10 @@ pub(crate) struct ResultItem {
     pub outcome: Option<Outcome>,
     #[prost(uint64, tag = "3")]
     pub ms: u64,
+    #[prost(uint64, tag = "4")]
+    pub prompt_tokens: u64,
+    #[prost(uint64, tag = "5")]
+    pub completion_tokens: u64,
 }
 
 /// `crate::ToWorker`
@@ -473,6 +494,18 @@ mod questions {
         pub totals: Option<Totals>,
         #[prost(message, optional, tag = "2")]
         pub standing: Option<Standing>,
+        #[prost(message, repeated, tag = "3")]
+        pub tokens: Vec<ServiceTokens>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(crate) struct ServiceTokens {
+        #[prost(string, tag = "1")]
+        pub service: String,
+        #[prost(uint64, tag = "2")]
+        pub prompt: u64,
+        #[prost(uint64, tag = "3")]
+        pub completion: u64,
     }
 
     #[derive(Clone, PartialEq, prost::Message)]

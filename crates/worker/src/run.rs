@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use sheaf_net::{Clock, Link, Source, Target};
+use sheaf_net::{Link, Source, Target};
 use sheaf_roles::port::{self, Over, WorkerPort, WorkerReport};
 use sheaf_roles::worker;
 use sheaf_session::{Depth, Faults, Session, SessionId, Side, State};
@@ -128,7 +128,8 @@ async fn turn(
     loop {
         shell.drain()?;
         // The link takes commands whatever else it does. One that has gone has reported why.
-        if !shell.commands.is_empty() && commands.send(std::mem::take(&mut shell.commands)).await.is_err() {
+        let said = shell.take_commands();
+        if !said.is_empty() && commands.send(said).await.is_err() {
             tracing::debug!("the link has ended");
         }
         match wait(shell, reports, stop).await {
@@ -168,14 +169,14 @@ async fn wait(
     stop: &mut watch::Receiver<Stop>,
 ) -> Woken {
     let (wake, clock) = (shell.wake(), shell.clock);
-    let Shell { executor, disk, .. } = shell;
+    let Shell { executor, disk, alarm, .. } = shell;
     let mut ended = Vec::new();
     tokio::select! {
         wanted = changed(stop) => Woken::Stop(wanted),
         reports = reports.recv() => Woken::Reports(reports),
         () = executor.ended(&mut ended) => Woken::Ended(ended),
         synced = synced(disk) => Woken::Synced(synced),
-        () = sleep(clock, wake) => Woken::Time,
+        () = alarm.wait(clock, wake) => Woken::Time,
     }
 }
 
@@ -190,13 +191,6 @@ async fn changed(stop: &mut watch::Receiver<Stop>) -> Stop {
 async fn synced(disk: &mut Option<Disk>) -> io::Result<()> {
     match disk {
         Some(disk) => disk.synced().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn sleep(clock: Clock, wake: Option<sheaf_session::Micros>) {
-    match wake {
-        Some(wake) => clock.sleep_until(wake).await,
         None => std::future::pending().await,
     }
 }

@@ -6,11 +6,11 @@
 
 use std::collections::BTreeSet;
 
-use sheaf_net::Clock;
+use sheaf_net::{Alarm, Clock};
 use sheaf_roles::port::{Over, WorkerCommand, WorkerReport};
 use sheaf_roles::worker::{Event, Output, Worker};
 use sheaf_session::{How, Micros};
-use sheaf_task::{Capacity, Fence};
+use sheaf_task::{Capacity, Fence, ToRouter};
 
 use crate::disk::{Disk, Written};
 use crate::exec::{Ended, Executor};
@@ -19,6 +19,10 @@ use crate::run::WorkerError;
 /// After a stop: how long the farewell may take, and how long a router that is away is waited for.
 const LEAVE_WITHIN: Micros = Micros::from_secs(5);
 
+/// How long results wait for company where each takes a process, while there is more at hand to execute than is executing.
+/// Each message costs the router a sync and everybody else a wake: more than many a small program.
+const RESULTS_LINGER: Micros = Micros::from_ms(2);
+
 const NO_CAPACITY: Capacity = Capacity { batch: 0, depth: 0, bytes: 0 };
 
 pub(crate) struct Shell {
@@ -26,11 +30,14 @@ pub(crate) struct Shell {
     pub(crate) executor: Executor,
     pub(crate) disk: Option<Disk>,
     pub(crate) clock: Clock,
+    pub(crate) alarm: Alarm,
     /// What this worker takes when its disk is not full, as far as its executor can.
     pub(crate) capacity: Capacity,
     pub(crate) died_with: Vec<Fence>,
     /// For the link, in order.
-    pub(crate) commands: Vec<WorkerCommand>,
+    commands: Vec<WorkerCommand>,
+    /// Until when they wait for company.
+    linger_until: Option<Micros>,
     executing: BTreeSet<Fence>,
     is_up: bool,
     leave_at: Option<Micros>,
@@ -46,9 +53,11 @@ impl Shell {
             executor,
             disk,
             clock: Clock::start(),
+            alarm: Alarm::default(),
             capacity,
             died_with: Vec::new(),
             commands: Vec::new(),
+            linger_until: None,
             executing: BTreeSet::new(),
             is_up: false,
             leave_at: None,
@@ -89,9 +98,9 @@ impl Shell {
         if let Some(disk) = &mut self.disk {
             disk.on_ended(ended.iter().map(|ended| ended.fence));
         }
-        for Ended { fence, outcome, ms } in ended {
+        for Ended { fence, outcome, ms, tokens } in ended {
             self.executing.remove(&fence);
-            self.handle(Event::Finished { fence, outcome, ms });
+            self.handle(Event::Finished { fence, outcome, ms, tokens });
         }
     }
 
@@ -128,7 +137,7 @@ impl Shell {
     /// When [`Shell::on_time`] is due.
     pub(crate) fn wake(&self) -> Option<Micros> {
         let disk = self.disk.as_ref().and_then(Disk::wake);
-        [self.machine.deadline(), disk, self.leave_at].into_iter().flatten().min()
+        [self.machine.deadline(), disk, self.leave_at, self.linger_until].into_iter().flatten().min()
     }
 
     /// After a stop: nothing executes any more, and the router is away or does not answer the farewell.
@@ -139,6 +148,27 @@ impl Shell {
         }
         self.leave_at = Some(now + LEAVE_WITHIN);
         self.is_done || (!self.is_up && self.executing.is_empty())
+    }
+
+    /// What is to be said to the link now.
+    pub(crate) fn take_commands(&mut self) -> Vec<WorkerCommand> {
+        if self.may_linger() {
+            let now = self.clock.now();
+            if now < *self.linger_until.get_or_insert(now + RESULTS_LINGER) {
+                return Vec::new();
+            }
+        }
+        self.linger_until = None;
+        std::mem::take(&mut self.commands)
+    }
+
+    /// There are results to be said and nothing else, and the router's next assignments are not needed yet.
+    fn may_linger(&self) -> bool {
+        let is_result = |command: &WorkerCommand| matches!(command, WorkerCommand::Send(ToRouter::Results(_)));
+        self.executor.is_by_process()
+            && self.machine.waiting() > self.machine.executing() as usize
+            && !self.commands.is_empty()
+            && self.commands.iter().all(is_result)
     }
 
     /// Does what the machine wants, until it wants nothing more, and writes the spool.

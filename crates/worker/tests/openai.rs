@@ -170,6 +170,11 @@ fn an_error_inside_a_good_status_counts_as_what_it_says() {
     fails(&chat, inside(json!({ "code": "502", "message": "no provider" })), Class::Error);
     fails(&chat, inside(json!("it broke")), Class::Error);
     fails(&chat, Reply::ok(r#"{"object":"error","message":"no","code":400}"#), Class::Rejected);
+    let named = json!({ "error": { "message": "too long", "type": "t", "param": "messages", "code": "c" } });
+    let failure = failed(outcome(&chat, Reply::new(413, named.to_string())).0, Class::Rejected);
+    let [message, kind, param, code] = ["too long", "t", "messages", "c"].map(String::from);
+    let upstream = sheaf_task::Upstream { status: 413, message, kind, param, code };
+    assert_eq!(failure.evidence.upstream.as_deref(), Some(&upstream));
     let (_upstream, mut bench) = calling(1, move |request| match request.number {
         1 => inside(json!({ "type": "rate_limit_exceeded", "message": "slow down" })),
         _ => Reply::ok(says("hi").to_string()),

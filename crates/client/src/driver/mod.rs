@@ -13,7 +13,7 @@ mod tests;
 use std::io;
 use std::time::Duration;
 
-use sheaf_net::Clock;
+use sheaf_net::{Alarm, Clock};
 use sheaf_roles::client::{Client, Config, Event, Kept, Output, ScannedRow, Tag, Ticket, WriteId, WriteRow};
 use sheaf_task::{Class, Failure, JobSpec, Outcome, ToRouter};
 use tokio::sync::watch;
@@ -119,6 +119,7 @@ async fn carry<L: Line>(
     let writer = Writer::start(sink).map_err(RunError::Thread)?;
     let mut run = Run {
         clock,
+        alarm: Alarm::default(),
         machine,
         line,
         scanner,
@@ -157,6 +158,7 @@ fn spec(config: &JobConfig, record: &JobRecord, sink: &dyn Sink) -> JobSpec {
 
 struct Run<L> {
     clock: Clock,
+    alarm: Alarm,
     machine: Client,
     line: L,
     scanner: Scanner,
@@ -182,7 +184,6 @@ impl<L: Line> Run<L> {
                 return Ok(ended);
             }
             let deadline = self.machine.deadline();
-            let (clock, due) = (self.clock, deadline.unwrap_or_default());
             let event = tokio::select! {
                 event = self.line.next() => event?,
                 answer = self.scanner.answer() => self.on_scanned(answer.ok_or(RunError::Panicked)?)?,
@@ -196,7 +197,7 @@ impl<L: Line> Run<L> {
                     told = true;
                     Event::Interrupt
                 }
-                () = clock.sleep_until(due), if deadline.is_some() => Event::Tick,
+                () = self.alarm.wait(self.clock, deadline) => Event::Tick,
                 _ = ticks.tick() => {
                     self.tell(if told { Phase::Draining } else { Phase::Running });
                     continue;

@@ -7,7 +7,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use sheaf_task::{Failure, Outcome};
+use sheaf_task::{Failure, Outcome, Upstream};
 
 use super::SinkRow;
 use crate::prompt::Tokens;
@@ -145,7 +145,23 @@ fn push_failure(out: &mut Vec<u8>, failure: &Failure) {
     push_json_string(out, &failure.evidence.worker);
     out.extend_from_slice(b", \"deaths\": ");
     push_number(out, failure.evidence.deaths);
+    if let Some(upstream) = &failure.evidence.upstream {
+        push_upstream(out, upstream);
+    }
     out.extend_from_slice(b"}}");
+}
+
+fn push_upstream(out: &mut Vec<u8>, upstream: &Upstream) {
+    let Upstream { status, message, kind, param, code } = upstream;
+    out.extend_from_slice(b", \"upstream\": {\"status\": ");
+    push_number(out, status);
+    for (name, text) in [("message", message), ("type", kind), ("param", param), ("code", code)] {
+        out.extend_from_slice(b", ");
+        push_quoted(out, name);
+        out.extend_from_slice(b": ");
+        push_json_string(out, text);
+    }
+    out.push(b'}');
 }
 
 fn push_csv(out: &mut Vec<u8>, row: &SinkRow) {

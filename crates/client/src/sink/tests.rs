@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use bytes::Bytes;
-use sheaf_task::{Class, Failure, JobId, Key, Outcome, RouterId, RowId};
+use sheaf_task::{Class, Failure, JobId, Key, Outcome, RouterId, RowId, Upstream};
 
 use super::files::Files;
 use super::line::Format;
@@ -223,6 +223,15 @@ fn a_line_says_everything_in_json() {
             "evidence": {"exit_code": 3, "signal": null, "stderr": "no\u{fffd}", "worker": "", "deaths": 0}
         })
     );
+    if let Outcome::Failed(failure) = &mut failed.outcome {
+        let (status, message) = (422, "no \"such\"".to_owned());
+        failure.evidence.upstream = Some(Box::new(Upstream { status, message, ..Upstream::default() }));
+    }
+    out.clear();
+    Format::Jsonl.push(&mut out, &failed);
+    let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
+    let expected = serde_json::json!({"status": 422, "message": "no \"such\"", "type": "", "param": "", "code": ""});
+    assert_eq!(value["error"]["evidence"]["upstream"], expected);
 }
 
 fn names_in_table(path: &Path) -> Vec<String> {

@@ -175,7 +175,7 @@ async fn worker_infos(router: &Asker) -> Result<Vec<WorkerInfo>, Missing> {
 }
 
 fn stats_json(stats: &Stats) -> Value {
-    let Stats { totals, standing } = stats;
+    let Stats { totals, standing, tokens } = stats;
     let names = std::iter::once("ok").chain(Class::ALL.into_iter().map(Class::name));
     let outcomes = names.zip(totals.outcomes).collect::<BTreeMap<_, _>>();
     json!({
@@ -184,6 +184,9 @@ fn stats_json(stats: &Stats) -> Value {
         "results_dropped": totals.dropped, "rows_refused": totals.refused, "workers_lost": totals.lost,
         "took_ms": totals.took_ms, "jobs": standing.jobs, "results_unsettled": standing.unsettled,
         "idle_ms": standing.idle_ms,
+        "tokens": tokens.iter().map(|of| json!({
+            "model": of.service, "prompt": of.tokens.prompt, "completion": of.tokens.completion,
+        })).collect::<Vec<_>>(),
     })
 }
 

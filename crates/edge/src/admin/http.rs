@@ -1,7 +1,7 @@
-//! Connections of operators and scrapers: few, short, and on loopback. Requests only ask.
+//! Connections of operators and scrapers: few and short. Requests only ask.
 //!
 //! A page in a browser may send requests here too. It cannot read the replies, unless its own name leads to this machine:
-//! so a request under any name but `localhost` and addresses is refused.
+//! so a request without a token under any name but `localhost` and addresses is told no more than probes are.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue};
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, StatusCode};
@@ -22,7 +22,9 @@ use tokio::task::JoinSet;
 
 use super::api::{self, Missing};
 use super::{Desk, metrics};
+use crate::io::Patient;
 use crate::reply::{ApiError, Reply, json_reply};
+use crate::wire::Wire;
 
 /// Connections at once. More wait in the kernel's backlog.
 const CONNECTIONS_MAX: usize = 128;
@@ -36,6 +38,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// How long answers may still take when the listener closes.
 const DRAIN: Duration = Duration::from_secs(1);
+
+/// How long an operator may take none of the bytes that wait.
+const WRITE_STALL: Duration = Duration::from_secs(10);
+
+/// Told to everybody: whoever keeps a process running has no token, and these name nobody.
+const PROBES: [&str; 2] = ["/healthz", "/readyz"];
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -70,13 +78,19 @@ pub(super) async fn accept(listener: TcpListener, desk: Arc<Desk>, mut stopped: 
 
 async fn serve(stream: TcpStream, desk: Arc<Desk>, mut stopped: watch::Receiver<bool>) {
     let cut = Arc::<Notify>::default();
-    let of_listener = Arc::clone(&cut);
+    let (of_listener, for_service) = (Arc::clone(&cut), Arc::clone(&desk));
     let service = service_fn(move |request| {
-        let (desk, cut) = (Arc::clone(&desk), Arc::clone(&of_listener));
+        let (desk, cut) = (Arc::clone(&for_service), Arc::clone(&of_listener));
         async move { Ok::<_, Infallible>(answer(&desk, &request, cut).await) }
     });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_BYTES_MAX);
+    let tls = desk.tls.clone();
+    let opened = Wire::open(Patient::new(stream, WRITE_STALL), tls);
+    let Ok(Ok(stream)) = tokio::time::timeout(HEAD_TIMEOUT, opened).await else {
+        tracing::debug!("an operator did not shake hands");
+        return;
+    };
     let connection = http.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let ended = tokio::select! {
@@ -93,16 +107,17 @@ async fn serve(stream: TcpStream, desk: Arc<Desk>, mut stopped: watch::Receiver<
 }
 
 async fn answer(desk: &Desk, request: &Request<Incoming>, cut: Arc<Notify>) -> Reply {
-    if !is_named_right(request) {
-        let error =
-            ApiError::invalid("this listener answers to localhost and addresses only, not to other names", None);
-        return ApiError { status: StatusCode::FORBIDDEN, ..error }.reply();
+    let path = request.uri().path();
+    if !PROBES.contains(&path)
+        && let Err(error) = desk.who.admin(request.headers())
+    {
+        return error.reply();
     }
     if request.method() != Method::GET && request.method() != Method::HEAD {
         let error = ApiError::invalid("this listener only tells: use GET", None);
         return ApiError { status: StatusCode::METHOD_NOT_ALLOWED, ..error }.reply();
     }
-    let mut reply = route(desk, request.uri().path(), cut).await;
+    let mut reply = route(desk, path, cut).await;
     reply.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     reply
 }
@@ -162,9 +177,4 @@ fn text(status: StatusCode, kind: &'static str, text: impl Into<Bytes>) -> Reply
     *reply.status_mut() = status;
     reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     reply
-}
-
-fn is_named_right(request: &Request<Incoming>) -> bool {
-    let host = request.headers().get(HOST).map(|host| host.to_str().unwrap_or("?"));
-    host.is_none_or(crate::who::is_local_name)
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use sheaf_server::{Gauges, Health};
-use sheaf_task::{Answer, Class, Question, Standing, Stats, Totals, WorkerInfo};
+use sheaf_task::{Answer, Class, Question, ServiceTokens, Standing, Stats, Totals, WorkerInfo};
 
 use super::page::Page;
 use super::{Desk, Sources};
@@ -30,6 +30,7 @@ pub(super) async fn page(desk: &Desk) -> String {
     if let Some((stats, workers)) = answers {
         of_tasks(&mut page, &stats.totals, &stats.standing);
         of_router(&mut page, &stats.totals, &stats.standing);
+        of_models(&mut page, &stats.tokens);
         of_workers(&mut page, &workers);
     }
     page.into_text()
@@ -83,6 +84,15 @@ fn of_tasks(page: &mut Page, totals: &Totals, standing: &Standing) {
         let at = since_epoch() - idle as f64 / 1e3;
         page.gauge("sheaf_last_result_timestamp_seconds", "When the last result of a worker came.", format!("{at:.3}"));
     }
+}
+
+fn of_models(page: &mut Page, tokens: &[ServiceTokens]) {
+    let counts = tokens.iter().flat_map(|of| {
+        let of_type = |word, count| ([("model", of.service.as_str()), ("type", word)], count);
+        [of_type("prompt", of.tokens.prompt), of_type("completion", of.tokens.completion)]
+    });
+    let help = "Tokens of the answers that ended tasks, as workers counted them.";
+    page.counters_by("sheaf_tokens_total", help, counts);
 }
 
 /// Open tasks by the word for their state.

@@ -1,5 +1,5 @@
 //! The admin listener: whether the process lives and is ready, its metrics, and what operators look at. Never on the
-//! front door, and on loopback only: it has no tokens.
+//! front door. Whether it lives and is ready is told to everybody; all else to admins, wherever tokens are asked for.
 //!
 //! Nothing here changes anything. Questions go to the router on a session of this process, as everybody's do.
 //!
@@ -22,41 +22,20 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
+use rustls::ServerConfig;
 use sheaf_net::Target;
 use sheaf_server::Gauges;
-use tokio::net::{TcpListener, lookup_host};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use ask::Asker;
 use events::Events;
 
+use crate::bound::Bound;
 use crate::counts::Counts;
-
-/// Why nobody listens for operators.
-#[derive(Debug, thiserror::Error)]
-pub enum AdminError {
-    /// Others than this machine's users would reach it.
-    #[error(
-        "{addr} is not a loopback address, and the admin listener has neither TLS nor tokens yet: use 127.0.0.1:PORT, and \
-         a tunnel (ssh -L) from elsewhere"
-    )]
-    NotLoopback {
-        /// As it was given.
-        addr: String,
-    },
-    /// Its address.
-    #[error("cannot listen for operators on {addr}: {error}; write it as --admin=127.0.0.1:4479")]
-    Listen {
-        /// As it was given.
-        addr: String,
-        /// What the system says.
-        error: io::Error,
-    },
-}
+use crate::who::Who;
 
 /// A listener for operators.
-#[derive(Debug)]
 pub struct Admin {
     addr: SocketAddr,
     desk: Arc<Desk>,
@@ -65,8 +44,9 @@ pub struct Admin {
 }
 
 /// What every answer is made of.
-#[derive(Debug, Default)]
 struct Desk {
+    tls: Option<Arc<ServerConfig>>,
+    who: Who,
     /// Empty until the journal is replayed.
     sources: OnceLock<Sources>,
     /// Empty where there is no front door.
@@ -82,22 +62,17 @@ struct Sources {
 }
 
 impl Admin {
-    /// Listens, and says from then on that the process is not ready.
-    pub async fn open(listen: &str) -> Result<Self, AdminError> {
-        let failed = |error| AdminError::Listen { addr: listen.to_owned(), error };
-        let mut at = lookup_host(listen).await.map_err(failed)?.peekable();
-        if at.peek().is_none() || !at.all(|addr| addr.ip().is_loopback()) {
-            return Err(AdminError::NotLoopback { addr: listen.to_owned() });
-        }
-        let listener = TcpListener::bind(listen).await.map_err(failed)?;
-        let addr = listener.local_addr().map_err(failed)?;
-        let desk = Arc::<Desk>::default();
+    /// Answers, and says from then on that the process is not ready.
+    pub fn open(at: Bound) -> Self {
+        let Bound { listener, addr, tls, who } = at;
+        let desk =
+            Arc::new(Desk { tls, who, sources: OnceLock::new(), door: OnceLock::new(), events: Events::default() });
         let (stop, stopped) = watch::channel(false);
         let tasks = [
             tokio::spawn(http::accept(listener, Arc::clone(&desk), stopped.clone())),
             tokio::spawn(events::tell(Arc::clone(&desk), stopped)),
         ];
-        Ok(Self { addr, desk, stop, tasks })
+        Self { addr, desk, stop, tasks }
     }
 
     /// The router runs: its journal is replayed. A second router is not taken.

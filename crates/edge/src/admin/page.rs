@@ -47,6 +47,17 @@ impl Page {
         of.into_iter().for_each(|(value, count)| self.sample(name, &[(label, value)], count));
     }
 
+    /// Numbers that only grow, told apart by two labels.
+    pub(super) fn counters_by<'a>(
+        &mut self,
+        name: &str,
+        help: &str,
+        of: impl IntoIterator<Item = ([(&'a str, &'a str); 2], u64)>,
+    ) {
+        self.head(name, help, Kind::Counter);
+        of.into_iter().for_each(|(labels, count)| self.sample(name, &labels, count));
+    }
+
     /// Numbers told apart by a label.
     pub(super) fn gauges<'a>(
         &mut self,

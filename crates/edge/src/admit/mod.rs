@@ -104,27 +104,41 @@ impl Gate {
 
     /// Room for a body of so many bytes, before it is read; `None`: the call is refused.
     pub(crate) fn admit_body(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let is_yellow = self.pressure.load(Ordering::Relaxed) >= Pressure::Some as u8 || self.is_yellow();
+        let is_yellow = self.is_yellow();
         let units = u32::try_from(bytes / UNIT + 1).unwrap_or(u32::MAX);
         let room = (!is_yellow).then(|| Arc::clone(&self.bodies).try_acquire_many_owned(units).ok()).flatten();
+        if is_yellow {
+            self.note_yellow();
+        }
         if room.is_none() {
             self.counts.refused();
         }
         room
     }
 
+    /// Whatever call comes is refused.
+    pub(crate) fn is_yellow(&self) -> bool {
+        self.pressure.load(Ordering::Relaxed) >= Pressure::Some as u8 || self.is_full()
+    }
+
+    /// A call was refused because of that.
+    pub(crate) fn refuse(&self) {
+        self.note_yellow();
+        self.counts.refused();
+    }
+
     /// Every service is at work, and none has room. A service that nobody calls has room for the first who does.
-    fn is_yellow(&self) -> bool {
+    fn is_full(&self) -> bool {
         let services = self.services.load(Ordering::Relaxed).max(1);
-        let mut lights = self.lights();
+        let lights = self.lights();
         let busy = lights.values().filter(|light| light.under_way() > 0);
         let full = busy.clone().filter(|light| !light.is_green()).count();
-        let is_yellow = full >= services && full == busy.count();
-        if is_yellow {
-            // Which of them was wanted is not known; each learns that it may have been.
-            lights.values_mut().filter(|light| light.under_way() > 0).for_each(Light::note_full);
-        }
-        is_yellow
+        full >= services && full == busy.count()
+    }
+
+    /// Which service was wanted is not known; each that is at work learns that it may have been.
+    fn note_yellow(&self) {
+        self.lights().values_mut().filter(|light| light.under_way() > 0).for_each(Light::note_full);
     }
 
     /// Lets a call for this service in, which `capacity` workers' executions serve; `None`: it is refused.

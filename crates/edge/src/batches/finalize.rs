@@ -15,7 +15,7 @@ use super::lines::{Line, Lines};
 use super::machine::Event;
 use super::outcome::{Outcome, outcome, without_outcome};
 use super::place::Place;
-use super::record::{Batch, Counts};
+use super::record::{Batch, Counts, Part, Usage};
 use crate::files::{Draft, FileMeta, Store};
 
 const READ_BYTES: usize = 256 << 10;
@@ -26,34 +26,49 @@ const PURPOSE: &str = "batch_output";
 
 /// Writes the files of a batch whose jobs have ended.
 pub(super) fn finalize(place: &Place, batch: &Batch, store: &Store, now: Duration) -> io::Result<Event> {
-    let mut output = OutFile::new(store, &batch.names.output);
-    let mut errors = OutFile::new(store, &batch.names.error);
+    let mut output = OutFile::new(store, &batch.app, &batch.names.output);
+    let mut errors = OutFile::new(store, &batch.app, &batch.names.error);
     let written = write_parts(place, batch, &mut output, &mut errors);
     let (completed, failed) = (output.lines, errors.lines);
     let name = |what: &str| format!("{}_{what}.jsonl", batch.id);
-    let ended = written.and_then(|()| {
-        output.finish(&batch.app, name("output"), now)?;
-        errors.finish(&batch.app, name("error"), now)
+    let ended = written.and_then(|usage| {
+        output.finish(name("output"), batch.asked.output_expires_after, now)?;
+        errors.finish(name("error"), batch.asked.output_expires_after, now)?;
+        Ok(usage)
     });
-    if let Err(error) = ended {
-        // On a full disk every byte counts.
-        output.discard()?;
-        errors.discard()?;
-        return Err(error);
-    }
+    let usage = match ended {
+        Ok(usage) => usage,
+        Err(error) => {
+            // On a full disk every byte counts.
+            output.discard()?;
+            errors.discard()?;
+            return Err(error);
+        }
+    };
     let counts = Counts { total: completed + failed, completed, failed };
-    Ok(Event::Written { counts, has_output: completed > 0, has_errors: failed > 0 })
+    Ok(Event::Written { counts, has_output: completed > 0, has_errors: failed > 0, usage })
 }
 
-fn write_parts<'a>(place: &Place, batch: &Batch, output: &mut OutFile<'a>, errors: &mut OutFile<'a>) -> io::Result<()> {
-    for part in 0..batch.parts.len() {
+/// What the answers tell of tokens, if they do.
+fn write_parts<'a>(
+    place: &Place,
+    batch: &Batch,
+    output: &mut OutFile<'a>,
+    errors: &mut OutFile<'a>,
+) -> io::Result<Option<Usage>> {
+    let mut sum: Option<Usage> = None;
+    for (part, Part { encoding, .. }) in batch.parts.iter().enumerate() {
         let results = Results::open(place, part)?;
         let last = results.last_lines()?;
         results.each(|at, line| {
-            let Outcome { row, is_ok, line } = outcome(line, batch.ending)?;
-            let file = if is_ok { &mut *output } else { &mut *errors };
+            let Outcome { row, is_ok, line, usage } = outcome(line, *encoding, batch.ending)?;
             // Of a row with two results, as after an operator's retry, the later one counts.
-            if last.get(&row) == Some(&at) { file.push(&line) } else { Ok(()) }
+            if last.get(&row) != Some(&at) {
+                return Ok(());
+            }
+            sum = usage.map_or(sum, |usage| Some(sum.unwrap_or_default().plus(usage)));
+            let file = if is_ok { &mut *output } else { &mut *errors };
+            file.push(&line)
         })?;
         let (mut lines, mut line) = (Lines::open(&place.source(batch, part))?, Vec::new());
         while lines.next(&mut line)? != Line::End {
@@ -63,7 +78,7 @@ fn write_parts<'a>(place: &Place, batch: &Batch, output: &mut OutFile<'a>, error
             }
         }
     }
-    Ok(())
+    Ok(sum)
 }
 
 #[derive(Deserialize)]
@@ -74,6 +89,15 @@ struct CustomId {
 #[derive(Deserialize)]
 struct RowOf {
     row: u64,
+}
+
+/// The row of a sink's line, which begins with it: the answer behind it is not looked at.
+fn row_of(line: &[u8]) -> io::Result<u64> {
+    let digits = line.strip_prefix(b"{\"row\": ").and_then(|rest| rest.split(|byte| *byte == b',').next());
+    match digits.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok()) {
+        Some(row) => Ok(row),
+        None => Ok(serde_json::from_slice::<RowOf>(line)?.row),
+    }
 }
 
 /// The committed results of a part.
@@ -93,7 +117,7 @@ impl Results {
     fn last_lines(&self) -> io::Result<HashMap<u64, u64>> {
         let mut last = HashMap::new();
         self.each(|at, line| {
-            last.insert(serde_json::from_slice::<RowOf>(line)?.row, at);
+            last.insert(row_of(line)?, at);
             Ok(())
         })?;
         Ok(last)
@@ -129,6 +153,7 @@ impl Read for FromStart<'_> {
 /// A file that a batch writes; there is none without lines.
 struct OutFile<'a> {
     store: &'a Store,
+    app: &'a str,
     name: &'a str,
     draft: Option<Draft>,
     gathered: Vec<u8>,
@@ -136,8 +161,8 @@ struct OutFile<'a> {
 }
 
 impl<'a> OutFile<'a> {
-    fn new(store: &'a Store, name: &'a str) -> Self {
-        Self { store, name, draft: None, gathered: Vec::new(), lines: 0 }
+    fn new(store: &'a Store, app: &'a str, name: &'a str) -> Self {
+        Self { store, app, name, draft: None, gathered: Vec::new(), lines: 0 }
     }
 
     fn push(&mut self, line: &[u8]) -> io::Result<()> {
@@ -149,22 +174,23 @@ impl<'a> OutFile<'a> {
     fn flush(&mut self) -> io::Result<()> {
         let draft = match &mut self.draft {
             Some(draft) => draft,
-            none => none.insert(self.store.begin_as(self.name.to_owned())?),
+            none => none.insert(self.store.begin_as(self.app, self.name.to_owned())?),
         };
         draft.write(&self.gathered)?;
         self.gathered.clear();
         Ok(())
     }
 
-    fn finish(&mut self, app: &str, filename: String, now: Duration) -> io::Result<()> {
+    fn finish(&mut self, filename: String, expires_after: Option<u64>, now: Duration) -> io::Result<()> {
         if self.lines == 0 {
             return Ok(());
         }
         self.flush()?;
         let Some(draft) = self.draft.take() else { return Ok(()) };
-        let (id, bytes) = (draft.id.clone(), draft.bytes);
-        let meta = FileMeta { id, bytes, created_at: now.as_secs(), filename, purpose: PURPOSE.to_owned() };
-        self.store.finish(draft, app, &meta)
+        let (id, bytes, created_at) = (draft.id.clone(), draft.bytes(), now.as_secs());
+        let expires_at = expires_after.map(|seconds| created_at + seconds);
+        let meta = FileMeta { id, bytes, created_at, filename, purpose: PURPOSE.to_owned(), expires_at };
+        self.store.finish(draft, &meta)
     }
 
     fn discard(self) -> io::Result<()> {

@@ -14,13 +14,13 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::machine::{Event, TooLate};
-use super::place::{Place, app_place};
+use super::place::Place;
 use super::record::{Asked, Batch, Counts, Ending, FileNames, PREFIX, Status, Times};
 use super::results::{self, Cursor};
 use super::validate::ENDPOINTS;
 use super::{Batches, name};
 use crate::disk::{blocking, refused, unix_now};
-use crate::files::{self, PREFIX as FILE_PREFIX};
+use crate::files::{self, ExpiresAfter, PREFIX as FILE_PREFIX};
 use crate::outcome::json_bytes;
 use crate::page::{Query, limit_of, page_json, pairs};
 use crate::reply::{ApiError, Reply, json_reply};
@@ -96,18 +96,14 @@ fn unknown(id: &str) -> ApiError {
 }
 
 async fn list(batches: &Batches, app: &str, query: Option<&str>) -> Result<Value, ApiError> {
-    let query = Query::parse(query)?;
-    let (asked, dir) = (query.clone(), app_place(&batches.shared.root, app));
-    let names = blocking(move || files::names(&dir, PREFIX).map(|names| asked.arrange(names))).await?;
-    let mut found = Vec::new();
-    for id in names.map_err(|error| refused(&error))?.iter().take(query.limit + 1) {
-        found.extend(batches.get(app, id).await?.map(|(batch, counts)| batch.json(counts)));
-    }
-    Ok(page_json(&query, found))
+    let query = Query::parse(query, PREFIX)?;
+    let (shared, app, asked) = (Arc::clone(&batches.shared), app.to_owned(), query.clone());
+    let found = blocking(move || shared.list(&app, &asked)).await?.map_err(|error| refused(&error))?;
+    Ok(page_json(&query, found.iter().map(|(batch, counts)| batch.json(*counts)).collect()))
 }
 
 async fn cancel(batches: &Arc<Batches>, app: &str, id: &str) -> Result<Value, ApiError> {
-    let Some(live) = batches.find(app, id) else {
+    let Some(live) = batches.shared.find(app, id) else {
         let (batch, counts) = batches.get(app, id).await?.ok_or_else(|| unknown(id))?;
         return if batch.status == Status::Cancelled { Ok(batch.json(counts)) } else { Err(too_late(&batch)) };
     };
@@ -123,7 +119,8 @@ async fn cancel(batches: &Arc<Batches>, app: &str, id: &str) -> Result<Value, Ap
 fn too_late(batch: &Batch) -> ApiError {
     let status = json!(batch.status);
     let what = format!("the batch {} is {} and cannot be cancelled", batch.id, status.as_str().unwrap_or_default());
-    ApiError { code: Some("batch_not_cancellable"), ..ApiError::invalid(what, None) }
+    let (status, code) = (StatusCode::CONFLICT, Some("batch_not_cancellable"));
+    ApiError { status, code, is_useless_again: true, ..ApiError::invalid(what, None) }
 }
 
 /// A page of results. Its lines go out byte for byte: what a worker answers need not fit into a [`Value`].
@@ -175,6 +172,7 @@ struct Create {
     endpoint: String,
     completion_window: String,
     metadata: Option<BTreeMap<String, String>>,
+    output_expires_after: Option<ExpiresAfter>,
 }
 
 async fn create(batches: &Arc<Batches>, app: &str, request: Request<Incoming>) -> Result<Value, ApiError> {
@@ -187,8 +185,13 @@ async fn create(batches: &Arc<Batches>, app: &str, request: Request<Incoming>) -
         let (status, kind) = (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error");
         return Err(ApiError { status, kind, code: Some("too_many_batches"), ..ApiError::invalid(what, None) });
     }
-    let Create { input_file_id, endpoint, completion_window, metadata } = asked;
-    let asked = Asked { endpoint, input_file_id, completion_window, metadata };
+    let expires = asked.output_expires_after.as_ref().map(|expires| expires.seconds("output_expires_after"));
+    let output_expires_after = expires.transpose()?;
+    if let Some(max) = batches.shared.store.too_many(app, 1) {
+        return Err(files::over_quota(max));
+    }
+    let Create { input_file_id, endpoint, completion_window, metadata, .. } = asked;
+    let asked = Asked { endpoint, input_file_id, completion_window, metadata, output_expires_after };
     let (store, root, app) = (batches.shared.store.clone(), batches.shared.root.clone(), app.to_owned());
     let made = blocking(move || -> io::Result<Result<(Place, Batch), ApiError>> {
         let id = asked.input_file_id.clone();
@@ -230,6 +233,7 @@ fn new_batch(app: String, asked: Asked, window: Duration) -> io::Result<Batch> {
         names: FileNames { output: name(FILE_PREFIX)?, error: name(FILE_PREFIX)? },
         has_output: false,
         has_errors: false,
+        usage: None,
     })
 }
 

@@ -14,7 +14,7 @@
 //! **Invariant**: a batch that is over never changes; `finalizing` is never skipped on the way to an end that nobody
 //! asked for; a cancel that was accepted is never taken back.
 
-use super::record::{Batch, Counts, Ending, InputError, Part, Status};
+use super::record::{Batch, Counts, Ending, InputError, Part, Status, Usage};
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +42,8 @@ pub(crate) enum Event {
         has_output: bool,
         /// Some did not.
         has_errors: bool,
+        /// What the answers tell of tokens.
+        usage: Option<Usage>,
     },
 }
 
@@ -93,8 +95,9 @@ impl Batch {
                 self.status = Status::Cancelling;
                 self.times.cancelling_at = Some(now);
             }
-            (Status::Finalizing | Status::Cancelling, Event::Written { counts, has_output, has_errors }) => {
+            (Status::Finalizing | Status::Cancelling, Event::Written { counts, has_output, has_errors, usage }) => {
                 (self.counts, self.has_output, self.has_errors) = (counts, has_output, has_errors);
+                self.usage = usage;
                 self.end(now);
             }
             (Status::Cancelling | Status::Cancelled, Event::Cancel) => {}
@@ -148,6 +151,7 @@ mod tests {
                 input_file_id: "file-1".into(),
                 completion_window: "24h".into(),
                 metadata: None,
+                output_expires_after: None,
             },
             status: Status::Validating,
             times: Times { created_at: 1, expires_at: 100, ..Times::default() },
@@ -158,16 +162,17 @@ mod tests {
             names: FileNames { output: "file-o".into(), error: "file-e".into() },
             has_output: false,
             has_errors: false,
+            usage: None,
         }
     }
 
     fn valid() -> Event {
-        Event::Valid { parts: vec![Part { service: "m".into() }], lines: 3 }
+        Event::Valid { parts: vec![Part { service: "m".into(), encoding: None }], lines: 3 }
     }
 
     fn written(completed: u64, failed: u64) -> Event {
         let counts = Counts { total: completed + failed, completed, failed };
-        Event::Written { counts, has_output: completed > 0, has_errors: failed > 0 }
+        Event::Written { counts, has_output: completed > 0, has_errors: failed > 0, usage: None }
     }
 
     fn invalid() -> Event {

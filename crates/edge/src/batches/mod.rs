@@ -8,6 +8,7 @@
 //! | `validate`, `jobs`, `finalize` | what it does in its states |
 //! | `outcome`, `results` | lines of its files; lines while it runs |
 //! | `live`, `run` | a batch that is not over, and what carries it on |
+//! | `sweep` | removes files whose time is over |
 //! | `http` | requests and replies |
 //!
 //! **Invariant**: every state is on disk before anybody sees it, and each can be begun again from there.
@@ -23,6 +24,7 @@ mod place;
 mod record;
 mod results;
 mod run;
+mod sweep;
 mod validate;
 
 use std::collections::HashMap;
@@ -33,15 +35,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinSet;
 
-use crate::disk::{blocking, new_id, unix_now};
+use crate::disk::{app_dir, blocking, id_of, is_damaged, new_id, number_of, unix_now};
 use crate::files::Store;
+use crate::index::{Index, read_page};
 use crate::limits::Limits;
+use crate::page::Query;
 use crate::reply::ApiError;
 use crate::serve::EdgeConfig;
 use crate::tenants::RouterDoor;
 use live::Live;
 use place::Place;
-use record::{Batch, Counts};
+use record::{Batch, Counts, PREFIX};
 
 pub(crate) use http::{BatchesRoute, answer, batches_route};
 
@@ -50,6 +54,14 @@ const READING_MAX: usize = 2;
 
 /// Jobs of cancelled batches that are brought in at once: each holds a batch's lines in memory, by name.
 const COLLECTING_MAX: usize = 4;
+
+/// What is known of the record of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Record {
+    Sound,
+    /// No list has the batch, and nothing is done with it.
+    Damaged,
+}
 
 /// What every batch has.
 struct Shared {
@@ -64,6 +76,8 @@ struct Shared {
     stop: watch::Sender<bool>,
     /// Those that are not over, by name. Held for a look or an insertion, never across a wait.
     live: Mutex<HashMap<String, Arc<Live>>>,
+    /// Every batch there is. Held for a look, never across a wait.
+    index: Mutex<Index<Record>>,
 }
 
 /// The batches of a door.
@@ -82,6 +96,50 @@ impl std::fmt::Debug for Batches {
 impl Shared {
     fn live(&self) -> MutexGuard<'_, HashMap<String, Arc<Live>>> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn index(&self) -> MutexGuard<'_, Index<Record>> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A batch that is not over, of this app.
+    fn find(&self, app: &str, id: &str) -> Option<Arc<Live>> {
+        let place = Place::of(&self.root, app, id)?;
+        self.live().get(id).filter(|live| live.place == place).cloned()
+    }
+
+    /// A batch of this app as it is now, with the lines that are done. Blocks, unless it is not over.
+    fn look(&self, app: &str, id: &str) -> io::Result<Option<(Batch, Counts)>> {
+        if let Some(live) = self.find(app, id) {
+            let counts = live.counts();
+            return Ok(Some((live.batch(), counts)));
+        }
+        let (Some(place), Some(number)) = (Place::of(&self.root, app, id), number_of(PREFIX, id)) else {
+            return Ok(None);
+        };
+        let read = place.load();
+        if let Err(error) = &read
+            && is_damaged(error)
+            && let Some(record @ Record::Sound) = self.index().get_mut(&app_dir(app), number)
+        {
+            *record = Record::Damaged;
+            place.tell_damaged(error);
+        }
+        Ok(read?.map(|batch| {
+            let counts = batch.counts;
+            (batch, counts)
+        }))
+    }
+
+    /// The batches of a page, and one more where there is one. Blocks. Reads their records and no others; one that is
+    /// damaged is left out.
+    fn list(&self, app: &str, query: &Query) -> io::Result<Vec<(Batch, Counts)>> {
+        let dir = app_dir(app);
+        let names = |query: &Query| self.index().page(&dir, query, |record| *record == Record::Sound);
+        read_page(query, names, |number| match self.look(app, &id_of(PREFIX, number)) {
+            Err(error) if is_damaged(&error) => Ok(None),
+            looked => looked,
+        })
     }
 
     /// The places of an app's jobs.
@@ -106,7 +164,7 @@ impl Batches {
     /// Takes up the directory, and goes on with every batch that is not over.
     pub(crate) async fn open(config: &EdgeConfig, store: Store) -> io::Result<Arc<Self>> {
         let root = config.data.clone();
-        let open = tokio::task::spawn_blocking(move || open_all(&root)).await.map_err(io::Error::other)??;
+        let (open, index) = tokio::task::spawn_blocking(move || open_all(&root)).await.map_err(io::Error::other)??;
         let shared = Shared {
             root: config.data.clone(),
             store,
@@ -117,12 +175,14 @@ impl Batches {
             jobs: Mutex::default(),
             stop: watch::Sender::new(false),
             live: Mutex::default(),
+            index: Mutex::new(index),
         };
         let batches = Arc::new(Self { shared: Arc::new(shared), running: Mutex::default() });
         for (place, batch) in open {
             tracing::info!(batch = batch.id, status = ?batch.status, "a batch goes on");
             batches.begin(place, batch);
         }
+        batches.spawn(sweep::sweep(Arc::clone(&batches.shared)));
         Ok(batches)
     }
 
@@ -170,28 +230,17 @@ impl Batches {
     /// Takes a batch into the world. What is created when the door closes is begun by the next process.
     fn begin(&self, place: Place, batch: Batch) {
         let live = Arc::new(Live::new(place, batch.clone()));
+        if let Some(number) = number_of(PREFIX, &batch.id) {
+            self.shared.index().insert(&app_dir(&batch.app), number, Record::Sound);
+        }
         self.shared.live().insert(batch.id, Arc::clone(&live));
         self.spawn(run::live_through(Arc::clone(&self.shared), live));
     }
 
-    /// A batch that is not over, of this app.
-    fn find(&self, app: &str, id: &str) -> Option<Arc<Live>> {
-        let place = Place::of(&self.shared.root, app, id)?;
-        self.shared.live().get(id).filter(|live| live.place == place).cloned()
-    }
-
     /// A batch of this app as it is now, with the lines that are done.
     async fn get(&self, app: &str, id: &str) -> Result<Option<(Batch, Counts)>, ApiError> {
-        if let Some(live) = self.find(app, id) {
-            let counts = live.counts();
-            return Ok(Some((live.batch(), counts)));
-        }
-        let Some(place) = Place::of(&self.shared.root, app, id) else { return Ok(None) };
-        let batch = blocking(move || place.load()).await?.map_err(|error| crate::disk::refused(&error))?;
-        Ok(batch.map(|batch| {
-            let counts = batch.counts;
-            (batch, counts)
-        }))
+        let (shared, app, id) = (Arc::clone(&self.shared), app.to_owned(), id.to_owned());
+        blocking(move || shared.look(&app, &id)).await?.map_err(|error| crate::disk::refused(&error))
     }
 
     /// Whether one more of this app may be begun.
@@ -209,13 +258,23 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
     }
 }
 
-/// The batches that are not over; what the others needed for that is cleared away.
-fn open_all(root: &std::path::Path) -> io::Result<Vec<(Place, Batch)>> {
-    let mut open = Vec::new();
-    for (place, batch) in place::all(root)? {
-        if batch.status.is_final() { place.clear()? } else { open.push((place, batch)) }
-    }
-    Ok(open)
+/// Batches that are not over.
+type Open = Vec<(Place, Batch)>;
+
+/// The batches that are not over, and which there are at all; what those that are over needed is cleared away.
+fn open_all(root: &std::path::Path) -> io::Result<(Open, Index<Record>)> {
+    let (mut open, mut index) = (Vec::new(), Index::default());
+    place::each(root, |app, number, found| {
+        let record = if found.is_some() { Record::Sound } else { Record::Damaged };
+        index.insert(app, number, record);
+        match found {
+            Some((place, batch)) if batch.status.is_final() => place.clear()?,
+            Some(found) => open.push(found),
+            None => {}
+        }
+        Ok(())
+    })?;
+    Ok((open, index))
 }
 
 /// A new name, for a batch or for a file that it will write.

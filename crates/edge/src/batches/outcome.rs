@@ -3,9 +3,11 @@
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
+use sheaf_task::Upstream;
 
-use super::record::Ending;
+use super::record::{Ending, Usage};
 use crate::outcome::{own_error, rejected_status};
+use crate::vectors::{Encoding, converted};
 
 /// A line as a job's sink writes it, as far as it matters here.
 #[derive(Deserialize)]
@@ -27,7 +29,17 @@ struct SinkFailure {
 
 #[derive(Deserialize)]
 struct SinkEvidence {
-    stderr: String,
+    upstream: Option<SinkUpstream>,
+}
+
+#[derive(Deserialize)]
+struct SinkUpstream {
+    status: u16,
+    message: String,
+    #[serde(rename = "type")]
+    kind: String,
+    param: String,
+    code: String,
 }
 
 /// A line as clients of OpenAI's API expect it.
@@ -61,17 +73,20 @@ pub(super) struct Outcome {
     pub(super) is_ok: bool,
     /// The line that is written, with its ending.
     pub(super) line: Vec<u8>,
+    /// What the answer tells of tokens.
+    pub(super) usage: Option<Usage>,
 }
 
-/// What became of a line that a job's sink has an outcome of.
+/// What became of a line that a job's sink has an outcome of, its vectors as they were asked for.
 ///
 /// # Errors
 /// It is no line of a sink.
-pub(super) fn outcome(sink_line: &[u8], ending: Ending) -> serde_json::Result<Outcome> {
+pub(super) fn outcome(sink_line: &[u8], encoding: Option<Encoding>, ending: Ending) -> serde_json::Result<Outcome> {
     let SinkLine { row, id, output, output_base64, error, key } = serde_json::from_slice(sink_line)?;
+    let usage = output.as_deref().and_then(usage_of);
     let request_id = key.unwrap_or_else(|| format!("row-{row}"));
     let (response, error) = match (error, output) {
-        (None, Some(output)) => (Some((200, body_of(output)?)), None),
+        (None, Some(output)) => (Some((200, body_of(encoded(output, encoding))?)), None),
         (None, None) => (Some((200, raw(&json!({"output_base64": output_base64}))?)), None),
         (Some(failure), _) if failure.class == "rejected" => (Some(rejection(failure)?), None),
         (Some(failure), _) => (None, Some(line_error(failure, ending))),
@@ -79,7 +94,7 @@ pub(super) fn outcome(sink_line: &[u8], ending: Ending) -> serde_json::Result<Ou
     let is_ok = response.as_ref().is_some_and(|(status, _)| *status == 200);
     let response = response.map(|(status_code, body)| Response { status_code, request_id: request_id.clone(), body });
     let line = written(&OutLine { id: line_id(&request_id), custom_id: id, response, error })?;
-    Ok(Outcome { row, is_ok, line })
+    Ok(Outcome { row, is_ok, line, usage })
 }
 
 /// What is written of a line that has no outcome, and will have none.
@@ -98,6 +113,51 @@ fn written(line: &OutLine) -> serde_json::Result<Vec<u8>> {
     Ok(text)
 }
 
+/// What an answer tells of tokens, in the words of the older or the newer endpoints.
+#[derive(Deserialize)]
+struct Answer {
+    usage: Option<Told>,
+}
+
+#[derive(Deserialize)]
+struct Told {
+    #[serde(alias = "input_tokens")]
+    prompt_tokens: Option<u64>,
+    #[serde(alias = "output_tokens")]
+    completion_tokens: Option<u64>,
+    total_tokens: Option<u64>,
+    #[serde(alias = "input_tokens_details")]
+    prompt_tokens_details: Option<Details>,
+    #[serde(alias = "output_tokens_details")]
+    completion_tokens_details: Option<Details>,
+}
+
+#[derive(Default, Deserialize)]
+struct Details {
+    cached_tokens: Option<u64>,
+    reasoning_tokens: Option<u64>,
+}
+
+/// None where it tells nothing, or nothing that can be counted.
+fn usage_of(answer: &str) -> Option<Usage> {
+    // A struct would be read of an array too, field by field.
+    let is_object = answer.trim_ascii_start().starts_with('{');
+    let Answer { usage } = is_object.then(|| serde_json::from_str(answer).ok()).flatten()?;
+    let told = usage?;
+    let is_empty = told.prompt_tokens.or(told.completion_tokens).or(told.total_tokens).is_none();
+    let (input, output) = (told.prompt_tokens.unwrap_or(0), told.completion_tokens.unwrap_or(0));
+    let total = told.total_tokens.unwrap_or_else(|| input.saturating_add(output));
+    let cached = told.prompt_tokens_details.and_then(|details| details.cached_tokens).unwrap_or(0);
+    let reasoning = told.completion_tokens_details.and_then(|details| details.reasoning_tokens).unwrap_or(0);
+    (!is_empty).then_some(Usage { input, cached, output, reasoning, total })
+}
+
+/// An answer with its vectors as they were asked for.
+fn encoded(output: String, encoding: Option<Encoding>) -> String {
+    let changed = encoding.and_then(|encoding| converted(output.as_bytes(), encoding));
+    changed.and_then(|changed| String::from_utf8(changed).ok()).unwrap_or(output)
+}
+
 /// JSON as it came, on one line; of a program that answers something else, a string.
 fn body_of(output: String) -> serde_json::Result<Box<RawValue>> {
     // Between the tokens of JSON, and only there, a line break is white space.
@@ -112,9 +172,13 @@ fn raw(value: &serde_json::Value) -> serde_json::Result<Box<RawValue>> {
 /// The answer of who refused the line, where it is known, in the form that clients expect.
 fn rejection(failure: SinkFailure) -> serde_json::Result<(u16, Box<RawValue>)> {
     let SinkFailure { message, evidence, .. } = failure;
-    let status = rejected_status(&message).as_u16();
-    if let Some(said) = own_error(evidence.stderr.as_bytes()) {
-        return Ok((status, serde_json::from_slice(&said)?));
+    let upstream = evidence.upstream.map(|said| {
+        let SinkUpstream { status, message, kind, param, code } = said;
+        Upstream { status, message, kind, param, code }
+    });
+    let status = rejected_status(upstream.as_ref().map(|upstream| upstream.status)).as_u16();
+    if let Some(said) = upstream.as_ref().and_then(own_error) {
+        return Ok((status, raw(&said)?));
     }
     let error = json!({"message": message, "type": "invalid_request_error", "param": null, "code": null});
     Ok((status, raw(&json!({"error": error}))?))
@@ -151,7 +215,7 @@ mod tests {
     }
 
     fn of(fields: &str, ending: Ending) -> (bool, String, Value) {
-        let Outcome { row, is_ok, line } = outcome(sink_line(fields).as_bytes(), ending).unwrap();
+        let Outcome { row, is_ok, line, .. } = outcome(sink_line(fields).as_bytes(), None, ending).unwrap();
         let text = String::from_utf8(line).unwrap();
         assert!(row == 7 && text.ends_with('\n') && text.matches('\n').count() == 1, "{text}");
         let value: Value = serde_json::from_str(&text).unwrap();
@@ -159,8 +223,9 @@ mod tests {
         (is_ok, text, value)
     }
 
-    fn failed(class: &str, message: &str, stderr: &str) -> String {
-        let error = json!({"class": class, "message": message, "evidence": {"exit_code": 1, "stderr": stderr}});
+    fn failed(class: &str, message: &str, upstream: &Value) -> String {
+        let evidence = json!({"exit_code": 1, "stderr": "x", "upstream": upstream});
+        let error = json!({"class": class, "message": message, "evidence": evidence});
         format!(r#""status": "failed", "output": null, "error": {error}"#)
     }
 
@@ -184,13 +249,13 @@ mod tests {
 
     #[test]
     fn a_rejection_is_a_response_with_the_answer_of_who_rejected() {
-        let said = r#"{"error": {"message": "too long", "type": "x", "param": null, "code": "y"}}"#;
-        let (is_ok, _, value) =
-            of(&failed("rejected", "http://h/v1 answers 422 Unprocessable: x", said), Ending::Complete);
+        let said = json!({"status": 422, "message": "too long", "type": "x", "param": "", "code": "y"});
+        let (is_ok, _, value) = of(&failed("rejected", "http://h/v1 answers: x", &said), Ending::Complete);
         assert!(!is_ok);
         assert_eq!((&value["error"], &value["response"]["status_code"]), (&Value::Null, &422.into()));
-        assert_eq!(value["response"]["body"]["error"]["message"], "too long");
-        let (_, _, value) = of(&failed("rejected", "exit code 1", "some trace"), Ending::Complete);
+        let expected = json!({"error": {"message": "too long", "type": "x", "param": null, "code": "y"}});
+        assert_eq!(value["response"]["body"], expected);
+        let (_, _, value) = of(&failed("rejected", "exit code 1", &Value::Null), Ending::Complete);
         assert_eq!(value["response"]["status_code"], 400);
         assert_eq!(value["response"]["body"]["error"]["message"], "exit code 1");
     }
@@ -198,7 +263,7 @@ mod tests {
     #[test]
     fn other_failures_are_errors_and_a_stopped_line_says_by_what() {
         let code = |class: &str, ending| {
-            let (is_ok, _, value) = of(&failed(class, "m", ""), ending);
+            let (is_ok, _, value) = of(&failed(class, "m", &Value::Null), ending);
             assert!(!is_ok && value["response"].is_null());
             value["error"]["code"].as_str().unwrap().to_owned()
         };
@@ -212,7 +277,20 @@ mod tests {
     }
 
     #[test]
+    fn tokens_are_those_that_the_answer_tells_of() {
+        let usage = |input, cached, output, reasoning, total| Some(Usage { input, cached, output, reasoning, total });
+        assert_eq!(usage_of(r#"{"usage": {"prompt_tokens": 2, "total_tokens": 9}}"#), usage(2, 0, 0, 0, 9));
+        let newer =
+            r#"{"usage": {"input_tokens": 2, "output_tokens": 3, "input_tokens_details": {"cached_tokens": 1}}}"#;
+        assert_eq!(usage_of(newer), usage(2, 1, 3, 0, 5));
+        for none in ["", "text", "{}", r#"{"usage": {}}"#, r#"{"usage": "7"}"#, r#"[{"prompt_tokens": 2}]"#] {
+            assert_eq!(usage_of(none), None, "{none}");
+        }
+        assert_eq!(usage_of(r#"{"usage": {"prompt_tokens": -1}}"#), None);
+    }
+
+    #[test]
     fn what_is_no_line_of_a_sink_is_an_error() {
-        assert!(outcome(b"{\"row\": 1", Ending::Complete).is_err());
+        assert!(outcome(b"{\"row\": 1", None, Ending::Complete).is_err());
     }
 }

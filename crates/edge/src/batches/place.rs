@@ -15,8 +15,12 @@ use sheaf_client::sink::{Committed, SinkSpec, committed};
 
 use super::record::{Batch, FILE, PREFIX};
 use super::validate::part_file;
-use crate::disk::{absent_is_none, app_dir, is_id, make_dirs, remove_dir, rename, sync_dir, write_whole};
+use crate::disk::{
+    absent_is_none, app_dir, each_thing, is_damaged, is_id, make_dirs, read_record, remove_dir, rename, sync_dir,
+    tell_damaged, write_whole,
+};
 use crate::files::Store;
+use crate::index::Number;
 
 /// Where a batch is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,8 +50,12 @@ impl Place {
     }
 
     pub(super) fn load(&self) -> io::Result<Option<Batch>> {
-        let Some(text) = absent_is_none(fs::read(self.dir.join(FILE)))? else { return Ok(None) };
-        Ok(Some(serde_json::from_slice(&text)?))
+        read_record(&self.dir, FILE)
+    }
+
+    /// Says that the record is damaged.
+    pub(super) fn tell_damaged(&self, error: &io::Error) {
+        tell_damaged("batch", &self.dir, FILE, error);
     }
 
     pub(super) fn store(&self, batch: &Batch) -> io::Result<()> {
@@ -113,26 +121,29 @@ fn fill(aside: &Path, store: &Store, batch: &Batch) -> io::Result<bool> {
 }
 
 /// Where the batches of an app are.
-pub(super) fn app_place(root: &Path, app: &str) -> PathBuf {
+fn app_place(root: &Path, app: &str) -> PathBuf {
     root.join("batches").join(app_dir(app))
 }
 
-/// Every batch there is, of whatever app, that can be read; what cannot is told to the operator and left alone.
-pub(super) fn all(root: &Path) -> io::Result<Vec<(Place, Batch)>> {
-    let mut found = Vec::new();
+/// Takes every batch there is, one at a time: the directory of its app, its number, and, unless its record is damaged,
+/// itself.
+pub(super) fn each(
+    root: &Path,
+    mut take: impl FnMut(&str, Number, Option<(Place, Batch)>) -> io::Result<()>,
+) -> io::Result<()> {
     make_dirs(&root.join("batches"))?;
-    for app in fs::read_dir(root.join("batches"))? {
-        let app = app?.path();
-        for id in crate::files::names(&app, PREFIX)? {
-            let place = Place { dir: app.join(id) };
-            match place.load() {
-                Ok(Some(batch)) => found.push((place, batch)),
-                Ok(None) => tracing::error!(path = %place.dir.display(), "a batch without its record is left alone"),
-                Err(error) => tracing::error!(path = %place.dir.display(), %error, "a batch cannot be read"),
+    each_thing(&root.join("batches"), PREFIX, |app, number, dir| {
+        let place = Place { dir };
+        match place.load() {
+            Ok(Some(batch)) => take(app, number, Some((place, batch))),
+            Ok(None) => Ok(()),
+            Err(error) if is_damaged(&error) => {
+                place.tell_damaged(&error);
+                take(app, number, None)
             }
+            Err(error) => Err(error),
         }
-    }
-    Ok(found)
+    })
 }
 
 const INPUT: &str = "input.jsonl";

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::vectors::Encoding;
+
 /// What the names of batches begin with.
 pub(crate) const PREFIX: &str = "batch_";
 
@@ -31,6 +33,9 @@ pub(crate) struct Batch {
     /// Which of them exist.
     pub has_output: bool,
     pub has_errors: bool,
+    /// Tokens that its answers tell of, once they are counted; none where none does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
 }
 
 /// What the client asked for.
@@ -41,6 +46,9 @@ pub(crate) struct Asked {
     /// As it was given.
     pub completion_window: String,
     pub metadata: Option<BTreeMap<String, String>>,
+    /// Seconds that the files that it writes stay; none: until they are deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_expires_after: Option<u64>,
 }
 
 /// Where a batch stands; the words are OpenAI's.
@@ -94,11 +102,14 @@ pub(crate) struct Times {
     pub cancelled_at: Option<u64>,
 }
 
-/// Lines of one model.
+/// Lines of one model, which want their vectors alike.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Part {
     /// The service that does them.
     pub service: String,
+    /// How they want vectors; none: as they come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoding: Option<Encoding>,
 }
 
 /// Lines by how they ended.
@@ -107,6 +118,40 @@ pub(crate) struct Counts {
     pub total: u64,
     pub completed: u64,
     pub failed: u64,
+}
+
+/// Tokens, summed over the answers that tell of any; what none of them tells of is 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Usage {
+    pub input: u64,
+    /// Of the input, what came from a cache.
+    pub cached: u64,
+    pub output: u64,
+    /// Of the output, what was thought and not said.
+    pub reasoning: u64,
+    pub total: u64,
+}
+
+impl Usage {
+    /// The tokens of both.
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self {
+            input: self.input.saturating_add(other.input),
+            cached: self.cached.saturating_add(other.cached),
+            output: self.output.saturating_add(other.output),
+            reasoning: self.reasoning.saturating_add(other.reasoning),
+            total: self.total.saturating_add(other.total),
+        }
+    }
+
+    fn json(self) -> Value {
+        let Self { input, cached, output, reasoning, total } = self;
+        json!({
+            "input_tokens": input, "input_tokens_details": {"cached_tokens": cached},
+            "output_tokens": output, "output_tokens_details": {"reasoning_tokens": reasoning},
+            "total_tokens": total,
+        })
+    }
 }
 
 /// What is wrong with a line of the input, or with all of it.
@@ -140,7 +185,13 @@ impl Batch {
             "finalizing_at": times.finalizing_at, "completed_at": times.completed_at, "failed_at": times.failed_at,
             "expired_at": times.expired_at, "cancelling_at": times.cancelling_at, "cancelled_at": times.cancelled_at,
             "request_counts": {"total": total, "completed": completed, "failed": failed},
-            "metadata": asked.metadata,
+            "metadata": asked.metadata, "model": self.model(), "usage": self.usage.map(Usage::json),
         })
+    }
+
+    /// Its only model, once its input was read.
+    fn model(&self) -> Option<&str> {
+        let (first, rest) = self.parts.split_first()?;
+        rest.iter().all(|part| part.service == first.service).then_some(&*first.service)
     }
 }

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 use super::outcome::outcome;
 use super::place::Place;
-use super::record::Batch;
+use super::record::{Batch, Part};
 use crate::files::Store;
 
 /// Bytes of a page, but for its last line.
@@ -53,14 +53,14 @@ pub(super) struct Results {
 struct Lines {
     path: PathBuf,
     end: u64,
+    /// It is a sink of this part: its lines are put into their form as they are read.
+    sink_of: Option<Part>,
 }
 
 /// The files of a batch, and their epoch.
 struct Files {
     epoch: String,
     files: Vec<Lines>,
-    /// They are sinks, whose lines are put into their form as they are read.
-    are_sinks: bool,
 }
 
 /// Reads a page of at most `limit` lines. Blocks.
@@ -71,8 +71,7 @@ pub(super) fn page(
     after: Option<Cursor>,
     limit: usize,
 ) -> io::Result<Results> {
-    let Files { epoch, files, are_sinks } =
-        if batch.status.is_final() { written(batch, store)? } else { running(place, batch)? };
+    let Files { epoch, files } = if batch.status.is_final() { written(batch, store)? } else { running(place, batch)? };
     let offsets = after.filter(|after| after.epoch == epoch && after.offsets.len() == files.len());
     let mut next = Cursor { epoch, offsets: offsets.map_or_else(|| vec![0; files.len()], |after| after.offsets) };
     let (mut lines, mut bytes) = (Vec::new(), 0);
@@ -87,7 +86,10 @@ pub(super) fn page(
         while lines.len() < limit && bytes < PAGE_BYTES && reader.read_until(b'\n', &mut line)? > 0 {
             *offset += line.len() as u64;
             bytes += line.len();
-            let shown = if are_sinks { outcome(&line, batch.ending)?.line } else { std::mem::take(&mut line) };
+            let shown = match &file.sink_of {
+                Some(part) => outcome(&line, part.encoding, batch.ending)?.line,
+                None => std::mem::take(&mut line),
+            };
             lines.push(serde_json::from_slice(&shown)?);
             line.clear();
         }
@@ -112,12 +114,12 @@ fn begin_at(reader: &mut BufReader<File>, offset: &mut u64) -> io::Result<()> {
 /// The sinks of a batch that runs.
 fn running(place: &Place, batch: &Batch) -> io::Result<Files> {
     let (mut epoch, mut files) = ("r".to_owned(), Vec::new());
-    for part in 0..batch.parts.len() {
+    for (part, asked) in batch.parts.iter().enumerate() {
         let committed = place.committed(part)?;
         epoch.push_str(&format!("_{}", committed.generation));
-        files.push(Lines { path: place.sink(part).path, end: committed.offset });
+        files.push(Lines { path: place.sink(part).path, end: committed.offset, sink_of: Some(asked.clone()) });
     }
-    Ok(Files { epoch, files, are_sinks: true })
+    Ok(Files { epoch, files })
 }
 
 /// The files of a batch that is over, as far as nobody deleted them.
@@ -126,10 +128,10 @@ fn written(batch: &Batch, store: &Store) -> io::Result<Files> {
     let mut files = Vec::new();
     for (_, name) in names.into_iter().filter(|(exists, _)| *exists) {
         if let (Some(path), Some(meta)) = (store.content(&batch.app, name), store.get(&batch.app, name)?) {
-            files.push(Lines { path, end: meta.bytes });
+            files.push(Lines { path, end: meta.bytes, sink_of: None });
         }
     }
-    Ok(Files { epoch: "f".to_owned(), files, are_sinks: false })
+    Ok(Files { epoch: "f".to_owned(), files })
 }
 
 #[cfg(test)]

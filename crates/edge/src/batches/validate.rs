@@ -1,8 +1,8 @@
 //! Whether the input of a batch is one, and which models it asks for. Everything here blocks; memory grows by some
 //! bytes a line.
 //!
-//! Lines of several models are copied into a file for each: a job asks for one service. Lines of one model are read
-//! where they are.
+//! Lines of several models, or that want their vectors in several forms, are copied into a file for each: a job asks for
+//! one service, and its answers are written in one way. Where all lines are alike they are read where they are.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -17,12 +17,16 @@ use super::lines::{LINE_MAX, Line, Lines};
 use super::machine::Event;
 use super::record::{InputError, Part};
 use crate::disk::sync_dir;
+use crate::vectors::Encoding;
 
 /// The endpoint whose lines name a service and may have any body.
 pub(crate) const TASKS: &str = "/v1/tasks";
 
+/// The endpoint whose lines say how they want their vectors.
+const EMBEDDINGS: &str = "/v1/embeddings";
+
 /// The endpoints that a batch may be for.
-pub(crate) const ENDPOINTS: [&str; 4] = ["/v1/chat/completions", "/v1/completions", "/v1/embeddings", TASKS];
+pub(crate) const ENDPOINTS: [&str; 4] = ["/v1/chat/completions", "/v1/completions", EMBEDDINGS, TASKS];
 
 /// Models in one batch.
 const MODELS_MAX: usize = 16;
@@ -37,7 +41,7 @@ const LOOK_EVERY: u64 = 1_024;
 #[derive(Clone, Debug)]
 pub(super) struct Validation {
     pub(super) input: PathBuf,
-    /// Where a file for each model goes, where there are several.
+    /// Where a file for each part goes, where there are several.
     pub(super) parts: PathBuf,
     pub(super) endpoint: String,
     pub(super) lines_max: u64,
@@ -68,10 +72,12 @@ struct InputLine<'a> {
 struct InputBody<'a> {
     #[serde(borrow)]
     model: Option<&'a RawValue>,
+    #[serde(borrow)]
+    encoding_format: Option<&'a RawValue>,
 }
 
 impl Validation {
-    /// Reads the input once, and once more where it has several models. `None`: nobody wants to know any more.
+    /// Reads the input once, and once more where it has several parts. `None`: nobody wants to know any more.
     pub(super) fn run(&self, is_unwanted: impl Fn() -> bool) -> io::Result<Option<Event>> {
         let mut found = Found::default();
         let (mut lines, mut line) = (Lines::open(&self.input)?, Vec::new());
@@ -87,10 +93,10 @@ impl Validation {
                 break;
             }
             match judged {
-                Ok(service) => found.models.push(service),
+                Ok(part) => found.places.push(part),
                 Err(error) => found.errors.push(InputError { line: Some(lines.number), ..error }),
             }
-            if found.services.len() > MODELS_MAX {
+            if found.models() > MODELS_MAX {
                 found.errors = vec![whole("too_many_models", format!("a batch may have {MODELS_MAX} models"))];
                 break;
             }
@@ -104,14 +110,13 @@ impl Validation {
         if !found.errors.is_empty() {
             return Ok(Some(Event::Invalid(found.errors)));
         }
-        if found.services.len() > 1 {
+        if found.parts.len() > 1 {
             self.split(&found)?;
         }
-        let parts = found.services.into_iter().map(|service| Part { service }).collect();
-        Ok(Some(Event::Valid { parts, lines: found.lines }))
+        Ok(Some(Event::Valid { parts: found.parts, lines: found.lines }))
     }
 
-    /// Which of the services a line is for, or what is wrong with it.
+    /// Which of the parts a line is of, or what is wrong with it.
     fn judge(&self, line: &[u8], found: &mut Found) -> Result<u8, InputError> {
         let no_json =
             |error: serde_json::Error| fault("invalid_json_line", format!("it is no line of a batch: {error}"), None);
@@ -129,12 +134,13 @@ impl Validation {
             return Err(fault("url_mismatch", what, Some("url")));
         }
         let body = body.ok_or_else(|| missing("body"))?;
-        let (service, param) = if self.endpoint == TASKS {
-            (string(service, "service")?, "service")
+        let (service, encoding, param) = if self.endpoint == TASKS {
+            (string(service, "service")?, None, "service")
         } else {
-            let InputBody { model } = object(body.get())
+            let InputBody { model, encoding_format } = object(body.get())
                 .map_err(|error| fault("invalid_json_line", format!("body is no request: {error}"), Some("body")))?;
-            (string(model, "body.model")?, "body.model")
+            let encoding = (self.endpoint == EMBEDDINGS).then(|| encoding_of(encoding_format)).flatten();
+            (string(model, "body.model")?, encoding, "body.model")
         };
         if service.is_empty() || service.len() > NAME_BYTES_MAX {
             let what = format!("the name of a model has 1 to {NAME_BYTES_MAX} bytes");
@@ -144,21 +150,21 @@ impl Validation {
             let what = format!("custom_id {custom_id:?} was there before");
             return Err(fault("duplicate_custom_id", what, Some("custom_id")));
         }
-        Ok(found.number_of(service))
+        Ok(found.place_of(Part { service, encoding }))
     }
 
-    /// Copies each line to the file of its model. Durable on return.
+    /// Copies each line to the file of its part. Durable on return.
     fn split(&self, found: &Found) -> io::Result<()> {
         crate::disk::remove_dir(&self.parts)?;
         fs::create_dir(&self.parts)?;
         let file = |part| Ok(BufWriter::with_capacity(64 << 10, File::create(part_file(&self.parts, part))?));
-        let mut files: Vec<BufWriter<File>> = (0..found.services.len()).map(file).collect::<io::Result<_>>()?;
+        let mut files: Vec<BufWriter<File>> = (0..found.parts.len()).map(file).collect::<io::Result<_>>()?;
         let (mut lines, mut line) = (Lines::open(&self.input)?, Vec::new());
-        for model in &found.models {
+        for place in &found.places {
             if lines.next(&mut line)? != Line::Whole {
                 return Err(io::Error::other("the input was changed while it was read"));
             }
-            let file = &mut files[usize::from(*model)];
+            let file = &mut files[usize::from(*place)];
             file.write_all(line.trim_ascii())?;
             file.write_all(b"\n")?;
         }
@@ -173,23 +179,35 @@ impl Validation {
 #[derive(Default)]
 struct Found {
     lines: u64,
-    services: Vec<String>,
-    /// Of each sound line, the place of its model among the services.
-    models: Vec<u8>,
+    parts: Vec<Part>,
+    /// Of each sound line, the place of its part among them.
+    places: Vec<u8>,
     /// Digests of the `custom_id`s.
     ids: HashSet<[u8; 16]>,
     errors: Vec<InputError>,
 }
 
 impl Found {
-    /// The place of a service: at most [`MODELS_MAX`], since reading ends there.
-    fn number_of(&mut self, service: String) -> u8 {
-        let place = self.services.iter().position(|known| *known == service).unwrap_or_else(|| {
-            self.services.push(service);
-            self.services.len() - 1
+    /// The place of a part: some for each of [`MODELS_MAX`] models at most, since reading ends there.
+    fn place_of(&mut self, part: Part) -> u8 {
+        let place = self.parts.iter().position(|known| *known == part).unwrap_or_else(|| {
+            self.parts.push(part);
+            self.parts.len() - 1
         });
         u8::try_from(place).unwrap_or(u8::MAX)
     }
+
+    fn models(&self) -> usize {
+        let is_first =
+            |(at, part): &(usize, &Part)| self.parts[..*at].iter().all(|known| known.service != part.service);
+        self.parts.iter().enumerate().filter(is_first).count()
+    }
+}
+
+/// How a line wants its vectors. What it says that is none is its worker's affair.
+fn encoding_of(asked: Option<&RawValue>) -> Option<Encoding> {
+    let name: Option<String> = asked.map_or(Ok(None), |asked| serde_json::from_str(asked.get())).ok()?;
+    Encoding::named(name.as_deref())
 }
 
 /// An object's fields; an array is none, whatever it holds.

@@ -1,6 +1,8 @@
 //! `/v1/files`: what is uploaded for batches, and what batches wrote.
 
 mod body;
+mod books;
+mod expiry;
 mod store;
 mod upload;
 
@@ -20,7 +22,8 @@ use crate::reply::{ApiError, Reply, json_reply};
 use crate::route::NoRoute;
 use body::FileBody;
 
-pub(crate) use store::{Draft, FileMeta, PREFIX, Store, names};
+pub(crate) use expiry::ExpiresAfter;
+pub(crate) use store::{Draft, FileMeta, PREFIX, SWEEP_MAX, Store};
 
 /// What is asked for under `/v1/files`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,7 +68,7 @@ pub(crate) async fn answer(
     match route {
         FilesRoute::Upload => Ok(ok(&upload::upload(&store, &app, limits, request, unix_now()).await?.json())),
         FilesRoute::List => {
-            let query = Query::parse(request.uri().query())?;
+            let query = Query::parse(request.uri().query(), PREFIX)?;
             let asked = query.clone();
             let found = on_disk(move || store.list(&app, &asked)).await?;
             Ok(ok(&page_json(&query, found.iter().map(FileMeta::json).collect())))
@@ -96,6 +99,16 @@ pub(crate) async fn answer(
 /// The error that there is no such file.
 pub(crate) fn unknown(id: &str) -> ApiError {
     ApiError::not_found(format!("there is no file {id}"), Some("file_not_found"))
+}
+
+/// The error that an app has more bytes of files than it may have.
+pub(crate) fn over_quota(max: u64) -> ApiError {
+    let what = format!(
+        "the files of this app would have more than {max} bytes: delete some, or let them go by themselves (expires_after); \
+         whoever runs the server may allow more (--files-max)"
+    );
+    let (status, kind, code) = (StatusCode::PAYLOAD_TOO_LARGE, "insufficient_quota", Some("files_quota_exceeded"));
+    ApiError { status, kind, code, ..ApiError::invalid(what, None) }
 }
 
 async fn on_disk<T: Send + 'static>(act: impl FnOnce() -> io::Result<T> + Send + 'static) -> Result<T, ApiError> {

@@ -1,4 +1,4 @@
-//! Files on disk. Everything here blocks.
+//! Files on disk. Everything here blocks, but for looks at what is known in memory.
 //!
 //! ```text
 //!     files/@APP/file-…/content     the bytes
@@ -12,13 +12,26 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::disk::{absent_is_none, app_dir, is_id, make_dirs, new_id, remove_dir, rename, sync_dir, write_whole};
+use super::books::{Books, Entry, Held, Purpose};
+use crate::disk::{
+    absent_is_none, app_dir, each_thing, id_of, is_damaged, is_id, make_dirs, new_id, number_of, read_record,
+    remove_dir, rename, sync_dir, tell_damaged, write_whole,
+};
+use crate::index::{Number, read_page};
 use crate::page::Query;
+
+/// Files that one sweep removes.
+pub(crate) const SWEEP_MAX: usize = 1_000;
+
+/// The record of a file in its directory, and its bytes.
+const META: &str = "meta.json";
+const CONTENT: &str = "content";
 
 /// What the names of files begin with.
 pub(crate) const PREFIX: &str = "file-";
@@ -32,15 +45,23 @@ pub(crate) struct FileMeta {
     pub created_at: u64,
     pub filename: String,
     pub purpose: String,
+    /// When it goes by itself; seconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<u64>,
 }
 
 impl FileMeta {
+    /// What is known of it in memory.
+    fn entry(&self) -> Entry {
+        Entry { bytes: self.bytes, expires_at: self.expires_at, purpose: Purpose::named(&self.purpose) }
+    }
+
     /// As clients see it.
     pub(crate) fn json(&self) -> Value {
-        let Self { id, bytes, created_at, filename, purpose } = self;
+        let Self { id, bytes, created_at, filename, purpose, expires_at } = self;
         json!({
             "id": id, "object": "file", "bytes": bytes, "created_at": created_at, "filename": filename,
-            "purpose": purpose, "status": "processed", "status_details": null, "expires_at": null,
+            "purpose": purpose, "status": "processed", "status_details": null, "expires_at": expires_at,
         })
     }
 }
@@ -49,15 +70,37 @@ impl FileMeta {
 #[derive(Clone, Debug)]
 pub(crate) struct Store {
     root: PathBuf,
+    books: Arc<Books>,
+    /// Bytes that the files of an app may have.
+    app_bytes_max: u64,
 }
 
 impl Store {
-    /// Takes up the directory, and clears away what was being written when the last process ended.
-    pub(crate) fn open(root: PathBuf) -> io::Result<Self> {
+    /// Takes up the directory, and clears away what was being written when the last process ended. Reads the record of every
+    /// file, one at a time.
+    pub(crate) fn open(root: PathBuf, app_bytes_max: u64) -> io::Result<Self> {
         remove_dir(&root.join("tmp"))?;
         make_dirs(&root.join("tmp"))?;
         make_dirs(&root.join("files"))?;
-        Ok(Self { root })
+        let store = Self { root, books: Arc::default(), app_bytes_max };
+        each_thing(&store.root.join("files"), PREFIX, |app, number, place| store.take_up(app, number, &place))?;
+        Ok(store)
+    }
+
+    /// Notes a file that is on disk.
+    fn take_up(&self, app: &str, number: Number, place: &Path) -> io::Result<()> {
+        let entry = match read_record::<FileMeta>(place, META) {
+            Ok(None) => return Ok(()),
+            Ok(Some(meta)) => meta.entry(),
+            Err(error) if is_damaged(&error) => {
+                tell_damaged("file", place, META, &error);
+                let content = absent_is_none(fs::metadata(place.join(CONTENT)))?;
+                Entry { bytes: content.map_or(0, |content| content.len()), expires_at: None, purpose: None }
+            }
+            Err(error) => return Err(error),
+        };
+        self.books.insert(app, number, entry);
+        Ok(())
     }
 
     /// A place for something that is not there yet, on the file system where it will be.
@@ -75,29 +118,35 @@ impl Store {
 
     /// Where the bytes of a file are.
     pub(crate) fn content(&self, app: &str, id: &str) -> Option<PathBuf> {
-        Some(self.place(app, id)?.join("content"))
+        Some(self.place(app, id)?.join(CONTENT))
+    }
+
+    /// Bytes that the files of an app may have, where so many more would be too many.
+    pub(crate) fn too_many(&self, app: &str, bytes: u64) -> Option<u64> {
+        let has = self.books.bytes(&app_dir(app));
+        (has.saturating_add(bytes) > self.app_bytes_max).then_some(self.app_bytes_max)
     }
 
     /// Begins a file of a new name.
-    pub(crate) fn begin(&self, now: Duration) -> io::Result<Draft> {
-        self.begin_as(new_id(PREFIX, now)?)
+    pub(crate) fn begin(&self, app: &str, now: Duration) -> io::Result<Draft> {
+        self.begin_as(app, new_id(PREFIX, now)?)
     }
 
     /// Begins a file of this name, which was made before: what was begun under it is gone.
-    pub(crate) fn begin_as(&self, id: String) -> io::Result<Draft> {
+    pub(crate) fn begin_as(&self, app: &str, id: String) -> io::Result<Draft> {
         let dir = self.aside(&id);
         remove_dir(&dir)?;
         fs::create_dir(&dir)?;
-        let file = File::create(dir.join("content"))?;
-        Ok(Draft { id, dir, file, bytes: 0, is_settled: false })
+        let file = File::create(dir.join(CONTENT))?;
+        Ok(Draft { id, dir, file, held: Held::none(&self.books, app_dir(app)), is_settled: false })
     }
 
     /// Puts a file in its place. One that is there already stays: it was written from the same.
-    pub(crate) fn finish(&self, mut draft: Draft, app: &str, meta: &FileMeta) -> io::Result<()> {
+    pub(crate) fn finish(&self, mut draft: Draft, meta: &FileMeta) -> io::Result<()> {
         draft.file.sync_all()?;
-        write_whole(&draft.dir.join("meta.json"), json!(meta).to_string().as_bytes())?;
+        write_whole(&draft.dir.join(META), json!(meta).to_string().as_bytes())?;
         sync_dir(&draft.dir)?;
-        let dir = self.dir(app);
+        let dir = self.root.join("files").join(&draft.held.app);
         make_dirs(&dir)?;
         let place = dir.join(&draft.id);
         if place.exists() {
@@ -105,56 +154,70 @@ impl Store {
         }
         rename(&draft.dir, &place)?;
         draft.is_settled = true;
+        if let Some(number) = number_of(PREFIX, &draft.id) {
+            self.books.insert(&draft.held.app, number, meta.entry());
+        }
         Ok(())
     }
 
     /// What is told of a file; `None` where there is none.
     pub(crate) fn get(&self, app: &str, id: &str) -> io::Result<Option<FileMeta>> {
-        let Some(place) = self.place(app, id) else { return Ok(None) };
-        let Some(text) = absent_is_none(fs::read(place.join("meta.json")))? else { return Ok(None) };
-        Ok(Some(serde_json::from_slice(&text)?))
+        let (Some(place), Some(number)) = (self.place(app, id), number_of(PREFIX, id)) else { return Ok(None) };
+        let read = read_record(&place, META);
+        if let Err(error) = &read
+            && is_damaged(error)
+            && self.books.note_damaged(&app_dir(app), number)
+        {
+            tell_damaged("file", &place, META, error);
+        }
+        read
     }
 
-    /// The files of a page, and one more where there is one.
+    /// The files of a page, and one more where there is one. Reads their records and no others; one that is damaged is left
+    /// out.
     pub(crate) fn list(&self, app: &str, query: &Query) -> io::Result<Vec<FileMeta>> {
-        let mut found = Vec::new();
-        for id in query.arrange(names(&self.dir(app), PREFIX)?) {
-            // It may have been deleted since its name was read.
-            let Some(meta) = self.get(app, &id)? else { continue };
-            if query.purpose.as_ref().is_none_or(|purpose| *purpose == meta.purpose) {
-                found.push(meta);
+        let dir = app_dir(app);
+        let read = |number| match self.get(app, &id_of(PREFIX, number)) {
+            Err(error) if is_damaged(&error) => Ok(None),
+            read => read,
+        };
+        read_page(query, |query| self.books.page(&dir, query), read)
+    }
+
+    /// Removes files whose time is over, at most [`SWEEP_MAX`] of them, but for those that are needed, by the directory of
+    /// the app and their number; returns how many it has removed.
+    pub(crate) fn sweep(&self, now: Duration, is_needed: impl Fn(&str, Number) -> bool) -> usize {
+        let expired = self.books.expired(now.as_secs(), SWEEP_MAX, is_needed);
+        let removed = expired.iter().filter(|(app, number)| {
+            let id = id_of(PREFIX, *number);
+            let removed = self.remove(app, &id);
+            match &removed {
+                Ok(_) => tracing::debug!(app, file = id, "a file has expired"),
+                Err(error) => tracing::warn!(app, file = id, %error, "an expired file cannot be removed"),
             }
-            if found.len() > query.limit {
-                break;
-            }
-        }
-        Ok(found)
+            removed.is_ok()
+        });
+        removed.count()
     }
 
     /// Deletes a file; false where there is none. What reads it, or has it linked elsewhere, keeps it.
     pub(crate) fn delete(&self, app: &str, id: &str) -> io::Result<bool> {
-        let Some(place) = self.place(app, id) else { return Ok(false) };
-        let gone = self.aside(&format!("deleted-{id}"));
-        if absent_is_none(fs::rename(&place, &gone))?.is_none() {
-            return Ok(false);
-        }
-        sync_dir(&self.dir(app))?;
-        remove_dir(&gone)?;
-        Ok(true)
+        if is_id(PREFIX, id) { self.remove(&app_dir(app), id) } else { Ok(false) }
     }
-}
 
-/// The names in a directory that may be of things with this prefix.
-pub(crate) fn names(dir: &Path, prefix: &str) -> io::Result<Vec<String>> {
-    let Some(entries) = absent_is_none(fs::read_dir(dir))? else { return Ok(Vec::new()) };
-    let mut names = Vec::new();
-    for entry in entries {
-        let name = entry?.file_name().to_string_lossy().into_owned();
-        if is_id(prefix, &name) {
-            names.push(name);
+    /// Removes a file of the app with this directory.
+    fn remove(&self, app: &str, id: &str) -> io::Result<bool> {
+        let (dir, gone) = (self.root.join("files").join(app), self.aside(&format!("deleted-{id}")));
+        let is_there = absent_is_none(fs::rename(dir.join(id), &gone))?.is_some();
+        if let Some(number) = number_of(PREFIX, id) {
+            self.books.remove(app, number);
         }
+        if is_there {
+            sync_dir(&dir)?;
+            remove_dir(&gone)?;
+        }
+        Ok(is_there)
     }
-    Ok(names)
 }
 
 /// A file that is being written, which nobody sees. Dropped before it is finished, it is gone.
@@ -163,7 +226,8 @@ pub(crate) struct Draft {
     pub id: String,
     dir: PathBuf,
     file: File,
-    pub bytes: u64,
+    /// What was written, as its app's.
+    held: Held,
     /// It is in its place, or gone.
     is_settled: bool,
 }
@@ -181,8 +245,13 @@ impl Drop for Draft {
 
 impl Draft {
     pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.bytes += bytes.len() as u64;
+        self.held.grow(bytes.len() as u64);
         self.file.write_all(bytes)
+    }
+
+    /// What was written.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.held.bytes
     }
 
     /// Gives it up.
@@ -193,61 +262,4 @@ impl Draft {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn put(store: &Store, app: &str, second: u64, text: &str) -> FileMeta {
-        let mut draft = store.begin(Duration::from_secs(second)).unwrap();
-        draft.write(text.as_bytes()).unwrap();
-        let meta = FileMeta {
-            id: draft.id.clone(),
-            bytes: draft.bytes,
-            created_at: second,
-            filename: "rows.jsonl".into(),
-            purpose: if second.is_multiple_of(2) { "batch" } else { "batch_output" }.into(),
-        };
-        store.finish(draft, app, &meta).unwrap();
-        meta
-    }
-
-    #[test]
-    fn files_are_listed_read_and_deleted_by_their_own_app_only() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path().join("edge")).unwrap();
-        let metas: Vec<_> = (1..=4).map(|second| put(&store, "", second, "abc")).collect();
-        let theirs = put(&store, "them", 9, "secret");
-        let ids = |query: &str| -> Vec<String> {
-            let query = Query::parse(Some(query)).unwrap();
-            store.list("", &query).unwrap().into_iter().map(|meta| meta.id).collect()
-        };
-        assert_eq!(ids("limit=1"), [metas[3].id.clone(), metas[2].id.clone()]);
-        assert_eq!(ids("purpose=batch&order=asc"), [metas[1].id.clone(), metas[3].id.clone()]);
-        assert_eq!(store.get("", &theirs.id).unwrap(), None);
-        assert!(!store.delete("", &theirs.id).unwrap());
-        assert_eq!(store.get("them", &theirs.id).unwrap(), Some(theirs));
-        assert!(store.delete("", &metas[0].id).unwrap());
-        assert!(!store.delete("", &metas[0].id).unwrap());
-        assert_eq!(ids("").len(), 3);
-        assert_eq!(fs::read(store.content("", &metas[1].id).unwrap()).unwrap(), b"abc");
-        assert_eq!(store.content("", "file-../x"), None);
-    }
-
-    #[test]
-    fn what_was_being_written_is_gone_after_a_crash_and_finishing_twice_is_once() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path().join("edge")).unwrap();
-        let mut draft = store.begin(Duration::from_secs(1)).unwrap();
-        draft.write(b"half").unwrap();
-        std::mem::forget(draft);
-        let store = Store::open(dir.path().join("edge")).unwrap();
-        assert_eq!(fs::read_dir(dir.path().join("edge/tmp")).unwrap().count(), 0);
-        drop(store.begin(Duration::from_secs(1)).unwrap());
-        assert_eq!(fs::read_dir(dir.path().join("edge/tmp")).unwrap().count(), 0);
-        let meta = put(&store, "", 2, "whole");
-        let mut again = store.begin_as(meta.id.clone()).unwrap();
-        again.write(b"whole").unwrap();
-        store.finish(again, "", &meta).unwrap();
-        assert_eq!(store.list("", &Query::parse(None).unwrap()).unwrap(), [meta]);
-        assert_eq!(fs::read_dir(dir.path().join("edge/tmp")).unwrap().count(), 0);
-    }
-}
+mod tests;

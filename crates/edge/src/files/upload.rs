@@ -12,6 +12,8 @@ use hyper::{Request, StatusCode};
 use multer::{Constraints, Field, Multipart, SizeLimit};
 use tokio::time::{Instant, timeout_at};
 
+use super::expiry::ExpiresAfter;
+use super::over_quota;
 use super::store::{Draft, FileMeta, Store};
 use crate::disk::{blocking, refused};
 use crate::limits::Limits;
@@ -46,16 +48,23 @@ pub(super) async fn upload(
     if request.body().size_hint().lower() > max + FORM_BYTES_MAX {
         return Err(too_large(max));
     }
+    if let Some(max) = store.too_many(app, request.body().size_hint().lower().saturating_sub(FORM_BYTES_MAX)) {
+        return Err(over_quota(max));
+    }
     let sizes = SizeLimit::new().whole_stream(max + FORM_BYTES_MAX).per_field(FIELD_BYTES_MAX).for_field("file", max);
     let form = request.into_body().into_data_stream();
     let form = Multipart::with_constraints(form, boundary, Constraints::new().size_limit(sizes));
-    let mut upload = Upload { store, now, limits, begun: Instant::now(), read: 0, purpose: None, file: None };
+    let begun = Instant::now();
+    let mut upload =
+        Upload { store, app, now, limits, begun, read: 0, purpose: None, expires: [None, None], file: None };
     let taken = upload.take(form).await;
     let purpose = upload.purpose.take();
+    let [anchor, seconds] = upload.expires;
+    let taken = taken.and_then(|()| ExpiresAfter::of_form(anchor, seconds));
     match (taken, upload.file) {
-        (Ok(()), Some((draft, filename))) if purpose.is_some() => {
-            let (store, app) = (store.clone(), app.to_owned());
-            blocking(move || finish(&store, draft, &app, filename, now)).await?
+        (Ok(expires), Some((draft, filename))) if purpose.is_some() => {
+            let store = store.clone();
+            blocking(move || finish(&store, draft, filename, expires, now)).await?
         }
         (taken, file) => {
             if let Some((draft, _)) = file {
@@ -68,27 +77,37 @@ pub(super) async fn upload(
     }
 }
 
-fn finish(store: &Store, draft: Draft, app: &str, filename: String, now: Duration) -> Result<FileMeta, ApiError> {
+fn finish(
+    store: &Store,
+    draft: Draft,
+    filename: String,
+    expires: Option<u64>,
+    now: Duration,
+) -> Result<FileMeta, ApiError> {
     let meta = FileMeta {
         id: draft.id.clone(),
-        bytes: draft.bytes,
+        bytes: draft.bytes(),
         created_at: now.as_secs(),
         filename,
         purpose: PURPOSE.to_owned(),
+        expires_at: expires.map(|seconds| now.as_secs() + seconds),
     };
-    store.finish(draft, app, &meta).map_err(|error| refused(&error))?;
+    store.finish(draft, &meta).map_err(|error| refused(&error))?;
     Ok(meta)
 }
 
 /// A form as far as it was read.
 struct Upload<'a> {
     store: &'a Store,
+    app: &'a str,
     now: Duration,
     limits: &'a Limits,
     begun: Instant,
     /// Bytes of the file that came.
     read: u64,
     purpose: Option<String>,
+    /// Anchor and seconds of when it goes.
+    expires: [Option<String>; 2],
     file: Option<(Draft, String)>,
 }
 
@@ -97,6 +116,12 @@ impl Upload<'_> {
         while let Some(field) = self.in_time(form.next_field()).await? {
             match field.name().unwrap_or_default() {
                 "purpose" if self.purpose.is_none() => self.take_purpose(field).await?,
+                "expires_after[anchor]" if self.expires[0].is_none() => {
+                    self.expires[0] = Some(self.in_time(field.text()).await?);
+                }
+                "expires_after[seconds]" if self.expires[1].is_none() => {
+                    self.expires[1] = Some(self.in_time(field.text()).await?);
+                }
                 "file" if self.file.is_none() => self.take_file(field).await?,
                 name => {
                     let what = format!("the form has a field {name:?} that is not known here, or is there twice");
@@ -134,8 +159,8 @@ impl Upload<'_> {
 
     async fn take_file(&mut self, mut field: Field<'_>) -> Result<(), ApiError> {
         let filename = field.file_name().unwrap_or("file").chars().take(FILENAME_CHARS_MAX).collect();
-        let (store, now) = (self.store.clone(), self.now);
-        let draft = blocking(move || store.begin(now)).await?.map_err(|error| refused(&error))?;
+        let (store, app, now) = (self.store.clone(), self.app.to_owned(), self.now);
+        let draft = blocking(move || store.begin(&app, now)).await?.map_err(|error| refused(&error))?;
         self.file = Some((draft, filename));
         let mut gathered = BytesMut::new();
         while let Some(chunk) = self.in_time(field.chunk()).await? {
@@ -148,7 +173,11 @@ impl Upload<'_> {
         self.write(gathered.freeze()).await
     }
 
+    /// Others of the app may write at the same time: each may pass the limit by what it writes at once.
     async fn write(&mut self, bytes: Bytes) -> Result<(), ApiError> {
+        if let Some(max) = self.store.too_many(self.app, bytes.len() as u64) {
+            return Err(over_quota(max));
+        }
         let Some((mut draft, filename)) = self.file.take() else { return Ok(()) };
         let (draft, written) = blocking(move || {
             let written = draft.write(&bytes);

@@ -6,7 +6,7 @@ use std::path::Path;
 use bytes::Bytes;
 use sheaf_roles::router::Record as Fact;
 use sheaf_session::{Config, Depth, Receipt, Record, Session, SessionId, Side, State};
-use sheaf_task::JobId;
+use sheaf_task::{Class, Evidence, Failure, JobId, Key, Outcome, Upstream};
 
 use crate::target::{Shape, Spec, Target, scale};
 
@@ -114,8 +114,34 @@ fn examples() -> Vec<(String, Vec<u8>)> {
     let mut bytes = vec![1];
     Fact::Opened(opened).encode_into(&mut bytes);
     examples.push(("opened".to_owned(), bytes));
+    for (name, upstream) in [("failed", None), ("failed-upstream", Some(Box::new(said())))] {
+        let evidence = Evidence { exit_code: Some(4), upstream, ..Evidence::default() };
+        let failure = Failure { class: Class::Rejected, message: "no".into(), evidence };
+        let mut bytes = Vec::new();
+        let fact = finished(failure);
+        bytes.push(fact.kind());
+        fact.encode_into(&mut bytes);
+        examples.push((name.to_owned(), bytes));
+    }
     examples.push(("log".to_owned(), session_log()));
     examples
+}
+
+fn said() -> Upstream {
+    Upstream { status: 422, message: "too long".into(), code: "c".into(), ..Upstream::default() }
+}
+
+fn finished(failure: Failure) -> Fact {
+    Fact::Finished(sheaf_roles::router::record::Finished {
+        key: Key([3; 16]),
+        submitted: sheaf_roles::router::Lsn(2),
+        body_len: 3,
+        attempts: 1,
+        worker: "w".into(),
+        ms: 4,
+        outcome: Outcome::Failed(failure),
+        deliveries: Vec::new(),
+    })
 }
 
 /// What a session of depth DISK logs when it says something and takes some of it back.

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use sheaf_task::{
     Answer, Assignment, Capacity, Class, DeliveredRow, Evidence, Failure, FailureRow, Fence, JobCounts, JobId, JobInfo,
     JobOptions, JobSpec, JobState, Key, Order, Outcome, Question, Refusal, Registration, ResultItem, RouterId, RowId,
-    Standing, Stats, SubmitRow, TaskInfo, TaskState, ToClient, ToRouter, ToWorker, Totals, Waiting, WorkerId,
-    WorkerInfo,
+    ServiceTokens, Standing, Stats, SubmitRow, TaskInfo, TaskState, ToClient, ToRouter, ToWorker, Tokens, Totals,
+    Upstream, Waiting, WorkerId, WorkerInfo,
 };
 
 use crate::target::{Shape, Spec, Target, scale};
@@ -93,12 +93,21 @@ fn stats() -> Stats {
     let mut totals = Totals { assigned: 5, suppressed: 1, ..Totals::default() };
     totals.note_outcome(Some(Class::Garbage));
     totals.note_length(12);
-    Stats { totals, standing: Standing { ready: 3, idle_ms: Some(0), ..Standing::default() } }
+    let tokens = vec![ServiceTokens { service: "s".into(), tokens: Tokens { prompt: 1, completion: 2 } }];
+    Stats { totals, standing: Standing { ready: 3, idle_ms: Some(0), ..Standing::default() }, tokens }
 }
 
 fn failure() -> Failure {
     let stderr = Bytes::from_static(b"\xffoops");
-    let evidence = Evidence { exit_code: Some(-1), signal: Some(9), stderr, worker: "w".into(), deaths: 3 };
+    let upstream = Upstream { status: 422, message: "m".into(), kind: "t".into(), ..Upstream::default() };
+    let evidence = Evidence {
+        exit_code: Some(-1),
+        signal: Some(9),
+        stderr,
+        worker: "w".into(),
+        deaths: 3,
+        upstream: Some(Box::new(upstream)),
+    };
     Failure { class: Class::Expired, message: "why".into(), evidence }
 }
 
@@ -117,6 +126,7 @@ fn job() -> JobSpec {
 
 fn to_router() -> Vec<ToRouter> {
     let (job_id, keys) = (JobId([1; 16]), vec![Key([1; 16]), Key([2; 16])]);
+    let tokens = Tokens { prompt: 300, completion: 7 };
     let row = |n, body: &'static [u8]| SubmitRow { row: RowId([n; 16]), sample: 7, body: Bytes::from_static(body) };
     vec![
         ToRouter::OpenJob(job()),
@@ -131,7 +141,7 @@ fn to_router() -> Vec<ToRouter> {
             holding: vec![fence()],
             died_with: vec![fence(), fence()],
         }),
-        ToRouter::Results(vec![ResultItem { fence: fence(), outcome: Outcome::Failed(failure()), ms: 2 }]),
+        ToRouter::Results(vec![ResultItem { fence: fence(), outcome: Outcome::Failed(failure()), ms: 2, tokens }]),
         ToRouter::Recalled(vec![fence()]),
         ToRouter::Leave,
         ToRouter::Ask { id: 6, question: Question::Failures { job: job_id, after: 3, limit: 4 } },

@@ -13,6 +13,7 @@
 //! Invariant: a message that does not decode ends the session, and is never committed.
 
 mod client;
+mod lookup;
 mod principal;
 mod pump;
 mod router;
@@ -22,6 +23,7 @@ mod tests;
 mod worker;
 
 pub use client::{ClientCommand, ClientPort, ClientReport};
+pub use lookup::look_up;
 pub use principal::Principal;
 pub use router::{Fetched, RouterCommand, RouterPort, RouterReport};
 pub use worker::{WorkerCommand, WorkerPort, WorkerReport};

@@ -8,15 +8,15 @@ use sheaf_session::{
     Record as SessionRecord, Session, SessionId, Status, Step, Ticket,
 };
 use sheaf_task::{
-    Capacity, Fence, JobCounts, JobId, JobSpec, Key, KeyHasher, KeySecret, Question, Refusal, RowId, SubmitRow,
-    ToClient, ToRouter, ToWorker, topic,
+    Capacity, Fence, JobCounts, JobId, JobSpec, Key, KeyHasher, KeySecret, Refusal, SubmitRow, ToClient, ToRouter,
+    ToWorker, topic,
 };
 
+use super::lookup::look_up;
 use super::principal::turned_down;
 use super::pump::{Glue, Pump, Waiting};
 use super::serve::{Next, Serving};
 use super::{Over, Principal};
-use crate::router::record::{owners_of, prior_of};
 use crate::router::{Event, Generation, Inbound, JobNo, KeyedRow, Lsn, Outbound, PeerId, Record, Tag};
 
 /// What the router's shell asks of a port.
@@ -109,10 +109,10 @@ struct Memo {
 
 /// The machine hears of a peer this often at most.
 const HEARD_EVERY: Micros = Micros::from_secs(1);
+/// How long acknowledgements of results wait for an assignment that goes to the same worker.
+const RESULTS_PATIENCE: Micros = Micros::from_ms(200);
 /// Jobs that a session may have open; the lowest id gives way, and is opened again when its client is told so.
 const JOBS_MAX: usize = 1_024;
-/// Keys that are looked up together: what is found of them, answers of up to 1 MiB among it, is in memory at the same time.
-pub(super) const LOOK_UP_KEYS_MAX: usize = 64;
 
 impl RouterPort {
     /// On a session of `peer`, new or recovered ([`super::fit_config`]); `id` is the session's. It speaks for `principal`.
@@ -139,42 +139,19 @@ impl RouterPort {
         self.pump.session.status()
     }
 
-    /// Notes in a message what the index knows of its keys, before it goes to the machine: of a `Submit` under
-    /// `generation` of the index, of a question about a task. Other messages stay as they are. `find` gives the records
-    /// that the index names for each key, in LSN order; damaged ones are left out. It is asked for at most
-    /// `LOOK_UP_KEYS_MAX` keys at once, for what it finds has the answers themselves.
+    /// [`look_up`] for a message of this session.
     pub fn look_up(
         &self,
         inbound: &mut Inbound,
         generation: Generation,
-        mut find: impl FnMut(&[Key]) -> Vec<Vec<(Lsn, Record)>>,
+        find: impl FnMut(&[Key]) -> Vec<Vec<(Lsn, Record)>>,
     ) {
-        match inbound {
-            Inbound::Submit { job, cursor: _, rows, generation: seen } => {
-                *seen = generation;
-                let no = self.jobs.get(job).and_then(|job| job.no);
-                for rows in rows.chunks_mut(LOOK_UP_KEYS_MAX) {
-                    let keys: Vec<Key> = rows.iter().map(|row| row.key).collect();
-                    for (row, found) in rows.iter_mut().zip(find(&keys)) {
-                        row.prior = prior_of(row.key, no, row.row, &found);
-                    }
-                }
-            }
-            Inbound::Ask { question: Question::Task(key), prior, owners, .. } => {
-                let found = find(&[*key]).into_iter().next().unwrap_or_default();
-                *prior = prior_of(*key, None, RowId::default(), &found);
-                *owners = owners_of(*key, &found);
-            }
-            Inbound::Ask { .. }
-            | Inbound::OpenJob { .. }
-            | Inbound::Scanned { .. }
-            | Inbound::Register(_)
-            | Inbound::Results(_)
-            | Inbound::Recalled(_)
-            | Inbound::Leave
-            | Inbound::Watch { .. }
-            | Inbound::Piece(_) => {}
-        }
+        look_up(inbound, self.job_no(inbound), generation, find);
+    }
+
+    /// The number of the job that a message is of, if the machine has told it.
+    pub fn job_no(&self, inbound: &Inbound) -> Option<JobNo> {
+        if let Inbound::Submit { job, .. } = inbound { self.jobs.get(job)?.no } else { None }
     }
 
     fn report(&mut self, event: Event) {
@@ -268,6 +245,7 @@ impl RouterPort {
                 Inbound::Ask { id, question, prior: None, owners: Vec::new(), view }
             }
             ToRouter::Register(registration) => {
+                self.set_patience(now, registration.capacity);
                 // A later life of the worker may no longer know what an earlier one died with.
                 self.leave_out(registration.died_with.iter().copied().collect());
                 Inbound::Register(registration)
@@ -284,6 +262,13 @@ impl RouterPort {
             ToRouter::Watch { job } => Inbound::Watch { job },
             ToRouter::Piece(piece) => Inbound::Piece(piece),
         })
+    }
+
+    /// A worker only forgets its results on hearing that they are on disk: that can ride on its next assignment. One that
+    /// takes nothing more is about to leave, and waits for just that.
+    fn set_patience(&mut self, now: Micros, capacity: Capacity) {
+        let patience = if capacity.batch == 0 { Micros::ZERO } else { RESULTS_PATIENCE };
+        self.pump.session.set_patience(now, Lane::Bulk, patience);
     }
 
     /// Assignments wait for their acknowledgement only briefly, so there are few to look through.
@@ -317,7 +302,10 @@ impl RouterPort {
             return;
         }
         match Capacity::decode(body) {
-            Ok(capacity) => self.report(Event::Announce { peer: self.peer, capacity }),
+            Ok(capacity) => {
+                self.set_patience(now, capacity);
+                self.report(Event::Announce { peer: self.peer, capacity });
+            }
             Err(_) => self.pump.give_up(now, Over::Malformed),
         }
     }

@@ -10,7 +10,7 @@ use sheaf_task::{
     topic,
 };
 
-use super::router::LOOK_UP_KEYS_MAX;
+use super::lookup::LOOK_UP_KEYS_MAX;
 use super::{
     ClientPort, ClientReport, Over, Principal, RouterPort, WorkerCommand, WorkerPort, WorkerReport, fit_config,
 };
@@ -123,7 +123,12 @@ fn a_worker_learns_that_the_router_has_its_results_in_their_order() {
     pair.port.command(NOW, WorkerCommand::Send(ToRouter::Register(registration)));
     let fence = |attempt| Fence { key: Key([1; 16]), epoch: 1, attempt };
     for attempt in 1..=3 {
-        let item = ResultItem { fence: fence(attempt), outcome: Outcome::Ok(Bytes::from_static(b"a")), ms: 1 };
+        let item = ResultItem {
+            fence: fence(attempt),
+            outcome: Outcome::Ok(Bytes::from_static(b"a")),
+            ms: 1,
+            tokens: sheaf_task::Tokens::default(),
+        };
         pair.port.command(NOW, WorkerCommand::Send(ToRouter::Results(vec![item])));
     }
     pair.talk();

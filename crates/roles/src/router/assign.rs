@@ -39,7 +39,7 @@ impl Router {
         if !self.workers.service(service).has_ready() {
             return false;
         }
-        let Some(no) = self.choose_worker(service) else { return false };
+        let Some((no, room)) = self.choose_worker(service) else { return false };
         if self.workers.service(service).suspects.len > 0 && !self.workers.worker(no).suspect {
             let ix = self.workers.service(service).suspects.head;
             self.detach(ix);
@@ -48,13 +48,13 @@ impl Router {
             *budget = budget.saturating_sub(1);
             return true;
         }
+        let share = self.share(service, no, room).min(*budget);
         let worker = self.workers.worker(no);
-        let room = (worker.allowed() - worker.outstanding()).min(self.share(service, no)).min(*budget);
         let mut bytes = BATCH_BYTES_AIM as u64;
         if worker.capacity.bytes > 0 {
             bytes = bytes.min(worker.capacity.bytes.saturating_sub(worker.held_bytes));
         }
-        let taken = self.take_ready(service, room.min(BATCH_ROWS_MAX as u32), bytes);
+        let taken = self.take_ready(service, share.min(BATCH_ROWS_MAX as u32), bytes);
         if taken.is_empty() {
             return false;
         }

@@ -6,33 +6,51 @@
 use sheaf_task::{Capacity, FENCES_MAX, Fence, ToWorker};
 
 use super::event::{Lsn, Outbound, PeerId};
-use super::queue::End;
+use super::jobs::Job;
+use super::queue::{End, Service};
 use super::slab::{ENDED, Ix};
-use super::workers::{Recall, ServiceNo, Worker, WorkerNo};
+use super::workers::{Recall, Room, ServiceNo, Worker, WorkerNo};
 use super::{Mode, Router};
 
 impl Router {
-    /// A worker of the service that has room.
-    pub(super) fn choose_worker(&mut self, service: ServiceNo) -> Option<WorkerNo> {
-        let count = self.workers.service(service).room.len() as u64;
-        if count <= 1 {
-            return self.workers.service(service).room.first().copied();
+    /// A worker of the service that has room, and what for: nobody waits behind another while a worker could start it.
+    pub(super) fn choose_worker(&mut self, service: ServiceNo) -> Option<(WorkerNo, Room)> {
+        let has_any = |room: &Room| !self.workers.service(service).room[*room as usize].is_empty();
+        let room = Room::ALL.into_iter().find(has_any)?;
+        let count = self.workers.service(service).room[room as usize].len() as u64;
+        let (mut first, mut second) = (0, 0);
+        if count > 1 {
+            first = self.rng.below(count);
+            second = (first + 1 + self.rng.below(count - 1)) % count;
         }
-        let first = self.rng.below(count);
-        let second = (first + 1 + self.rng.below(count - 1)) % count;
-        let room = &self.workers.service(service).room;
-        let (a, b) = (room[first as usize], room[second as usize]);
-        Some(if is_less_loaded(self.workers.worker(b), self.workers.worker(a)) { b } else { a })
+        let list = &self.workers.service(service).room[room as usize];
+        let (a, b) = (list[first as usize], list[second as usize]);
+        let no = if is_less_loaded(self.workers.worker(b), self.workers.worker(a)) { b } else { a };
+        Some((no, room))
     }
 
-    /// How much of what is ready one message should take: a batch (or a good part of what may wait, where that is more),
-    /// but not more than leaves as much for every other worker with room.
-    pub(super) fn share(&self, service: ServiceNo, no: WorkerNo) -> u32 {
-        let room = self.workers.service(service).room.len().max(1) as u32;
-        let ready = self.workers.service(service).ready;
-        let worker = self.workers.worker(no);
-        let batch = worker.capacity.batch.max(worker.allowed().div_ceil(4));
-        batch.min(ready.div_ceil(room)).max(1)
+    /// How much of what is ready one message should take: all that the worker has room for, but no more than leaves as
+    /// much for every other one that would do the same with it. A deep queue so goes out in few messages, a shallow one to
+    /// many workers.
+    pub(super) fn share(&self, service: ServiceNo, no: WorkerNo, room: Room) -> u32 {
+        let others = self.workers.service(service).room[room as usize].len().max(1) as u32;
+        let each = self.workers.service(service).ready / others;
+        each.clamp(1, self.workers.worker(no).free(room).max(1))
+    }
+
+    /// For checkers: a service with a task that waits, and a worker that could start it. Of what lists and queues say it
+    /// believes nothing. What waits for its rate, or is to run alone, may wait.
+    pub fn neglected(&self) -> Option<String> {
+        if self.mode.0 != Mode::Running {
+            return None;
+        }
+        let could_start = |worker: &Worker| worker.can_work() && worker.free(Room::Start) > 0 && worker.has_bytes();
+        let waits =
+            |job: &Job| job.ready.len > 0 && job.records.cancelled.is_none() && job.spec.options.rate_millihertz == 0;
+        let mut idle = self.workers.iter().filter(|(_, worker)| could_start(worker));
+        let is_wanted = |service: &ServiceNo| self.jobs.iter().any(|job| job.service == *service && waits(job));
+        let service = idle.find_map(|(_, worker)| worker.services.iter().copied().find(is_wanted))?;
+        Some(self.workers.service(service).name.clone())
     }
 
     pub(super) fn on_announce(&mut self, peer: PeerId, capacity: Capacity) {
@@ -68,12 +86,9 @@ impl Router {
     }
 
     fn recall_for(&mut self, service: ServiceNo) {
-        let (room, behind) = (&self.workers.service(service).room, &self.workers.service(service).behind);
-        let free = |no: &WorkerNo| {
-            let worker = self.workers.worker(*no);
-            worker.capacity.batch.saturating_sub(worker.outstanding())
-        };
-        let idle = room.iter().take(LOOKED_AT).map(free).max().unwrap_or(0);
+        let Service { room, behind, .. } = self.workers.service(service);
+        let free = |no: &WorkerNo| self.workers.worker(*no).free(Room::Start);
+        let idle = room[Room::Start as usize].iter().take(LOOKED_AT).map(free).max().unwrap_or(0);
         let busiest = behind.iter().take(LOOKED_AT).copied().max_by_key(|no| self.workers.worker(*no).waiting());
         let Some(from) = busiest.filter(|_| idle > 0) else { return };
         let worker = self.workers.worker(from);

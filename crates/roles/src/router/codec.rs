@@ -5,7 +5,9 @@ use bytes::Bytes;
 use prost::Message;
 use sheaf_session::{Receipt, SessionId};
 use sheaf_task::put::append;
-use sheaf_task::{Class, Evidence, Failure, JobCounts, JobId, JobOptions, Key, Order, Outcome, RowId, WorkerId};
+use sheaf_task::{
+    Class, Evidence, Failure, JobCounts, JobId, JobOptions, Key, Order, Outcome, RowId, Upstream, WorkerId,
+};
 
 use super::event::Lsn;
 use super::record::{
@@ -13,7 +15,7 @@ use super::record::{
 };
 use super::wire::{
     DeliveryWire, EndedWire, FailureWire, FinishedWire, IdWire, JobWire, OlderWire, OpenedWire, RowWire, SessionWire,
-    WorkerWire,
+    UpstreamWire, WorkerWire,
 };
 
 /// The kinds of record, as journal frames name them.
@@ -205,9 +207,16 @@ fn ended_out(wire: EndedWire) -> Result<Ended, RecordError> {
 }
 
 fn failure_out(wire: FailureWire) -> Result<Failure, RecordError> {
-    let FailureWire { class, message, exit_code, signal, stderr, worker, deaths } = wire;
-    let evidence = Evidence { exit_code, signal, stderr, worker, deaths };
+    let FailureWire { class, message, exit_code, signal, stderr, worker, deaths, upstream } = wire;
+    let upstream = upstream.map(|upstream| upstream_out(*upstream).map(Box::new)).transpose()?;
+    let evidence = Evidence { exit_code, signal, stderr, worker, deaths, upstream };
     Ok(Failure { class: class_out(class)?, message, evidence })
+}
+
+fn upstream_out(wire: UpstreamWire) -> Result<Upstream, RecordError> {
+    let UpstreamWire { status, message, kind, param, code } = wire;
+    let status = u16::try_from(status).map_err(|_| RecordError::Field("upstream"))?;
+    Ok(Upstream { status, message, kind, param, code })
 }
 
 fn finished_out(wire: FinishedWire) -> Result<Finished, RecordError> {
@@ -234,4 +243,50 @@ fn counts_out(wire: &JobWire) -> JobCounts {
 fn heard_out(wire: SessionWire) -> Result<Record, RecordError> {
     let receipt = Receipt::from_bytes(&wire.receipt).ok_or(RecordError::Field("receipt"))?;
     Ok(Record::Heard { session: SessionId(id_out(wire.session)), receipt })
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+
+    use super::super::wire::FinishedWire;
+    use super::*;
+
+    fn finished(upstream: Option<Box<Upstream>>) -> Record {
+        let evidence = Evidence { exit_code: Some(4), upstream, ..Evidence::default() };
+        Record::Finished(Finished {
+            key: Key([3; 16]),
+            submitted: Lsn(2),
+            body_len: 3,
+            attempts: 1,
+            worker: "w".to_owned(),
+            ms: 4,
+            outcome: Outcome::Failed(Failure { class: Class::Rejected, message: "no".to_owned(), evidence }),
+            deliveries: Vec::new(),
+        })
+    }
+
+    fn bytes(record: &Record) -> Bytes {
+        let mut bytes = Vec::new();
+        record.encode_into(&mut bytes);
+        bytes.into()
+    }
+
+    #[test]
+    fn what_a_server_said_of_a_refusal_is_on_record() {
+        let [message, kind, param, code] = ["too long", "t", "p", "c"].map(String::from);
+        let record = finished(Some(Box::new(Upstream { status: 422, message, kind, param, code })));
+        let encoded = bytes(&record);
+        assert_eq!(Record::decode(record.kind(), encoded.clone()).unwrap(), record);
+        assert_eq!(Bytes::from(FinishedWire::decode(encoded.clone()).unwrap().encode_to_vec()), encoded);
+    }
+
+    #[test]
+    fn a_failure_of_a_journal_from_before_servers_were_on_record_is_read() {
+        // As 0.1.0 wrote it.
+        let old = b"\x0a\x12\x09\x03\x03\x03\x03\x03\x03\x03\x03\x11\x03\x03\x03\x03\x03\x03\x03\x03\x10\x02\x18\x03\
+            \x20\x01\x2a\x01w\x30\x04\x42\x08\x08\x01\x12\x02no\x18\x08";
+        assert_eq!(Record::decode(kind::FINISHED, Bytes::from_static(old)).unwrap(), finished(None));
+        assert_eq!(bytes(&finished(None)), &old[..]);
+    }
 }

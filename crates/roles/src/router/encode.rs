@@ -1,7 +1,7 @@
 //! Records to their wire forms, straight from memory: field numbers are those of `wire`, which reads them.
 
 use sheaf_task::put::{Put, Writer};
-use sheaf_task::{Class, Evidence, Failure, JobCounts, JobOptions, Key, Order, Outcome, RowId};
+use sheaf_task::{Class, Evidence, Failure, JobCounts, JobOptions, Key, Order, Outcome, RowId, Upstream};
 
 use super::event::Lsn;
 use super::record::{Delivery, Ended, Finished, JobNo, Opened, Record, Registered};
@@ -136,7 +136,7 @@ impl Put for Finished {
 }
 
 fn failure(to: &mut Writer, failure: &Failure) {
-    let Evidence { exit_code, signal, stderr, worker, deaths } = &failure.evidence;
+    let Evidence { exit_code, signal, stderr, worker, deaths, upstream } = &failure.evidence;
     to.uint(1, class_number(failure.class));
     to.bytes(2, &failure.message);
     to.sint(3, *exit_code);
@@ -144,6 +144,18 @@ fn failure(to: &mut Writer, failure: &Failure) {
     to.bytes(5, stderr);
     to.bytes(6, worker);
     to.uint(7, *deaths);
+    if let Some(upstream) = upstream {
+        to.nested(8, |to| said(to, upstream));
+    }
+}
+
+fn said(to: &mut Writer, upstream: &Upstream) {
+    let Upstream { status, message, kind, param, code } = upstream;
+    to.uint(1, *status);
+    to.bytes(2, message);
+    to.bytes(3, kind);
+    to.bytes(4, param);
+    to.bytes(5, code);
 }
 
 impl Put for Registered {

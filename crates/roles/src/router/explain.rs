@@ -3,8 +3,8 @@
 //! Lists are bounded by what one message carries: of more jobs or workers than that, the newest are shown.
 
 use sheaf_task::{
-    Answer, BATCH_BYTES_AIM, BATCH_ROWS_MAX, JobId, JobInfo, Key, Question, RowId, Standing, Stats, TaskInfo,
-    TaskState, Waiting, WorkerInfo,
+    Answer, BATCH_BYTES_AIM, BATCH_ROWS_MAX, JobId, JobInfo, Key, Question, RowId, STATS_SERVICES_MAX, ServiceTokens,
+    Standing, Stats, TaskInfo, TaskState, Tokens, Waiting, WorkerInfo,
 };
 
 use super::Router;
@@ -62,7 +62,15 @@ impl Router {
             unsettled: self.jobs.unsettled,
             idle_ms: self.resulted.map(|at| self.time.now.since(at).as_ms()),
         };
-        Stats { totals: self.totals, standing }
+        Stats { totals: self.totals, standing, tokens: self.tokens() }
+    }
+
+    /// What answers cost: of the first services that there were, more than one message needs.
+    fn tokens(&self) -> Vec<ServiceTokens> {
+        let services = (0..self.workers.service_count()).map(|no| self.workers.service(ServiceNo(no)));
+        let counted = services.filter(|service| service.tokens != Tokens::default());
+        let told = counted.map(|service| ServiceTokens { service: service.name.clone(), tokens: service.tokens });
+        told.take(STATS_SERVICES_MAX).collect()
     }
 
     /// The job of this id, where it is there for whoever asks.
@@ -175,7 +183,7 @@ impl Router {
         if self.jobs.rated.iter().any(|(_, rated)| *rated == row.job) {
             return Waiting::Rate;
         }
-        if service.room.is_empty() {
+        if service.room.iter().all(Vec::is_empty) {
             let ahead = u64::from(service.ready.saturating_sub(1)) + u64::from(service.suspects.len);
             return Waiting::AllFull { workers: service.workers, ahead };
         }

@@ -3,7 +3,7 @@
 //! Invariants: a stale attempt contributes only an `ok`, and only to an open task; a result of a finished task is
 //! dropped and counted; a task finishes once, with a delivery number for every row that asked for it.
 
-use sheaf_task::{Class, Failure, Fence, Outcome, ResultItem, ToWorker};
+use sheaf_task::{Class, Failure, Fence, Outcome, ResultItem, ToWorker, Tokens};
 
 use super::Router;
 use super::event::{Lsn, Outbound, Output, PeerId, Wanted};
@@ -37,7 +37,7 @@ impl Router {
         let present = present || self.config.mutation == Some(super::Mutation::NoFence);
         match item.outcome {
             Outcome::Ok(body) => {
-                self.praise(no, ix, item.ms);
+                self.praise(no, ix, item.ms, item.tokens);
                 self.finish(ix, no, item.fence, item.ms, Outcome::Ok(body));
             }
             Outcome::Failed(failure) if present => self.on_failed(no, ix, item.fence, item.ms, failure),
@@ -45,13 +45,15 @@ impl Router {
         }
     }
 
-    fn praise(&mut self, no: WorkerNo, ix: Ix, ms: u64) {
+    fn praise(&mut self, no: WorkerNo, ix: Ix, ms: u64, tokens: Tokens) {
         if no != WorkerNo::NONE {
             self.workers.worker_mut(no).garbage = 0;
         }
         let (job, len) = (self.tasks.row(ix).job, self.tasks.row(ix).len);
         let service = self.jobs.job(job).service;
-        self.workers.service_mut(service).learn(len, ms);
+        let service = self.workers.service_mut(service);
+        service.learn(len, ms);
+        service.tokens.add(tokens);
     }
 
     fn on_failed(&mut self, no: WorkerNo, ix: Ix, fence: Fence, ms: u64, failure: Failure) {

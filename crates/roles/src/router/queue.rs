@@ -7,13 +7,13 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use sheaf_session::Micros;
-use sheaf_task::Order;
+use sheaf_task::{Order, Tokens};
 
 use super::Router;
 use super::jobs::Job;
 use super::record::JobNo;
 use super::slab::{Ix, List, Spot, Tasks};
-use super::workers::{ServiceNo, WorkerNo};
+use super::workers::{Room, ServiceNo, WorkerNo};
 
 /// List 0 takes what is handed out as it came; list 1 + n the bodies of 2^n bytes and more.
 pub(super) const BUCKETS: usize = 22;
@@ -47,8 +47,8 @@ pub(super) struct Service {
     pub(super) name: String,
     /// Workers on record that can do it.
     pub(super) workers: u32,
-    /// Workers with room.
-    pub(super) room: Vec<WorkerNo>,
+    /// Workers with room, by what for.
+    pub(super) room: [Vec<WorkerNo>; Room::ALL.len()],
     /// Workers that something waits behind.
     pub(super) behind: BTreeSet<WorkerNo>,
     /// Jobs with ready tasks, next first.
@@ -59,6 +59,8 @@ pub(super) struct Service {
     pub(super) ready: u32,
     /// Milliseconds that a task of a length took lately; 0: not seen.
     took: [u32; BUCKETS],
+    /// What its answers cost since this router started.
+    pub(super) tokens: Tokens,
 }
 
 impl Service {
@@ -66,12 +68,13 @@ impl Service {
         Self {
             name: name.to_owned(),
             workers: 0,
-            room: Vec::new(),
+            room: Default::default(),
             behind: BTreeSet::new(),
             ring: VecDeque::new(),
             suspects: List::default(),
             ready: 0,
             took: [0; BUCKETS],
+            tokens: Tokens::default(),
         }
     }
 

@@ -115,6 +115,22 @@ pub(super) struct FailureWire {
     pub(super) worker: String,
     #[prost(uint32, tag = "7")]
     pub(super) deaths: u32,
+    #[prost(message, optional, boxed, tag = "8")]
+    pub(super) upstream: Option<Box<UpstreamWire>>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct UpstreamWire {
+    #[prost(uint32, tag = "1")]
+    pub(super) status: u32,
+    #[prost(string, tag = "2")]
+    pub(super) message: String,
+    #[prost(string, tag = "3")]
+    pub(super) kind: String,
+    #[prost(string, tag = "4")]
+    pub(super) param: String,
+    #[prost(string, tag = "5")]
+    pub(super) code: String,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -1,6 +1,6 @@
 //! Workers and services: who can do what, what each holds, and who has room.
 //!
-//! Invariants: a worker stands in the room list of each of its services if and only if [`Worker::has_room`];
+//! Invariants: a worker stands in the list of each of its services that [`Worker::room`] says, and in no other;
 //! `outstanding` is the length of `held`.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -47,8 +47,30 @@ pub(super) struct Worker {
     pub(super) garbage: u32,
     /// Given nothing until then.
     pub(super) quarantine: Option<Micros>,
-    /// Its place in the room list of each of its services; empty: it has no room.
+    /// In which list of each of its services it stands, and where in it; `None`: it has no room.
+    stands: Option<Room>,
     places: Vec<u32>,
+    /// It is in the queue of those that something waits behind, in each of its services.
+    is_behind: bool,
+}
+
+/// What a worker that has room would do with one more task.
+///
+/// ```text
+///      0 ──────── batch ──────── batch + depth − refill ──────── batch + depth   outstanding
+///        Start            Ahead                            (none)
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Room {
+    /// Start it at once.
+    Start,
+    /// Keep it behind those that it executes. Said once half of the depth is free: what waits is as well off here, and one
+    /// message then fills what many would.
+    Ahead,
+}
+
+impl Room {
+    pub(super) const ALL: [Room; 2] = [Room::Start, Room::Ahead];
 }
 
 /// Whether something is being called back from a worker.
@@ -95,14 +117,34 @@ impl Worker {
         self.outstanding().saturating_sub(self.capacity.batch)
     }
 
-    fn can_work(&self) -> bool {
+    pub(super) fn can_work(&self) -> bool {
         self.link.up && !self.link.lost && self.link.peer.is_some() && self.quarantine.is_none()
     }
 
-    /// It may be given at least one more task.
-    pub(super) fn has_room(&self) -> bool {
-        let bytes = self.capacity.bytes == 0 || self.held.len == 0 || self.held_bytes < self.capacity.bytes;
-        self.can_work() && self.outstanding() < self.allowed() && bytes
+    /// It holds fewer bytes than it wants at most.
+    pub(super) fn has_bytes(&self) -> bool {
+        self.capacity.bytes == 0 || self.held.len == 0 || self.held_bytes < self.capacity.bytes
+    }
+
+    /// What it would do with one more task; `None`: it is given nothing now.
+    pub(super) fn room(&self) -> Option<Room> {
+        if !self.can_work() || !self.has_bytes() {
+            None
+        } else if self.outstanding() < self.capacity.batch {
+            Some(Room::Start)
+        } else {
+            let refill = self.capacity.depth.div_ceil(2).max(1);
+            (self.outstanding() + refill <= self.allowed()).then_some(Room::Ahead)
+        }
+    }
+
+    /// Tasks that it may be given for this.
+    pub(super) fn free(&self, room: Room) -> u32 {
+        let most = match room {
+            Room::Start => self.capacity.batch,
+            Room::Ahead => self.allowed(),
+        };
+        most.saturating_sub(self.outstanding())
     }
 }
 
@@ -178,6 +220,7 @@ impl Workers {
             None => self.add(record.worker),
         };
         self.leave_room(no);
+        self.set_behind(no, false);
         for service in std::mem::take(&mut self.worker_mut(no).services) {
             self.service_mut(service).workers -= 1;
         }
@@ -211,7 +254,9 @@ impl Workers {
             recall: Recall::Idle,
             garbage: 0,
             quarantine: None,
+            stands: None,
             places: Vec::new(),
+            is_behind: false,
         });
         no
     }
@@ -219,51 +264,63 @@ impl Workers {
     /// Takes up a `Left` record.
     pub(super) fn leave(&mut self, no: WorkerNo) {
         self.leave_room(no);
+        self.set_behind(no, false);
         for service in std::mem::take(&mut self.worker_mut(no).services) {
             self.service_mut(service).workers -= 1;
         }
         self.registered -= u32::from(self.worker_mut(no).registered.take().is_some());
     }
 
-    /// Puts a worker into the room lists or takes it out, as it now has room or not.
+    /// Puts a worker into the lists where it now belongs.
     pub(super) fn room_changed(&mut self, no: WorkerNo) {
         let worker = self.worker(no);
-        match (worker.has_room(), worker.places.is_empty()) {
-            (true, true) => self.enter_room(no),
-            (false, false) => self.leave_room(no),
-            (true, false) | (false, true) => {}
+        let room = worker.room();
+        if room != worker.stands {
+            self.leave_room(no);
+            if let Some(room) = room {
+                self.enter_room(no, room);
+            }
         }
         self.waiting_changed(no);
     }
 
-    fn enter_room(&mut self, no: WorkerNo) {
+    fn enter_room(&mut self, no: WorkerNo, room: Room) {
+        self.worker_mut(no).stands = Some(room);
         for at in 0..self.worker(no).services.len() {
             let service = self.worker(no).services[at];
-            let room = &mut self.services[service.0 as usize].room;
-            room.push(no);
-            let place = room.len() as u32 - 1;
+            let list = &mut self.services[service.0 as usize].room[room as usize];
+            list.push(no);
+            let place = list.len() as u32 - 1;
             self.worker_mut(no).places.push(place);
         }
     }
 
     fn leave_room(&mut self, no: WorkerNo) {
-        let places = std::mem::take(&mut self.worker_mut(no).places);
-        for (at, place) in places.into_iter().enumerate() {
-            let service = self.worker(no).services[at];
-            let room = &mut self.services[service.0 as usize].room;
-            room.swap_remove(place as usize);
-            let Some(moved) = room.get(place as usize).copied() else { continue };
+        let Some(room) = self.worker_mut(no).stands.take() else { return };
+        for at in 0..self.worker(no).services.len() {
+            let (service, place) = (self.worker(no).services[at], self.worker(no).places[at]);
+            let list = &mut self.services[service.0 as usize].room[room as usize];
+            list.swap_remove(place as usize);
+            let Some(moved) = list.get(place as usize).copied() else { continue };
             let moved = self.worker_mut(moved);
             if let Some(its) = moved.services.iter().position(|one| *one == service) {
                 moved.places[its] = place;
             }
         }
+        self.worker_mut(no).places.clear();
     }
 
     /// Keeps the queues of workers that something waits behind.
     fn waiting_changed(&mut self, no: WorkerNo) {
         let worker = self.worker(no);
         let waits = worker.waiting() > 0 && worker.link.up && !worker.link.lost && worker.recall == Recall::Idle;
+        if waits != worker.is_behind {
+            self.set_behind(no, waits);
+        }
+    }
+
+    fn set_behind(&mut self, no: WorkerNo, waits: bool) {
+        self.worker_mut(no).is_behind = waits;
         for at in 0..self.worker(no).services.len() {
             let service = self.worker(no).services[at];
             let behind = &mut self.services[service.0 as usize].behind;

@@ -23,7 +23,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use sheaf_session::Micros;
 use sheaf_task::{
     Assignment, Capacity, FENCES_MAX, Fence, Outcome, Piece, Refusal, Registration, ResultItem, RouterId, ToRouter,
-    WorkerId,
+    Tokens, WorkerId,
 };
 
 use past::Past;
@@ -81,6 +81,8 @@ pub enum Event {
         outcome: Outcome,
         /// How long it executed, milliseconds.
         ms: u64,
+        /// What its answer cost.
+        tokens: Tokens,
     },
     /// A piece of the answer that such an attempt makes.
     Piece(Piece),
@@ -203,7 +205,7 @@ impl Worker {
                 }
             }
             Event::Refused(refusal) => self.on_refused(now, refusal),
-            Event::Finished { fence, outcome, ms } => self.on_finished(fence, outcome, ms),
+            Event::Finished { fence, outcome, ms, tokens } => self.on_finished(fence, outcome, ms, tokens),
             Event::Piece(piece) => self.on_piece(piece),
             Event::Acknowledged(fences) => self.on_acknowledged(&fences),
             Event::CapacityChanged(capacity) => {
@@ -348,7 +350,7 @@ impl Worker {
         }
     }
 
-    fn on_finished(&mut self, fence: Fence, outcome: Outcome, ms: u64) {
+    fn on_finished(&mut self, fence: Fence, outcome: Outcome, ms: u64, tokens: Tokens) {
         let wanted = match self.held.get(&fence) {
             Some(Stage::Running | Stage::Killed) => true,
             // Another attempt may still fail where this one did not.
@@ -361,7 +363,8 @@ impl Worker {
         }
         if wanted {
             self.held.insert(fence, Stage::Ended);
-            self.results.push(ResultItem { fence, outcome: results::fit(outcome, &self.config.name), ms });
+            let outcome = results::fit(outcome, &self.config.name);
+            self.results.push(ResultItem { fence, outcome, ms, tokens });
         } else {
             self.forget(fence);
         }

@@ -25,6 +25,7 @@ pub(super) fn fit(outcome: Outcome, worker: &str) -> Outcome {
     let stderr = &mut failure.evidence.stderr;
     *stderr = stderr.slice(stderr.len().saturating_sub(STDERR_TAIL_MAX)..);
     failure.message.truncate(failure.message.floor_char_boundary(MESSAGE_BYTES_MAX));
+    failure.evidence.upstream = failure.evidence.upstream.map(|upstream| Box::new(upstream.cut()));
     if failure.evidence.worker.is_empty() {
         failure.evidence.worker = worker[..worker.floor_char_boundary(NAME_BYTES_MAX)].to_owned();
     }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use sheaf_session::Micros;
 use sheaf_task::{
     Assignment, BODY_BYTES_MAX, Capacity, Class, Failure, Fence, Key, Outcome, Refusal, ResultItem, RouterId, ToRouter,
-    WorkerId,
+    Tokens, WorkerId,
 };
 
 use super::{Config, Event, Output, Worker};
@@ -95,11 +95,21 @@ fn assigned(of: &[u32]) -> Event {
 }
 
 fn ok(n: u32) -> Event {
-    Event::Finished { fence: fence(n), outcome: Outcome::Ok(Bytes::from_static(b"a")), ms: 1 }
+    Event::Finished {
+        fence: fence(n),
+        outcome: Outcome::Ok(Bytes::from_static(b"a")),
+        ms: 1,
+        tokens: Tokens::default(),
+    }
 }
 
 fn killed(n: u32) -> Event {
-    Event::Finished { fence: fence(n), outcome: Outcome::Failed(Failure::new(Class::Cancelled, "killed")), ms: 1 }
+    Event::Finished {
+        fence: fence(n),
+        outcome: Outcome::Failed(Failure::new(Class::Cancelled, "killed")),
+        ms: 1,
+        tokens: Tokens::default(),
+    }
 }
 
 fn registered(drop: &[u32]) -> Event {
@@ -188,14 +198,19 @@ fn an_answer_that_is_too_long_is_a_failure_that_says_so() {
     let mut play = Play::new(config(1, 0));
     play.check([assigned(&[1])], "start 1");
     let outcome = Outcome::Ok(Bytes::from(vec![0; BODY_BYTES_MAX + 1]));
-    play.check([Event::Finished { fence: fence(1), outcome, ms: 1 }], "results 1 rejected");
+    play.check([Event::Finished { fence: fence(1), outcome, ms: 1, tokens: Tokens::default() }], "results 1 rejected");
 }
 
 #[test]
 fn long_results_go_in_several_messages() {
     let mut play = Play::new(config(4, 0));
     play.check([assigned(&[1, 2, 3, 4])], "start 1,2,3,4");
-    let long = |n| Event::Finished { fence: fence(n), outcome: Outcome::Ok(Bytes::from(vec![0; 100 << 10])), ms: 1 };
+    let long = |n| Event::Finished {
+        fence: fence(n),
+        outcome: Outcome::Ok(Bytes::from(vec![0; 100 << 10])),
+        ms: 1,
+        tokens: Tokens::default(),
+    };
     play.check([long(1), ok(2), long(3), ok(4)], "results 1 ok,2 ok; results 3 ok,4 ok");
 }
 

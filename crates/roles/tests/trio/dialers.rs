@@ -287,7 +287,15 @@ impl WorkerSide {
         let (ended, executing) = self.executing.drain(..).partition(|(due, ..)| *due <= now);
         self.executing = executing;
         for (_, fence, body) in ended {
-            self.machine.handle(now, worker::Event::Finished { fence, outcome: Outcome::Ok(body), ms: 1 });
+            self.machine.handle(
+                now,
+                worker::Event::Finished {
+                    fence,
+                    outcome: Outcome::Ok(body),
+                    ms: 1,
+                    tokens: sheaf_task::Tokens::default(),
+                },
+            );
         }
         loop {
             self.poll_port(now, pipe);
@@ -336,7 +344,10 @@ impl WorkerSide {
                 self.executing.retain(|(_, fence, _)| *fence != killed);
                 let failure = sheaf_task::Failure::new(sheaf_task::Class::Cancelled, "killed");
                 let outcome = Outcome::Failed(failure);
-                self.machine.handle(now, worker::Event::Finished { fence: killed, outcome, ms: 1 });
+                self.machine.handle(
+                    now,
+                    worker::Event::Finished { fence: killed, outcome, ms: 1, tokens: sheaf_task::Tokens::default() },
+                );
             }
             worker::Output::Send(message) => self.port.command(now, WorkerCommand::Send(message)),
             worker::Output::Announce(capacity) => self.port.command(now, WorkerCommand::Announce(capacity)),

@@ -1,11 +1,12 @@
 //! The core with a test in the place of the links and of the writer: what it hands over, and when.
 
+use std::sync::Mutex;
 use std::sync::mpsc::{Receiver as Orders, sync_channel};
 use std::time::Duration;
 
 use bytes::Bytes;
 use sheaf_journal::{Class, Config as JournalConfig, FRAME_EXTRA_MAX, Journal};
-use sheaf_net::Clock;
+use sheaf_net::{Alarm, Clock};
 use sheaf_roles::router::{Config, Inbound, KeyedRow, Limits as MachineLimits, View};
 use sheaf_session::{Lane, Place};
 use sheaf_task::{JobId, JobOptions, JobSpec, Key, Question, RouterId, RowId};
@@ -51,6 +52,11 @@ const SHORT: Shape = Shape { messages: 30, rows: 1_024, bytes: 1 };
 impl World {
     /// A client that has opened its job; the writer has the record of that.
     async fn new() -> Self {
+        Self::on_disk(false).await
+    }
+
+    /// The same on a disk that is quick, or not.
+    async fn on_disk(is_quick: bool) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let disk = FileDisk::new(dir.path().to_owned());
         let (journal, report) = Journal::open(disk.clone(), JournalConfig::default()).unwrap();
@@ -71,13 +77,27 @@ impl World {
         let (_, indexed) = mpsc::channel(INDEXED.capacity);
         let (to_writer, orders) = sync_channel(APPENDS.capacity);
         let (stop, stopped) = watch::channel(false);
+        let store = Arc::new(Store::new(disk, journal.map().clone(), 0));
+        let (tell, _) = mpsc::channel(DURABLES.capacity);
+        let mut writer = crate::writer::tests::writer(journal, tell);
+        if !is_quick {
+            (writer.last_commit, writer.at_once_max) = (Duration::MAX, Duration::ZERO);
+        }
         let core = Core {
             router,
             clock,
             limits: Limits::default(),
-            store: Arc::new(Store::new(disk, journal.map().clone(), 0)),
-            inlets: Inlets { inbox: Inbox::new(from_links), stop: stopped, written: from_writer, questions, indexed },
+            store,
+            inlets: Inlets {
+                inbox: Inbox::new(from_links),
+                stop: stopped,
+                written: from_writer,
+                questions,
+                indexed,
+                alarm: Alarm::default(),
+            },
             orders: to_writer,
+            writer: Arc::new(Mutex::new(writer)),
             peers: BTreeMap::new(),
             dirty: BTreeSet::new(),
             pending: Pending::new(Lsn(report.next.0)),
@@ -120,7 +140,7 @@ impl World {
         self.settle().await;
         match self.orders.try_recv().ok()? {
             Order::Append(append) => Some(append),
-            Order::Verdict(_) => panic!("nobody asked"),
+            Order::Verdict(_) | Order::Wake => panic!("nobody asked"),
         }
     }
 
@@ -128,6 +148,24 @@ impl World {
         let last = append.batch.first + append.batch.marks.len() as u64 - 1;
         self.written.send(Written::Durable(sheaf_journal::Lsn(last))).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn what_comes_alone_on_a_quick_disk_needs_no_other_thread() {
+    let mut world = World::on_disk(true).await;
+    let few = Shape { messages: 3, rows: 2, bytes: 100 };
+    world.settle().await;
+    for _ in 0..few.messages {
+        world.submit(few).await;
+        world.settle().await;
+    }
+    let orders: Vec<Order> = world.orders.try_iter().collect();
+    assert!(matches!(orders[..], [Order::Wake]), "{orders:?}");
+    let said: Vec<Output> = std::iter::from_fn(|| world.said.try_recv().ok()).flatten().collect();
+    let acknowledged = said.iter().filter(|said| matches!(said, Output::Commit { .. })).count();
+    assert_eq!(acknowledged, 1 + few.messages, "the job and its rows: {said:?}");
+    world.submit(LONG).await;
+    assert!(world.handed().await.is_some(), "a large batch is the thread's");
 }
 
 fn spec() -> JobSpec {

@@ -118,6 +118,50 @@ fn an_acknowledgement_carries_the_hash_of_a_deep_lane() {
     assert_eq!(of(Lane::Urgent).chain, None);
 }
 
+/// A message of this length was committed by a peer that is patient.
+fn patient(len: usize, lossy: bool) -> [Peer; 2] {
+    let mut peers = greeted(both(&Config { lossy, ..Config::default() }));
+    let start = Micros::ZERO;
+    peers[1].session.set_patience(start, Lane::Bulk, PATIENCE);
+    peers[0].say(start, len).unwrap();
+    let said = peers[0].take(start);
+    peers[1].hear(start, said);
+    peers[1].take(start);
+    peers[1].commit_all(start);
+    peers
+}
+
+const PATIENCE: Micros = Micros::from_ms(200);
+
+fn acks_at(peer: &mut Peer, now: Micros) -> usize {
+    peer.session.feed(now, Input::Tick).unwrap();
+    read(&peer.take(now)).iter().map(|packet| packet.acks.len()).sum()
+}
+
+#[test]
+fn an_acknowledgement_rides_on_what_is_said_within_its_patience_and_leaves_alone_after_it() {
+    let soon = Micros::from_ms(199);
+    let mut peers = patient(10, false);
+    assert_eq!([soon, PATIENCE].map(|now| acks_at(&mut peers[1], now)), [0, 1]);
+
+    let mut peers = patient(10, false);
+    peers[1].say(soon, 10).unwrap();
+    assert_eq!([soon, PATIENCE].map(|now| acks_at(&mut peers[1], now)), [1, 0]);
+}
+
+#[test]
+fn an_acknowledgement_that_somebody_may_wait_for_has_no_patience() {
+    let soon = Micros::from_ms(1);
+    // What takes much to keep until it is acknowledged.
+    assert_eq!(acks_at(&mut patient(1 << 20, false)[1], soon), 1);
+    // Where silence calls for a probe.
+    assert_eq!(acks_at(&mut patient(10, true)[1], Micros::from_ms(5)), 1);
+    // Somebody is about to leave.
+    let mut peers = patient(10, false);
+    peers[1].session.set_patience(soon, Lane::Bulk, Micros::ZERO);
+    assert_eq!(acks_at(&mut peers[1], soon), 1);
+}
+
 #[test]
 fn the_round_trip_is_smoothed_and_its_spread_widens_the_pause_before_a_probe() {
     let timers = Timers { ack_delay: Micros::ZERO, probe_min: Micros::ZERO, ..Timers::default() };

@@ -27,9 +27,16 @@ pub(crate) struct UpArgs {
     /// Speak OpenAI's API too, over HTTP; without an address on 127.0.0.1:4478.
     #[arg(long, value_name = "ADDR", num_args = 0..=1, require_equals = true, default_missing_value = HTTP_DEFAULT)]
     pub http: Option<String>,
-    /// Answer operators over HTTP: /healthz, /readyz, /metrics, /api/v1; without an address on 127.0.0.1:4479.
+    /// Answer operators over HTTP: /healthz, /readyz, /metrics, /api/v1; without an address on 127.0.0.1:4479. Beyond
+    /// loopback with TLS, and all but the first two with an admin's token.
     #[arg(long, value_name = "ADDR", num_args = 0..=1, require_equals = true, default_missing_value = ADMIN_DEFAULT)]
     pub admin: Option<String>,
+    /// Connections that --http takes at once; the next ones wait until one of these ends.
+    #[arg(long, value_name = "N", default_value = "4096", value_parser = units::connections)]
+    pub http_connections: usize,
+    /// How long a call may wait for a worker at --http, beyond one execution, before more calls are refused with 429.
+    #[arg(long, value_name = "TIME", default_value = "10ms", value_parser = units::wait)]
+    pub http_wait: Duration,
     /// Silence of a worker that never re-runs anything.
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = units::grace)]
     pub grace: Duration,
@@ -42,6 +49,9 @@ pub(crate) struct UpArgs {
     /// Bytes of one file of the journal; what leaves it leaves by files.
     #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = units::segment)]
     pub segment_size: u32,
+    /// Bytes of files that an app may have at --http; beyond it no more are taken.
+    #[arg(long, value_name = "SIZE", default_value = "100GiB", value_parser = units::size)]
+    pub files_max: u64,
     #[command(flatten)]
     pub access: AccessArgs,
     #[command(flatten)]
@@ -82,7 +92,7 @@ pub(crate) struct ProgramArgs {
     /// Executions at once; the number of processors by default.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub batch: Option<u32>,
-    /// Tasks waiting behind them; as many as the batch by default.
+    /// Tasks waiting behind them; as many as the batch by default, of a `run` 8 at least.
     #[arg(long, value_name = "N")]
     pub depth: Option<u32>,
     /// Give the program its row on standard input.

@@ -1,10 +1,12 @@
 //! `sheaf token`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::{DATA_DEFAULT, EXAMPLES_FIRST};
+use crate::units;
 
 /// `sheaf token …`
 #[derive(Debug, Subcommand)]
@@ -20,7 +22,7 @@ pub(crate) enum TokenCommand {
 /// `sheaf token create`
 #[derive(Debug, Args)]
 #[command(help_template = EXAMPLES_FIRST, before_help = "Examples:\n  sheaf token create --role client --app reviews > reviews.token\n  \
-    sheaf token create --role worker > worker.token\n  sheaf token create --role admin > admin.token")]
+    sheaf token create --role worker > worker.token\n  sheaf token create --role admin --expires 30d > admin.token")]
 pub(crate) struct CreateArgs {
     /// What it is good for.
     #[arg(long, value_enum)]
@@ -28,6 +30,9 @@ pub(crate) struct CreateArgs {
     /// The tenant whose jobs a client runs: letters, digits, `.`, `_` and `-`. Workers and admins serve all.
     #[arg(long, value_name = "APP")]
     pub app: Option<String>,
+    /// How long it is good for, as in 30d; without this until it is revoked.
+    #[arg(long, value_name = "TIME", value_parser = units::lifetime)]
+    pub expires: Option<Duration>,
     #[command(flatten)]
     pub dir: TokenDir,
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use bytes::{Bytes, BytesMut};
 use sheaf_client::{Line, SessionLine};
-use sheaf_net::{Clock, Target};
+use sheaf_net::{Alarm, Clock, Target};
 use sheaf_roles::client::{Client, Config, Event, Kept, Output, Reason, ScannedRow, Tag, WriteRow};
 use sheaf_task::{JobId, JobOptions, JobSpec, Order, Outcome, RowId, ToRouter};
 
@@ -57,11 +57,13 @@ pub(super) async fn run(join: &str, load: Load) -> Result<Seen> {
     let mut id = [0; 16];
     sheaf_server::random(&mut id).context("cannot read random numbers")?;
     let machine = Client::new(Config { spec: spec(JobId(id)), failures_max: Some(0), collects: false });
+    let clock = Clock::start();
     let rows = Rows { seed: load.seed, body: load.body };
     let mut run = Run {
         machine,
         line,
-        clock: Clock::start(),
+        clock,
+        alarm: Alarm::default(),
         began: None,
         asked_at: Instant::now(),
         rows,
@@ -132,6 +134,7 @@ struct Run {
     machine: Client,
     line: SessionLine,
     clock: Clock,
+    alarm: Alarm,
     load: Load,
     rows: Rows,
     /// When the first row was handed over.
@@ -170,10 +173,10 @@ impl Run {
     }
 
     async fn wait(&mut self) -> Result<Event> {
-        let (clock, deadline) = (self.clock, self.machine.deadline());
+        let deadline = self.machine.deadline();
         tokio::select! {
             event = self.line.next() => Ok(event?),
-            () = clock.sleep_until(deadline.unwrap_or_default()), if deadline.is_some() => Ok(Event::Tick),
+            () = self.alarm.wait(self.clock, deadline) => Ok(Event::Tick),
             () = tokio::time::sleep(STALLED) => bail!(
                 "no progress for {} s: {} of {} tasks acknowledged, {} answered",
                 STALLED.as_secs(), self.submitted, self.load.tasks, self.done

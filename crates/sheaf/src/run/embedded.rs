@@ -3,12 +3,13 @@
 use anyhow::{Context, Result};
 use sheaf_net::Target;
 use sheaf_server::{Access, Server, ServerConfig};
+use sheaf_task::Capacity;
 use sheaf_worker::Stop;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::args::RunArgs;
-use crate::program::{capacity_of, service_of, work_of};
+use crate::program::{capacity_of, is_started_per_row, service_of, work_of};
 use crate::signals::Signals;
 
 /// Both, running.
@@ -17,6 +18,10 @@ pub(super) struct Embedded {
     worker: JoinHandle<Result<sheaf_worker::Summary, sheaf_worker::WorkerError>>,
     stop: watch::Sender<Stop>,
 }
+
+/// Rows that wait in the worker of a run at least, where each is a process: there is no other worker that could have them,
+/// and with some at hand results need not leave one by one.
+const DEPTH_MIN: u32 = 8;
 
 /// Where the router of a run can be asked about it: any free loopback port, noted in its data directory.
 const LISTEN: &str = "127.0.0.1:0";
@@ -39,7 +44,7 @@ impl Embedded {
             sheaf_worker::Config {
                 name: "local".to_owned(),
                 services: vec![service],
-                capacity: capacity_of(&args.program),
+                capacity: capacity(args),
                 work: work_of(&args.program)?,
                 target: server.target(),
                 // A name for life, so that after a crash the router need not wait for a worker that never returns; and
@@ -78,4 +83,12 @@ impl Embedded {
         worker.context("the worker panicked")??;
         Ok(())
     }
+}
+
+fn capacity(args: &RunArgs) -> Capacity {
+    let mut capacity = capacity_of(&args.program);
+    if args.program.depth.is_none() && is_started_per_row(&args.program) {
+        capacity.depth = capacity.depth.max(DEPTH_MIN);
+    }
+    capacity
 }

@@ -79,6 +79,33 @@ const steps = {
     const bits = (answer) => answer.data.map((item) => Buffer.from(new Float32Array(item.embedding).buffer).toString("hex"));
     assert.deepEqual(bits(packed), bits(plain));
   },
+  async too_many_calls() {
+    // Four are let in, and held; whoever comes fifth is told so.
+    const ask = (of, model, content) =>
+      of.chat.completions.create({ model, messages: [{ role: "user", content }] });
+    const impatient = client.withOptions({ maxRetries: 0 });
+    const held = Array.from({ length: 5 }, () => ask(impatient, "narrow", "hold door"));
+    const refusal = await Promise.any(held.map((call) => call.then(() => Promise.reject(), (error) => error)));
+    assert.ok(refusal instanceof OpenAI.RateLimitError, refusal);
+    await raises(OpenAI.RateLimitError, () => ask(impatient, "narrow", "one more"));
+    // The client's own retry comes when it was told to, and is let in, since there is room by then.
+    const seen = [];
+    const see = async (url, init) => {
+      const asked = Date.now();
+      const reply = await fetch(url, init);
+      seen.push({ asked, told: Date.now(), status: reply.status, after: Number(reply.headers.get("retry-after")) });
+      if (reply.status === 429) {
+        await ask(client, "echo/chat", "release door");
+        await Promise.allSettled(held);
+      }
+      return reply;
+    };
+    const patient = client.withOptions({ fetch: see });
+    assert.equal((await ask(patient, "narrow", "at last")).choices[0].message.content, "echo: at last");
+    assert.deepEqual(seen.map((each) => each.status), [429, 200]);
+    // Timers may be a millisecond early.
+    assert.ok(seen[0].after >= 1 && seen[1].asked - seen[0].told >= seen[0].after * 1000 - 5, JSON.stringify(seen));
+  },
   async files() {
     const made = await upload([line("a", "x")]);
     assert.equal((await client.files.retrieve(made.id)).bytes, made.bytes);
@@ -93,6 +120,9 @@ const steps = {
     assert.deepEqual({ ...batch.request_counts }, { total: 2, completed: 2, failed: 0 });
     const found = await results(batch.output_file_id);
     assert.equal(found.get("b").response.body.choices[0].message.content, "echo: two");
+    assert.equal(batch.model, "echo/chat");
+    assert.equal(batch.usage.input_tokens, 6);
+    await raises(OpenAI.ConflictError, () => client.batches.cancel(batch.id));
   },
   async batch_is_cancelled() {
     const batch = await wait(await start([line("slow", "sleep 600")]), "in_progress");

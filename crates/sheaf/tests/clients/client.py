@@ -1,12 +1,14 @@
 """What the official Python client sees of a front door: python3 client.py BASE_URL.
 
-There are workers for the models `echo/chat` (stub_backend.py) and `hash-embed`. Every step prints its name when it has
+There are workers for the models `echo/chat` and `narrow` (stub_backend.py), of which the door lets four calls in at once, and
+`hash-embed`. Every step prints its name when it has
 passed; the exit code says whether all have.
 """
 
 import json
 import struct
 import sys
+import threading
 import time
 
 import openai
@@ -116,6 +118,49 @@ def online_errors():
     raises(openai.BadRequestError, lambda: client.chat.completions.create(model="echo/chat", messages=wish))
 
 
+def ask(model, said, of=None):
+    return (of or client).chat.completions.create(model=model, messages=[{"role": "user", "content": said}])
+
+
+@step
+def too_many_calls():
+    # Four are let in, and held; whoever comes fifth is told so.
+    impatient, refused = client.with_options(max_retries=0), []
+
+    def hold():
+        try:
+            ask("narrow", "hold gate", impatient)
+        except openai.RateLimitError as error:
+            refused.append(error)
+
+    held = [threading.Thread(target=hold) for _ in range(5)]
+    for thread in held:
+        thread.start()
+    end = time.monotonic() + PATIENCE
+    while not refused:
+        assert time.monotonic() < end, "five calls are let in"
+        time.sleep(0.05)
+    error = raises(openai.RateLimitError, lambda: ask("narrow", "one more", impatient))
+    assert error.code == "busy" and 1 <= int(error.response.headers["retry-after"]) <= 60, error.response.headers
+
+    # The client's own retry comes when it was told to, and is let in, since there is room by then.
+    seen = []
+
+    def see(response):
+        seen.append((response.status_code, time.monotonic(), response.headers.get("retry-after")))
+        if response.status_code == 429:
+            ask("echo/chat", "release gate")
+            for thread in held:
+                thread.join()
+
+    hooked = openai.DefaultHttpxClient(event_hooks={"response": [see]})
+    patient = openai.OpenAI(base_url=sys.argv[1], api_key="none", timeout=PATIENCE, http_client=hooked)
+    assert ask("narrow", "at last", patient).choices[0].message.content == "echo: at last"
+    assert [status for status, _, _ in seen] == [429, 200], seen
+    assert seen[1][1] - seen[0][1] >= int(seen[0][2]), f"it did not wait: {seen}"
+    assert len(refused) == 1, refused
+
+
 @step
 def files():
     made = [upload([line(f"l{n}", "x")], name=f"f{n}.jsonl") for n in range(3)]
@@ -127,6 +172,10 @@ def files():
     # Two a page: the client asks for the next one by itself.
     listed = [file.id for file in client.files.list(limit=2)]
     assert {file.id for file in made} <= set(listed) and len(set(listed)) == len(listed), listed
+    short = client.files.create(
+        file=("short.jsonl", text.encode()), purpose="batch", expires_after={"anchor": "created_at", "seconds": 3600}
+    )
+    assert short.expires_at == short.created_at + 3600 and made[0].expires_at is None, short
     assert client.files.delete(made[0].id).deleted
     raises(openai.NotFoundError, lambda: client.files.retrieve(made[0].id))
     raises(openai.NotFoundError, lambda: client.files.content("file-nobody"))
@@ -136,7 +185,8 @@ def files():
 @step
 def batch_completes():
     lines = [line(f"c{n}", "status 400" if n == 3 else f"row {n}") for n in range(10)]
-    batch = wait(start(lines, metadata={"who": "test"}), "completed")
+    kept = {"anchor": "created_at", "seconds": 7200}
+    batch = wait(start(lines, metadata={"who": "test"}, output_expires_after=kept), "completed")
     counts = batch.request_counts
     assert (counts.total, counts.completed, counts.failed) == (10, 9, 1), counts
     assert batch.metadata == {"who": "test"} and batch.finalizing_at and batch.completed_at, batch
@@ -146,6 +196,8 @@ def batch_completes():
     assert good["c1"]["response"]["status_code"] == 200, good["c1"]
     assert good["c1"]["response"]["body"]["choices"][0]["message"]["content"] == "echo: row 1", good["c1"]
     assert (good | bad)["c3"]["response"]["status_code"] == 400, (good | bad)["c3"]
+    output = client.files.retrieve(batch.output_file_id)
+    assert output.expires_at == output.created_at + 7200, output
     assert batch.id in [each.id for each in client.batches.list(limit=5)]
 
 
@@ -191,7 +243,8 @@ def batch_errors():
     made = {"input_file_id": upload([line("a", "x")]).id, "completion_window": "24h"}
     raises(openai.BadRequestError, lambda: client.batches.create(endpoint="/v1/nonsense", **made))
     done = wait(start([line("a", "x")]), "completed")
-    raises(openai.BadRequestError, lambda: client.batches.cancel(done.id))
+    raises(openai.ConflictError, lambda: client.batches.cancel(done.id))
+    assert (done.model, done.usage.total_tokens, done.usage.output_tokens_details.reasoning_tokens) == ("echo/chat", 5, 0)
 
 
 def main():

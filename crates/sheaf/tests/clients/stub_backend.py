@@ -1,13 +1,20 @@
 """A chat model that obeys: what the last message says decides what happens. Prints its address, then serves.
 
     sleep 30      answers after so many seconds
+    hold NAME     answers when somebody has said "release NAME"
+    release NAME  answers
     status 400    refuses so
     anything      is said back, "echo: anything"
 """
 
+import collections
 import json
+import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+gates = collections.defaultdict(threading.Event)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -23,6 +30,10 @@ class Handler(BaseHTTPRequestHandler):
             return self.refuse(int(number), "as you wish")
         if order == "sleep":
             time.sleep(float(number))
+        if order == "hold":
+            gates[number].wait()
+        if order == "release":
+            gates[number].set()
         if request.get("stream"):
             return self.stream(request, said)
         message = {"role": "assistant", "content": f"echo: {said}"}

@@ -47,6 +47,7 @@ pub(crate) struct Door {
     pub(crate) addr: String,
     pub(crate) router: String,
     pub(crate) process: Process,
+    options: Vec<String>,
 }
 
 fn free() -> String {
@@ -54,17 +55,24 @@ fn free() -> String {
     format!("127.0.0.1:{port}")
 }
 
-fn start(s: &Sandbox, router: &str, addr: &str) -> Process {
-    let process = s.router_at(router, &[&format!("--http={addr}"), "--grace", "30s"]);
+fn start(s: &Sandbox, router: &str, addr: &str, options: &[String]) -> Process {
+    let http = format!("--http={addr}");
+    let args: Vec<&str> = [&*http, "--grace", "30s"].into_iter().chain(options.iter().map(String::as_str)).collect();
+    let process = s.router_at(router, &args);
     wait_until("the door is open", || TcpStream::connect(addr).is_ok());
     process
 }
 
 impl Door {
     pub(crate) fn open(s: &Sandbox) -> Self {
+        Self::open_with(s, &[])
+    }
+
+    pub(crate) fn open_with(s: &Sandbox, options: &[&str]) -> Self {
+        let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
         let (addr, router) = (free(), free());
-        let process = start(s, &router, &addr);
-        let door = Self { addr, router, process };
+        let process = start(s, &router, &addr, &options);
+        let door = Self { addr, router, process, options };
         door.get("/v1/files").good();
         door
     }
@@ -72,7 +80,7 @@ impl Door {
     /// `kill -9`, and the same command again.
     pub(crate) fn killed(&mut self, s: &Sandbox) {
         self.process.kill9();
-        self.process = start(s, &self.router, &self.addr);
+        self.process = start(s, &self.router, &self.addr, &self.options);
         // It listens before it has looked around; what it answers it has.
         self.get("/v1/files").good();
     }

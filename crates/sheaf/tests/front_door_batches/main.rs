@@ -3,9 +3,11 @@
 
 #![allow(clippy::expect_used, reason = "a test fails by panicking")]
 
+mod answers;
 mod client;
 #[path = "../common/mod.rs"]
 mod common;
+mod files;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -97,7 +99,7 @@ fn a_batch_lives_from_upload_to_output() {
     assert_eq!(door.get(&format!("/v1/files/{output}")).good()["purpose"], "batch_output");
     let results = door.get(&format!("/v1/batches/{batch}/results")).good();
     assert_eq!((results["data"].as_array().map(Vec::len), &results["status"]), (Some(3), &json!("completed")));
-    door.post(&format!("/v1/batches/{batch}/cancel"), &json!({})).refused(400);
+    door.post(&format!("/v1/batches/{batch}/cancel"), &json!({})).refused(409);
 }
 
 #[test]

@@ -188,6 +188,10 @@ impl RouterHost {
                 touched.push(peer);
             }
         }
+        if let Some(service) = run.router.neglected() {
+            env.ledger
+                .violate(format!("a task of {service} waits, and a worker that could start it has nothing to do"));
+        }
         touched.sort_unstable();
         touched.dedup();
         for id in touched {

@@ -5,7 +5,7 @@ use crate::put::{Put, Writer};
 use crate::wire::{self, ToRouterKind};
 use crate::{
     BATCH_ROWS_MAX, DecodeError, FENCES_MAX, JobId, Key, PIECE_BYTES_MAX, Piece, Question, Registration, ResultItem,
-    RowId, SubmitRow, ToRouter, WorkerId,
+    RowId, SubmitRow, ToRouter, Tokens, WorkerId,
 };
 
 impl Put for ToRouter {
@@ -123,6 +123,8 @@ impl Put for ResultItem {
         to.message(1, &self.fence);
         to.message(2, &self.outcome);
         to.uint(3, self.ms);
+        to.uint(4, self.tokens.prompt);
+        to.uint(5, self.tokens.completion);
     }
 }
 
@@ -134,6 +136,7 @@ impl TryFrom<wire::ResultItem> for ResultItem {
             fence: required(w.fence, "result.fence")?.try_into()?,
             outcome: required(w.outcome, "result.outcome")?.try_into()?,
             ms: w.ms,
+            tokens: Tokens { prompt: w.prompt_tokens, completion: w.completion_tokens },
         })
     }
 }

@@ -1,13 +1,14 @@
 //! [`Stats`] and what they carry.
 
-use super::{Result, at_most, required};
+use super::{Result, all, at_most, name, required};
 use crate::put::{Put, Writer};
-use crate::{DecodeError, Standing, Stats, Totals, wire};
+use crate::{DecodeError, STATS_SERVICES_MAX, ServiceTokens, Standing, Stats, Tokens, Totals, wire};
 
 impl Put for Stats {
     fn put(&self, to: &mut Writer) {
         to.message(1, &self.totals);
         to.message(2, &self.standing);
+        to.each(3, &self.tokens);
     }
 }
 
@@ -18,7 +19,25 @@ impl TryFrom<wire::Stats> for Stats {
         Ok(Self {
             totals: required(w.totals, "stats.totals")?.try_into()?,
             standing: required(w.standing, "stats.standing")?.into(),
+            tokens: all(w.tokens, STATS_SERVICES_MAX, "stats.tokens")?,
         })
+    }
+}
+
+impl Put for ServiceTokens {
+    fn put(&self, to: &mut Writer) {
+        to.bytes(1, &self.service);
+        to.uint(2, self.tokens.prompt);
+        to.uint(3, self.tokens.completion);
+    }
+}
+
+impl TryFrom<wire::ServiceTokens> for ServiceTokens {
+    type Error = DecodeError;
+
+    fn try_from(w: wire::ServiceTokens) -> Result<Self> {
+        let wire::ServiceTokens { service, prompt, completion } = w;
+        Ok(Self { service: name(service, "stats.tokens.service")?, tokens: Tokens { prompt, completion } })
     }
 }
 

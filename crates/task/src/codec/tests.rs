@@ -16,6 +16,11 @@ fn piece() -> Piece {
     Piece { fence: fence(), at: 9, bytes: Bytes::from_static(b"data: {}") }
 }
 
+fn upstream() -> Upstream {
+    let [message, kind, param, code] = ["m", "t", "p", "c"].map(String::from);
+    Upstream { status: 422, message, kind, param, code }
+}
+
 fn failure() -> Failure {
     let evidence = Evidence {
         exit_code: Some(-1),
@@ -23,6 +28,7 @@ fn failure() -> Failure {
         stderr: Bytes::from_static(b"\xffoops"),
         worker: "w".into(),
         deaths: 3,
+        upstream: Some(Box::new(upstream())),
     };
     Failure { class: Class::Expired, message: "why".into(), evidence }
 }
@@ -65,6 +71,7 @@ fn to_router() -> Vec<ToRouter> {
         Question::Withdraw { job, rows: vec![(Key([1; 16]), RowId([2; 16])), (Key([3; 16]), RowId([4; 16]))] },
         Question::Stats,
     ];
+    let tokens = Tokens { prompt: 300, completion: 7 };
     let mut all = vec![
         ToRouter::OpenJob(JobSpec { cursor_router: None, ..spec.clone() }),
         ToRouter::OpenJob(spec),
@@ -87,8 +94,8 @@ fn to_router() -> Vec<ToRouter> {
             died_with: vec![fence(), fence()],
         }),
         ToRouter::Results(vec![
-            ResultItem { fence: fence(), outcome: Outcome::Ok(Bytes::from_static(b"answer")), ms: 1 },
-            ResultItem { fence: fence(), outcome: Outcome::Failed(failure()), ms: 2 },
+            ResultItem { fence: fence(), outcome: Outcome::Ok(Bytes::from_static(b"answer")), ms: 1, tokens },
+            ResultItem { fence: fence(), outcome: Outcome::Failed(failure()), ms: 2, tokens: Tokens::default() },
         ]),
         ToRouter::Recalled(vec![fence()]),
         ToRouter::Leave,
@@ -184,7 +191,11 @@ fn answers() -> Vec<Answer> {
         Answer::Forbidden,
         Answer::Stopping,
         Answer::Stats(Stats::default()),
-        Answer::Stats(Stats { totals: totals(), standing: Standing { idle_ms: Some(0), ..Standing::default() } }),
+        Answer::Stats(Stats {
+            totals: totals(),
+            standing: Standing { idle_ms: Some(0), ..Standing::default() },
+            tokens: vec![ServiceTokens { service: "s".into(), tokens: Tokens { prompt: 1, completion: 2 } }],
+        }),
     ];
     all.extend(tasks);
     all
@@ -303,7 +314,7 @@ fn what_is_wrong_is_named() {
         let failure = wire::Failure { class, ..wire::Failure::default() };
         let fence = wire::Fence { key: Bytes::from_static(epoch_key), epoch: 1, attempt: 1 };
         let outcome = wire::Outcome { kind: Some(wire::OutcomeKind::Failed(failure)) };
-        let item = wire::ResultItem { fence: Some(fence), outcome: Some(outcome), ms: 0 };
+        let item = wire::ResultItem { fence: Some(fence), outcome: Some(outcome), ..wire::ResultItem::default() };
         by_hand(wire::ToRouterKind::Results(wire::Results { items: vec![item] }))
     };
     assert!(result(1, &[1; 16]).is_ok());

@@ -215,6 +215,6 @@ impl Task {
     }
 
     fn end(&self, outcome: Outcome) -> Ended {
-        Ended { fence: self.assignment.fence, outcome, ms: self.since.elapsed().as_millis() as u64 }
+        Ended::new(self.assignment.fence, outcome, self.since.elapsed().as_millis() as u64)
     }
 }

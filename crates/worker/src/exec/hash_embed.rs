@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::json;
-use sheaf_task::{BODY_BYTES_MAX, Class, Evidence, Outcome};
+use sheaf_task::{BODY_BYTES_MAX, Class, Evidence, Outcome, Tokens};
 
 use super::verdict;
 
@@ -39,12 +39,15 @@ enum Input {
     Several(Vec<String>),
 }
 
-/// The outcome of a task whose body is a request for embeddings.
-pub(super) fn answer(body: &[u8]) -> Outcome {
-    read(body).map_or_else(|why| verdict::failed(Class::Rejected, why, Evidence::default()), Outcome::Ok)
+/// The outcome of a task whose body is a request for embeddings, and the words that were read for it.
+pub(super) fn answer(body: &[u8]) -> (Outcome, Tokens) {
+    match read(body) {
+        Ok((answer, words)) => (Outcome::Ok(answer), Tokens { prompt: words as u64, completion: 0 }),
+        Err(why) => (verdict::failed(Class::Rejected, why, Evidence::default()), Tokens::default()),
+    }
 }
 
-fn read(body: &[u8]) -> Result<Bytes, String> {
+fn read(body: &[u8]) -> Result<(Bytes, usize), String> {
     let ask: Ask = serde_json::from_slice(body).map_err(|error| {
         format!(
             "{HASH_EMBED_MODEL} answers requests for embeddings, {{\"input\": \"text\"}}, and this row is none: {error}"
@@ -76,7 +79,8 @@ fn read(body: &[u8]) -> Result<Bytes, String> {
         data.push(json!({ "object": "embedding", "index": index, "embedding": embedding }));
     }
     let usage = json!({ "prompt_tokens": tokens, "total_tokens": tokens });
-    Ok(json!({ "object": "list", "data": data, "model": HASH_EMBED_MODEL, "usage": usage }).to_string().into())
+    let answer = json!({ "object": "list", "data": data, "model": HASH_EMBED_MODEL, "usage": usage });
+    Ok((answer.to_string().into(), tokens))
 }
 
 fn vector(text: &str, dimensions: usize) -> Vec<f32> {
@@ -129,11 +133,12 @@ mod tests {
 
     #[test]
     fn it_takes_and_gives_what_the_api_does() {
-        let answer = read(br#"{"input":["one","two words"],"dimensions":16,"model":"x"}"#).unwrap();
+        let (answer, words) = read(br#"{"input":["one","two words"],"dimensions":16,"model":"x"}"#).unwrap();
+        assert_eq!(words, 3);
         let answer: serde_json::Value = serde_json::from_slice(&answer).unwrap();
         assert_eq!(answer["data"][1]["embedding"].as_array().unwrap().len(), 16);
         assert_eq!(answer["usage"]["prompt_tokens"], 3);
-        let answer = read(br#"{"input":"one","dimensions":16,"encoding_format":"base64"}"#).unwrap();
+        let (answer, _) = read(br#"{"input":"one","dimensions":16,"encoding_format":"base64"}"#).unwrap();
         let answer: serde_json::Value = serde_json::from_slice(&answer).unwrap();
         let bytes = STANDARD.decode(answer["data"][0]["embedding"].as_str().unwrap()).unwrap();
         let numbers = bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes));

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::line;
 use super::pipes::{self, Tail};
-use crate::keeper::{Keeper, Program};
+use crate::keeper::{Attended, Keeper};
 
 /// Once its first process has ended, how long its output may stay open.
 const OUTPUT_LINGER: Duration = Duration::from_secs(1);
@@ -20,7 +20,7 @@ const LEAVE_WITHIN: Duration = Duration::from_secs(5);
 /// A running program.
 pub(super) struct Life {
     pub(super) keeper: Keeper,
-    pub(super) program: Program,
+    pub(super) program: Attended,
     pub(super) stdin: Option<pipe::Sender>,
     pub(super) outgoing: BytesMut,
     pub(super) incoming: Vec<u8>,
@@ -35,7 +35,7 @@ pub(super) struct Life {
 }
 
 impl Life {
-    pub(super) fn new(keeper: Keeper, mut program: Program) -> Self {
+    pub(super) fn new(keeper: Keeper, mut program: Attended) -> Self {
         let stdin = program.stdin.take();
         Self {
             keeper,

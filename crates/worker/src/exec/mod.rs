@@ -18,7 +18,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-use sheaf_task::{Assignment, Capacity, Class, Failure, Fence, Outcome, Piece};
+use sheaf_task::{Assignment, Capacity, Class, Failure, Fence, Outcome, Piece, Tokens};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{self, JoinSet};
 
@@ -39,6 +39,15 @@ pub struct Ended {
     pub outcome: Outcome,
     /// How long it executed, milliseconds.
     pub ms: u64,
+    /// What its answer cost.
+    pub tokens: Tokens,
+}
+
+impl Ended {
+    /// Of an attempt whose answer costs nothing that is counted.
+    fn new(fence: Fence, outcome: Outcome, ms: u64) -> Self {
+        Self { fence, outcome, ms, tokens: Tokens::default() }
+    }
 }
 
 /// The executor of a worker.
@@ -90,13 +99,13 @@ impl Executor {
     pub fn start(&mut self, assignment: Assignment) {
         match &mut self.kind {
             Kind::Echo => {
-                self.ready.push_back(Ended { fence: assignment.fence, outcome: Outcome::Ok(assignment.body), ms: 0 });
+                self.ready.push_back(Ended::new(assignment.fence, Outcome::Ok(assignment.body), 0));
             }
             Kind::HashEmbed => {
                 let since = Instant::now();
-                let outcome = hash_embed::answer(&assignment.body);
+                let (outcome, tokens) = hash_embed::answer(&assignment.body);
                 let ms = since.elapsed().as_millis() as u64;
-                self.ready.push_back(Ended { fence: assignment.fence, outcome, ms });
+                self.ready.push_back(Ended { fence: assignment.fence, outcome, ms, tokens });
             }
             Kind::Program(programs) => programs.start(assignment),
             Kind::Serve(pool) => pool.start(assignment),
@@ -112,6 +121,11 @@ impl Executor {
             Kind::Serve(pool) => self.ready.extend(pool.kill(fence)),
             Kind::Web(web) => self.ready.extend(web.kill(fence)),
         }
+    }
+
+    /// Each attempt is a process of its own.
+    pub(crate) fn is_by_process(&self) -> bool {
+        matches!(self.kind, Kind::Program(_))
     }
 
     /// How many attempts it can make at once from now on, where that has changed since it was last asked.
@@ -174,7 +188,7 @@ impl Programs {
                 Ok(keeper) => program::attempt(config, keeper, assignment, stopped).await,
                 Err(error) => verdict::not_started(&config.base_name(), error.raw_os_error().unwrap_or(0)),
             };
-            Ended { fence, outcome, ms: since.elapsed().as_millis() as u64 }
+            Ended::new(fence, outcome, since.elapsed().as_millis() as u64)
         });
         self.fences.insert(task.id(), fence);
         self.stops.insert(fence, stop);
@@ -221,7 +235,7 @@ fn panicked(fence: Fence, error: &task::JoinError) -> Ended {
         Class::Error,
         "the executor of this task panicked; this is a defect of sheaf, see the worker's log",
     );
-    Ended { fence, outcome: Outcome::Failed(failure), ms: 0 }
+    Ended::new(fence, Outcome::Failed(failure), 0)
 }
 
 async fn tell(report: &mpsc::Sender<Ended>, ended: Ended) {

@@ -76,7 +76,7 @@ impl Pool {
         let at = self.waiting.iter().position(|assignment| assignment.fence == fence)?;
         self.waiting.remove(at);
         let outcome = Outcome::Failed(Failure::new(Class::Cancelled, "cancelled before it was given to the program"));
-        Some(Ended { fence, outcome, ms: 0 })
+        Some(Ended::new(fence, outcome, 0))
     }
 
     /// Waits for ends. May be dropped at any await.

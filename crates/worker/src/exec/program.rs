@@ -2,19 +2,24 @@
 //!
 //! Cancel and time-out send SIGKILL to the group at once: a program that wants to tidy up does it in the next attempt.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sheaf_task::{Assignment, BODY_BYTES_MAX, Class, Outcome};
 use tokio::sync::oneshot;
 
-use super::pipes::{self, Tail};
+use super::pipes::{self, Written};
 use super::verdict::{self, Seen};
 use crate::config::{Mode, ProgramConfig};
-use crate::keeper::{End, Keeper, Program};
+use crate::keeper::{Attended, End, Keeper, Program};
 
 /// Once its first process has ended, how long a program's pipes may stay open before what came is taken as all.
 const PIPES_LINGER: Duration = Duration::from_secs(1);
+
+/// A program that ends sooner costs no registration of its pipes and no wake when they close: what it wrote is in them. One
+/// that fills a pipe sooner waits that long, once.
+const ATTEND_AFTER: Duration = Duration::from_millis(2);
 
 /// Makes one attempt. `stop` ends it: the outcome is `cancelled` then.
 pub(crate) async fn attempt(
@@ -31,16 +36,16 @@ pub(crate) async fn attempt(
     }
     let argv = config.argv_for(&assignment.body);
     let stdin = config.mode == Mode::Stdin;
-    let mut program = match keeper.spawn(&argv, config.memory.unwrap_or(0), stdin).await {
+    let spawned = keeper.spawn(&argv, config.memory.unwrap_or(0), stdin).await;
+    let program = match spawned {
         Ok(program) => program,
-        Err(error) => return verdict::not_started(&name, error.raw_os_error().unwrap_or(0)),
+        Err(error) => return not_started(&name, &error),
     };
     drop(argv);
     let id = program.id;
-    let (mut out, mut tail) = (Vec::new(), Tail::default());
     let limit = Duration::from_millis(assignment.timeout_ms);
     let (ended, stopped) = {
-        let mut running = std::pin::pin!(run(&keeper, &mut program, &assignment.body, &mut out, &mut tail));
+        let mut running = std::pin::pin!(run(&keeper, program, &assignment.body));
         tokio::select! {
             biased;
             ended = &mut running => (ended, None),
@@ -49,42 +54,82 @@ pub(crate) async fn attempt(
             () = sleep_unless_zero(limit) => { keeper.kill(id).await; (running.await, Some(Class::Timeout)) }
         }
     };
-    let Some(end) = ended else {
-        // Perhaps by the program's doing: a suspect is tried alone, and not for ever.
-        let message = format!("the process that keeps {name} has died");
-        return verdict::failed(Class::Crashed, message, Default::default());
+    let seen = match ended {
+        Ok(Some(seen)) => seen,
+        Ok(None) => {
+            // Perhaps by the program's doing: a suspect is tried alone, and not for ever.
+            let message = format!("the process that keeps {name} has died");
+            return verdict::failed(Class::Crashed, message, Default::default());
+        }
+        Err(error) => return not_started(&name, &error),
     };
-    let seen = Seen { end, too_long: out.len() > BODY_BYTES_MAX, stdout: out, stderr: tail.bytes() };
     match stopped {
         None => verdict::judge(&name, &config.retry_exit, seen),
         Some(class) => stopped_early(class, &name, limit, seen),
     }
 }
 
-/// The program's life to its end; `None` when its keeper died. One that writes more than a result may hold is killed.
-async fn run(keeper: &Keeper, program: &mut Program, body: &[u8], out: &mut Vec<u8>, tail: &mut Tail) -> Option<End> {
-    let id = program.id;
-    let stdin = program.stdin.take();
-    let (stdout, stderr) = (&mut program.stdout, &mut program.stderr);
+fn not_started(name: &str, error: &io::Error) -> Outcome {
+    verdict::not_started(name, error.raw_os_error().unwrap_or(0))
+}
+
+/// The program's life to its end; `None` when its keeper died. An error is ours: the system would not let its pipes be
+/// waited for, so it was stopped.
+async fn run(keeper: &Keeper, mut program: Program, body: &[u8]) -> io::Result<Option<Seen>> {
+    let (mut written, mut end) = (Written::default(), None);
+    program.stdin = program.stdin.take().and_then(|stdin| pipes::feed_short(stdin, body));
+    if program.stdin.is_none() {
+        tokio::select! {
+            biased;
+            told = &mut program.end => {
+                let Ok(told) = told else { return Ok(None) };
+                if pipes::settle(&mut program.stdout, &mut program.stderr, &mut written)? {
+                    return Ok(Some(Seen::new(told, written)));
+                }
+                end = Some(told);
+            }
+            () = tokio::time::sleep(ATTEND_AFTER) => {}
+        }
+    }
+    let program = keeper.attend(program).await?;
+    let end = attend(keeper, program, end, body, &mut written).await;
+    Ok(end.map(|end| Seen::new(end, written)))
+}
+
+/// Waits for the end, where it is not known, and for the pipes. A program that writes more than a result may hold is
+/// killed.
+async fn attend(
+    keeper: &Keeper,
+    program: Attended,
+    end: Option<End>,
+    body: &[u8],
+    written: &mut Written,
+) -> Option<End> {
+    let Attended { id, stdin, mut stdout, mut stderr, end: told } = program;
     let gather = async {
-        if pipes::gather(stdout, out, BODY_BYTES_MAX).await {
+        if pipes::gather(&mut stdout, &mut written.out, BODY_BYTES_MAX).await {
             keeper.kill(id).await;
         }
     };
     let mut io = std::pin::pin!(async {
-        tokio::join!(pipes::feed(stdin, body), gather, pipes::follow(stderr, tail));
+        tokio::join!(pipes::feed(stdin, body), gather, pipes::follow(&mut stderr, &mut written.errors));
     });
-    let end = tokio::select! {
-        () = &mut io => (&mut program.end).await,
-        end = &mut program.end => {
+    let mut end = std::pin::pin!(async {
+        match end {
+            Some(end) => Some(end),
+            None => told.await.ok(),
+        }
+    });
+    tokio::select! {
+        () = &mut io => end.await,
+        end = &mut end => {
             // Whatever escaped and holds a pipe is swept away, or ignored.
             if tokio::time::timeout(PIPES_LINGER, io).await.is_err() {
                 tracing::warn!("something that a program left behind holds its pipes");
             }
             end
         }
-    };
-    end.ok()
+    }
 }
 
 fn stopped_early(class: Class, name: &str, limit: Duration, seen: Seen) -> Outcome {

@@ -145,7 +145,10 @@ impl Server {
         let started = match self.keepers.live() {
             Ok(keeper) => {
                 let memory = self.config.memory.unwrap_or(0);
-                keeper.spawn(&self.config.argv, memory, true).await.map(|program| (keeper, program))
+                match keeper.spawn(&self.config.argv, memory, true).await {
+                    Ok(program) => keeper.attend(program).await.map(|program| (keeper, program)),
+                    Err(error) => Err(error),
+                }
             }
             Err(error) => Err(error),
         };

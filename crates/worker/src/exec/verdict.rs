@@ -13,6 +13,7 @@
 use bytes::Bytes;
 use sheaf_task::{BODY_BYTES_MAX, Class, Evidence, Failure, Outcome};
 
+use super::pipes::Written;
 use crate::keeper::End;
 
 /// What was seen of one attempt.
@@ -22,6 +23,13 @@ pub(crate) struct Seen {
     /// More came than a result may hold; the program was killed for it.
     pub(crate) too_long: bool,
     pub(crate) stderr: Bytes,
+}
+
+impl Seen {
+    pub(crate) fn new(end: End, written: Written) -> Self {
+        let stderr = written.errors.bytes();
+        Self { end, too_long: written.out.len() > BODY_BYTES_MAX, stdout: written.out, stderr }
+    }
 }
 
 /// The outcome of an attempt that ran to its own end.

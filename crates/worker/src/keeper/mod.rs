@@ -17,10 +17,11 @@
 
 mod handle;
 mod limit;
+mod line;
 mod process;
 mod wire;
 
-pub(crate) use handle::{Keeper, KeeperSlot, Program};
+pub(crate) use handle::{Attended, Keeper, KeeperSlot, Program};
 pub use process::main;
 pub(crate) use wire::End;
 

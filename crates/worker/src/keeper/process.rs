@@ -2,7 +2,7 @@
 //!
 //! *Requests* come in on the main thread, which spawns and kills; the *reaper* waits for children and reports how they
 //! ended; the *sweeper* kills what programs left behind. Children are reaped, and signalled, under the table's lock
-//! only, so no signal can reach a process that merely inherited a number.
+//! only, so no signal can reach a process that merely inherited a number. They are started outside of it.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -48,6 +48,8 @@ pub fn main() -> ExitCode {
 
 fn keep() -> io::Result<()> {
     let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    // What a program without a row to read has for its input.
+    rustix::stdio::dup2_stdin(fs::File::open("/dev/null")?)?;
     restrict()?;
     // The threads live as long as the process: the table is theirs for good.
     let keeper: &'static Keeper = Box::leak(Box::new(Keeper::new(socket.try_clone()?)));
@@ -77,6 +79,8 @@ fn restrict() -> io::Result<()> {
 
 struct Keeper {
     replies: UnixStream,
+    /// Held while a program is started; always taken before the table.
+    births: Mutex<()>,
     table: Mutex<Table>,
     /// Signalled when a program starts: the reaper has something to wait for.
     started: Condvar,
@@ -90,14 +94,22 @@ struct Table {
     pids: HashMap<u64, Pid>,
     /// Children may be there that nobody waited for.
     children: bool,
-    /// Something ended, or was left behind, since the last sweep.
+    /// Nothing ended, and nothing was left behind, since the last sweep.
     swept: bool,
+    /// While a program is started: unknown children that were reaped meanwhile. It may be one of them already.
+    early: Option<Vec<(Pid, WaitStatus)>>,
 }
 
 impl Keeper {
     fn new(replies: UnixStream) -> Self {
         let table = Table { swept: true, ..Table::default() };
-        Self { replies, table: Mutex::new(table), started: Condvar::new(), ended: Condvar::new() }
+        Self {
+            replies,
+            births: Mutex::new(()),
+            table: Mutex::new(table),
+            started: Condvar::new(),
+            ended: Condvar::new(),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
@@ -125,14 +137,25 @@ impl Keeper {
         }
     }
 
+    /// The table is free meanwhile: a program takes longer to start than another to be reaped.
     fn spawn(&self, id: u64, mut command: Command) -> io::Result<()> {
+        let _birth = self.births.lock().unwrap_or_else(PoisonError::into_inner);
+        self.lock().early = Some(Vec::new());
+        let spawned = command.spawn();
         let mut table = self.lock();
+        let early = table.early.take().unwrap_or_default();
         // The `Child` is let go: the reaper waits for every child there is.
-        let pid = Pid::from_child(&command.spawn()?);
+        let pid = Pid::from_child(&spawned?);
+        if let Some((_, status)) = early.into_iter().find(|(ended, _)| *ended == pid) {
+            drop(table);
+            self.reply(id, end_of(status));
+            return Ok(());
+        }
         table.ids.insert(pid, id);
         table.pids.insert(id, pid);
-        table.children = true;
-        self.started.notify_one();
+        if !std::mem::replace(&mut table.children, true) {
+            self.started.notify_one();
+        }
         Ok(())
     }
 
@@ -167,23 +190,22 @@ impl Keeper {
         }
     }
 
+    /// Reaps one child that has ended, if there is one.
     fn reap(&self) {
-        let mut reports = Vec::new();
         let mut table = self.lock();
-        loop {
-            match rustix::process::wait(WaitOptions::NOHANG) {
-                Ok(Some((pid, status))) => reports.extend(table.on_end(pid, status)),
-                Ok(None) => break,
-                Err(_) => {
-                    table.children = false;
-                    break;
-                }
+        let report = match rustix::process::wait(WaitOptions::NOHANG) {
+            Ok(Some((pid, status))) => table.on_end(pid, status),
+            Ok(None) => None,
+            Err(_) => {
+                table.children = false;
+                None
             }
+        };
+        if std::mem::replace(&mut table.swept, false) {
+            self.ended.notify_one();
         }
-        table.swept = false;
         drop(table);
-        self.ended.notify_one();
-        for (id, end) in reports {
+        if let Some((id, end)) = report {
             self.reply(id, end);
         }
     }
@@ -203,6 +225,8 @@ impl Keeper {
 
     /// Kills adopted processes of attempts that are over.
     fn sweep(&self) {
+        // A child that is being started is not in the table yet.
+        let _no_birth = self.births.lock().unwrap_or_else(PoisonError::into_inner);
         let mut table = self.lock();
         for pid in children() {
             if !table.is_wanted(pid) {
@@ -235,16 +259,15 @@ impl Keeper {
 
 impl Table {
     /// A child was reaped. What is left of its group goes with it: the group's number stays taken while it has members.
+    /// (Of one that ended before its start was over, the sweeper gets what is left: its number may be another's by then.)
     fn on_end(&mut self, pid: Pid, status: WaitStatus) -> Option<(u64, End)> {
-        let id = self.ids.remove(&pid)?;
+        let Some(id) = self.ids.remove(&pid) else {
+            self.early.iter_mut().for_each(|early| early.push((pid, status)));
+            return None;
+        };
         self.pids.remove(&id);
         kill_group(pid);
-        let end = match (status.exit_status(), status.terminating_signal()) {
-            (Some(code), _) => End::Exited(code),
-            (None, Some(signal)) => End::Signaled(signal),
-            (None, None) => End::Failed(0),
-        };
-        Some((id, end))
+        Some((id, end_of(status)))
     }
 
     /// True for a program, and for what belongs to one that runs.
@@ -259,6 +282,14 @@ impl Table {
     }
 }
 
+fn end_of(status: WaitStatus) -> End {
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => End::Exited(code),
+        (None, Some(signal)) => End::Signaled(signal),
+        (None, None) => End::Failed(0),
+    }
+}
+
 fn kill_group(leader: Pid) {
     let killed = rustix::process::kill_process_group(leader, Signal::KILL);
     debug_assert!(killed != Err(rustix::io::Errno::INVAL));
@@ -270,7 +301,7 @@ fn command(id: u64, argv: &[OsString], stdin: bool, pipes: Vec<OwnedFd>) -> io::
     let (program, args) = argv.split_first().ok_or(io::ErrorKind::InvalidData)?;
     let mut command = Command::new(program);
     command.args(args).env(COOKIE, format!("{}.{id}", std::process::id())).process_group(0);
-    command.stdin(if stdin { pipe()? } else { Stdio::null() }).stdout(pipe()?).stderr(pipe()?);
+    command.stdin(if stdin { pipe()? } else { Stdio::inherit() }).stdout(pipe()?).stderr(pipe()?);
     Ok(command)
 }
 

@@ -64,9 +64,11 @@ impl Header {
     }
 }
 
-/// The payload of a spawn request: `memory u64 | (len u32 | bytes)*`; memory 0 is no limit.
-pub(super) fn encode_spawn(memory: u64, argv: &[OsString]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(8 + argv.iter().map(|arg| 4 + arg.len()).sum::<usize>());
+/// A spawn request. Its payload: `memory u64 | (len u32 | bytes)*`; memory 0 is no limit.
+pub(super) fn encode_spawn(id: u64, stdin: bool, memory: u64, argv: &[OsString]) -> Vec<u8> {
+    let len = 8 + argv.iter().map(|arg| 4 + arg.len()).sum::<usize>();
+    let mut out = Vec::with_capacity(HEADER + len);
+    out.extend_from_slice(&Header::Spawn { id, stdin, len }.encode());
     out.extend_from_slice(&memory.to_le_bytes());
     for arg in argv {
         out.extend_from_slice(&(arg.len() as u32).to_le_bytes());
@@ -142,7 +144,10 @@ mod tests {
             assert_eq!(decode_reply(&encode_reply(5, end)).unwrap(), (5, end));
         }
         let argv = vec![OsString::from("sh"), OsStr::from_bytes(b"\xffa").to_owned(), OsString::new()];
-        assert_eq!(decode_spawn(&encode_spawn(1 << 40, &argv)).unwrap(), (1 << 40, argv));
+        let request = encode_spawn(3, true, 1 << 40, &argv);
+        let (header, payload) = request.split_first_chunk().unwrap();
+        assert_eq!(Header::decode(header).unwrap(), Header::Spawn { id: 3, stdin: true, len: payload.len() });
+        assert_eq!(decode_spawn(payload).unwrap(), (1 << 40, argv));
         assert!(decode_spawn(&[0; 9]).is_err());
         assert!(Header::decode(&[0xff; HEADER]).is_err());
     }

@@ -7,26 +7,27 @@ use sheaf_client::sink::{Claim, SinkRow};
 use sheaf_client::source::SourceId;
 use sheaf_task::{Class, Failure, JobId, Outcome as TaskOutcome, RowId};
 
-use super::super::record::{Asked, Ending, FileNames, Part, Status, Times};
+use super::super::record::{Asked, Ending, FileNames, Part, Status, Times, Usage};
 use super::*;
 use crate::page::Query;
 
 /// A batch over parts of lines, each a list of ids, as it is once its input was validated.
 fn begun(root: &Path, ending: Ending, parts: &[&[&str]]) -> (Place, Batch, Store) {
-    let store = Store::open(root.to_owned()).unwrap();
+    let store = Store::open(root.to_owned(), 1 << 20).unwrap();
     let line = |id: &&str| format!("{{\"custom_id\": \"{id}\", \"body\": {{}}}}\n");
     let text = |ids: &[&str]| format!("\u{feff}\n{}", ids.iter().map(line).collect::<String>());
     let now = Duration::from_secs(1);
-    let mut draft = store.begin(now).unwrap();
+    let mut draft = store.begin("", now).unwrap();
     draft.write(text(parts[0]).as_bytes()).unwrap();
     let meta = FileMeta {
         id: draft.id.clone(),
-        bytes: draft.bytes,
+        bytes: draft.bytes(),
         created_at: 1,
         filename: "in".into(),
         purpose: "batch".into(),
+        expires_at: None,
     };
-    store.finish(draft, "", &meta).unwrap();
+    store.finish(draft, &meta).unwrap();
     let name = |prefix| crate::disk::new_id(prefix, now).unwrap();
     let batch = Batch {
         id: name(super::super::record::PREFIX),
@@ -36,16 +37,18 @@ fn begun(root: &Path, ending: Ending, parts: &[&[&str]]) -> (Place, Batch, Store
             input_file_id: meta.id,
             completion_window: "24h".into(),
             metadata: None,
+            output_expires_after: Some(3_600),
         },
         status: Status::Finalizing,
         times: Times::default(),
         ending,
-        parts: parts.iter().map(|_| Part { service: "m".into() }).collect(),
+        parts: parts.iter().map(|_| Part { service: "m".into(), encoding: None }).collect(),
         counts: Counts::default(),
         errors: Vec::new(),
         names: FileNames { output: name("file-"), error: name("file-") },
         has_output: false,
         has_errors: false,
+        usage: None,
     };
     let place = Place::of(root, "", &batch.id).unwrap();
     assert!(place.create(&store, &batch).unwrap());
@@ -90,8 +93,12 @@ fn lines(store: &Store, id: &str) -> Vec<String> {
 }
 
 fn written(completed: u64, failed: u64) -> Event {
+    written_with(completed, failed, None)
+}
+
+fn written_with(completed: u64, failed: u64, usage: Option<Usage>) -> Event {
     let counts = Counts { total: completed + failed, completed, failed };
-    Event::Written { counts, has_output: completed > 0, has_errors: failed > 0 }
+    Event::Written { counts, has_output: completed > 0, has_errors: failed > 0, usage }
 }
 
 fn finalized(place: &Place, batch: &Batch, store: &Store) -> Event {
@@ -110,7 +117,7 @@ fn each_line_of_each_part_is_in_one_of_the_files_once() {
         assert_eq!(lines(&store, &batch.names.output), ["b B", "e E"]);
         assert_eq!(lines(&store, &batch.names.error), ["a upstream_error", "c batch_expired", "d batch_expired"]);
     }
-    assert_eq!(store.list("", &Query::parse(None).unwrap()).unwrap().len(), 3);
+    assert_eq!(store.list("", &Query::parse(None, "file-").unwrap()).unwrap().len(), 3);
 }
 
 #[test]
@@ -122,6 +129,23 @@ fn of_two_outcomes_of_a_line_the_later_counts() {
     assert_eq!(finalized(&place, &batch, &store), written(1, 0));
     assert_eq!(lines(&store, &batch.names.output), ["a A"]);
     assert_eq!(store.get("", &batch.names.error).unwrap(), None);
+}
+
+#[test]
+fn tokens_are_summed_over_the_answers_that_tell_of_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let (place, batch, store) = begun(dir.path(), Ending::Complete, &[&["a", "b", "c", "d"], &["e"]]);
+    let full = r#"{"usage": {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8,
+        "prompt_tokens_details": {"cached_tokens": 2}, "completion_tokens_details": {"reasoning_tokens": 4}}}"#;
+    // Of two outcomes of a line the later one's tokens count, as its answer does.
+    commit(&place, 0, 1, "a", Some(full));
+    commit(&place, 0, 1, "a", Some(full));
+    commit(&place, 0, 2, "b", Some(r#"{"usage": {"prompt_tokens": 7, "total_tokens": 7}}"#));
+    commit(&place, 0, 3, "c", Some("text"));
+    commit(&place, 0, 4, "d", None);
+    commit(&place, 1, 1, "e", Some(r#"{"usage": null}"#));
+    let usage = Usage { input: 10, cached: 2, output: 5, reasoning: 4, total: 15 };
+    assert_eq!(finalized(&place, &batch, &store), written_with(4, 1, Some(usage)));
 }
 
 #[test]
@@ -142,5 +166,5 @@ fn a_batch_that_was_stopped_before_it_was_read_has_no_files() {
     let (place, mut batch, store) = begun(dir.path(), Ending::Cancelled, &[&["a"]]);
     batch.parts.clear();
     assert_eq!(finalized(&place, &batch, &store), written(0, 0));
-    assert_eq!(store.list("", &Query::parse(None).unwrap()).unwrap().len(), 1);
+    assert_eq!(store.list("", &Query::parse(None, "file-").unwrap()).unwrap().len(), 1);
 }

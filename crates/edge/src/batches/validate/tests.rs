@@ -36,7 +36,8 @@ fn is(code: &str, line: u64, param: Option<&str>) -> (String, Option<u64>, Optio
 }
 
 fn valid(services: &[&str], lines: u64) -> Event {
-    Event::Valid { parts: services.iter().map(|service| Part { service: (*service).to_owned() }).collect(), lines }
+    let part = |service: &&str| Part { service: (*service).to_owned(), encoding: Some(Encoding::Float) };
+    Event::Valid { parts: services.iter().map(part).collect(), lines }
 }
 
 #[test]
@@ -106,6 +107,27 @@ fn lines_of_several_models_are_parted_byte_for_byte() {
 }
 
 #[test]
+fn lines_that_want_their_vectors_otherwise_are_parted_too() {
+    let asks = |id: &str, said: &str| line(id, "m").replace("\"x\"", &format!("\"x\", \"encoding_format\": {said}"));
+    let lines = [
+        line("a", "m"),
+        asks("b", "\"base64\""),
+        asks("c", "\"int8\""),
+        asks("d", "null"),
+        asks("e", "7"),
+        asks("f", "\"float\""),
+    ];
+    let encodings = [Some(Encoding::Float), Some(Encoding::Base64), None];
+    let parts = encodings.map(|encoding| Part { service: "m".into(), encoding }).to_vec();
+    let dir = tempfile::tempdir().unwrap();
+    let validation = in_dir(dir.path(), lines.join("\n").as_bytes(), "/v1/embeddings");
+    assert_eq!(validation.run(|| false).unwrap(), Some(Event::Valid { parts, lines: 6 }));
+    let part = |part| fs::read_to_string(part_file(&validation.parts, part)).unwrap();
+    let text = |places: &[usize]| places.iter().map(|at| lines[*at].clone() + "\n").collect::<String>();
+    assert_eq!([part(0), part(1), part(2)], [text(&[0, 3, 5]), text(&[1]), text(&[2, 4])]);
+}
+
+#[test]
 fn tasks_name_their_service_and_have_any_body() {
     let dir = tempfile::tempdir().unwrap();
     let task = |body: &str| {
@@ -114,7 +136,8 @@ fn tasks_name_their_service_and_have_any_body() {
         in_dir(dir.path(), text.as_bytes(), TASKS).run(|| false).unwrap().unwrap()
     };
     for body in ["\"row\"", "17", "[1]", "{}"] {
-        assert_eq!(task(body), valid(&["s"], 1));
+        let parts = vec![Part { service: "s".into(), encoding: None }];
+        assert_eq!(task(body), Event::Valid { parts, lines: 1 });
     }
     assert!(matches!(task("null"), Event::Invalid(_)));
 }

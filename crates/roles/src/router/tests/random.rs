@@ -267,12 +267,18 @@ impl Day {
         let stale = newest.is_some_and(|newest| (self.world.epoch, *newest) != (fence.epoch, fence.attempt));
         if stale && !outcome.is_ok() {
             let next = self.world.next_lsn;
-            self.message(&peer, Inbound::Results(vec![ResultItem { fence, outcome, ms }]));
+            self.message(
+                &peer,
+                Inbound::Results(vec![ResultItem { fence, outcome, ms, tokens: sheaf_task::Tokens::default() }]),
+            );
             let ended = self.world.journal.iter().filter(|(lsn, record)| *lsn >= next && ends(record, fence.key));
             assert_eq!(ended.count(), 0, "a stale attempt contributes only an ok");
             return;
         }
-        self.message(&peer, Inbound::Results(vec![ResultItem { fence, outcome, ms }]));
+        self.message(
+            &peer,
+            Inbound::Results(vec![ResultItem { fence, outcome, ms, tokens: sheaf_task::Tokens::default() }]),
+        );
     }
 
     fn step(&mut self) {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use sheaf_session::Micros;
 use sheaf_task::{
     Capacity, Class, Evidence, Failure, Fence, JobId, JobOptions, JobSpec, Key, Order, Outcome, Piece, Question,
-    Registration, ResultItem, RouterId, RowId, ToClient, ToWorker,
+    Registration, ResultItem, RouterId, RowId, ToClient, ToWorker, Tokens,
 };
 
 use super::super::record::{Delivery, Record, owners_of};
@@ -250,7 +250,7 @@ impl Script {
         let ms = words.number("ms", 10);
         let item = |text: &&str| {
             let fence = self.fence(text);
-            ResultItem { fence, outcome: outcome(&fence), ms }
+            ResultItem { fence, outcome: outcome(&fence), ms, tokens: Tokens { prompt: 2, completion: 1 } }
         };
         let items = args[1..].iter().map(item).collect();
         self.world.message(args[0], Inbound::Results(items))

@@ -142,6 +142,13 @@ impl World {
             }
             outputs.push(output);
         }
+        if self.config.limits.slice_max == Limits::default().slice_max {
+            assert_eq!(
+                self.router.neglected(),
+                None,
+                "a task waits, and a worker that could start it has nothing to do"
+            );
+        }
         outputs
     }
 

@@ -34,6 +34,10 @@ fn small() -> impl Strategy<Value = u32> {
     number().prop_map(|number| number as u32)
 }
 
+fn tokens() -> impl Strategy<Value = Tokens> {
+    (number(), number()).prop_map(|(prompt, completion)| Tokens { prompt, completion })
+}
+
 fn fence() -> impl Strategy<Value = Fence> {
     (id(Key), number(), small()).prop_map(|(key, epoch, attempt)| Fence { key, epoch, attempt })
 }
@@ -42,11 +46,17 @@ fn piece() -> impl Strategy<Value = Piece> {
     (fence(), number(), bytes()).prop_map(|(fence, at, bytes)| Piece { fence, at, bytes })
 }
 
+fn upstream() -> impl Strategy<Value = Box<Upstream>> {
+    (any::<u16>(), [text(), text(), text(), text()])
+        .prop_map(|(status, [message, kind, param, code])| Box::new(Upstream { status, message, kind, param, code }))
+}
+
 fn failure() -> impl Strategy<Value = Failure> {
-    let evidence = (option::of(any::<i32>()), option::of(any::<i32>()), bytes(), text(), small());
+    let ends = (option::of(any::<i32>()), option::of(any::<i32>()));
+    let evidence = (ends, bytes(), text(), small(), option::of(upstream()));
     (select(&Class::ALL[..]), text(), evidence).prop_map(|(class, message, seen)| {
-        let (exit_code, signal, stderr, worker, deaths) = seen;
-        Failure { class, message, evidence: Evidence { exit_code, signal, stderr, worker, deaths } }
+        let ((exit_code, signal), stderr, worker, deaths, upstream) = seen;
+        Failure { class, message, evidence: Evidence { exit_code, signal, stderr, worker, deaths, upstream } }
     })
 }
 
@@ -127,7 +137,12 @@ fn question() -> impl Strategy<Value = Question> {
 
 pub(super) fn to_router() -> impl Strategy<Value = ToRouter> {
     let row = (id(RowId), small(), bytes()).prop_map(|(row, sample, body)| SubmitRow { row, sample, body });
-    let result = (fence(), outcome(), number()).prop_map(|(fence, outcome, ms)| ResultItem { fence, outcome, ms });
+    let result = (fence(), outcome(), number(), tokens()).prop_map(|(fence, outcome, ms, tokens)| ResultItem {
+        fence,
+        outcome,
+        ms,
+        tokens,
+    });
     let held = (vec(fence(), 0..4), vec(fence(), 0..4));
     let registration = (id(WorkerId), number(), text(), vec(text(), 0..4), capacity(), held).prop_map(
         |(worker, incarnation, name, services, capacity, (holding, died_with))| Registration {
@@ -201,7 +216,8 @@ fn stats() -> impl Strategy<Value = Stats> {
         unsettled: figures[6],
         idle_ms,
     });
-    (totals, standing).prop_map(|(totals, standing)| Stats { totals, standing })
+    let of_service = (text(), tokens()).prop_map(|(service, tokens)| ServiceTokens { service, tokens });
+    (totals, standing, vec(of_service, 0..3)).prop_map(|(totals, standing, tokens)| Stats { totals, standing, tokens })
 }
 
 fn answer() -> impl Strategy<Value = Answer> {

@@ -17,7 +17,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::StatusCode;
 use serde_json::Value;
-use sheaf_task::{BODY_BYTES_MAX, Class, Evidence, Failure, Fence, Outcome, STDERR_TAIL_MAX};
+use sheaf_task::{BODY_BYTES_MAX, Class, Evidence, Failure, Fence, Outcome, STDERR_TAIL_MAX, Upstream};
 
 use super::client::{Answer, Reply};
 use super::pace::Mood;
@@ -87,7 +87,7 @@ pub(super) fn sound(backend: &Backend, rows: &Rows, answer: Answer) -> Result<Re
         }
         Answer::Unreachable(why) => {
             let message = format!("{url} cannot be reached: {why}");
-            Err(all(rows, Mood::Away, message.clone(), || held(&message, &[])))
+            Err(all(rows, Mood::Away, message.clone(), || Verdict::Held(failure(Class::Error, &message, &[]))))
         }
         Answer::Broken(why) => {
             let message = format!("{url} broke off before its answer was whole: {why}");
@@ -99,23 +99,31 @@ pub(super) fn sound(backend: &Backend, rows: &Rows, answer: Answer) -> Result<Re
 /// A reply that is no success. `is_ours`: who may call, and where to, is this worker's affair and not the row's.
 pub(super) fn by_status(backend: &Backend, rows: &Rows, reply: &Reply, is_ours: bool) -> Judged {
     let (url, status, body) = (backend.url.shown(), reply.status, &reply.body);
-    let message = format!("{url} answers {status}{}", excerpt(body));
+    let upstream = read(status, body);
+    let failure = |class, message: &str| {
+        let mut failure = failure(class, message, body);
+        failure.evidence.upstream = Some(Box::new(upstream.clone()));
+        failure
+    };
+    let over = |class, message: &str| Verdict::Ended(Outcome::Failed(failure(class, message)));
+    let message = format!("{url} answers {status}{}", excerpt(body, &upstream));
     if is_pressed(status) {
-        return all(rows, Mood::Pressed(reply.retry_after), message.clone(), || held(&message, body));
+        let held = || Verdict::Held(failure(Class::Error, &message));
+        return all(rows, Mood::Pressed(reply.retry_after), message.clone(), held);
     }
     if status.is_redirection() {
         let place = reply.location.as_deref().unwrap_or("another address");
         let message = format!("{url} answers {status}: it wants to be called at {place}; give that URL");
-        return all(rows, Mood::Away, message.clone(), || ended(Class::Error, &message, body));
+        return all(rows, Mood::Away, message.clone(), || over(Class::Error, &message));
     }
     let is_refusal = is_ours && [401, 403, 404, 405, 407].contains(&status.as_u16());
     if is_refusal {
-        return all(rows, Mood::Away, message.clone(), || ended(Class::Error, &message, body));
+        return all(rows, Mood::Away, message.clone(), || over(Class::Error, &message));
     }
     if status.is_client_error() {
-        return all(rows, Mood::Good, String::new(), || ended(Class::Rejected, &message, body));
+        return all(rows, Mood::Good, String::new(), || over(Class::Rejected, &message));
     }
-    all(rows, Mood::Failed, message.clone(), || ended(Class::Error, &message, body))
+    all(rows, Mood::Failed, message.clone(), || over(Class::Error, &message))
 }
 
 /// It has too much to do: 408, 425 too early, 429, 503.
@@ -131,32 +139,72 @@ pub(super) fn ended(class: Class, message: &str, body: &[u8]) -> Verdict {
     Verdict::Ended(Outcome::Failed(failure(class, message, body)))
 }
 
-fn held(message: &str, body: &[u8]) -> Verdict {
-    Verdict::Held(failure(Class::Error, message, body))
-}
-
 /// With the beginning of what was answered as the evidence: there an error says what it is.
 fn failure(class: Class, message: &str, body: &[u8]) -> Failure {
     let stderr = Bytes::copy_from_slice(&body[..body.len().min(STDERR_TAIL_MAX)]);
     Failure { class, message: message.to_owned(), evidence: Evidence { stderr, ..Evidence::default() } }
 }
 
-/// What an answer says of an error, `: no such model`: its message, where it is JSON with one, or its first line.
-pub(super) fn excerpt(body: &[u8]) -> String {
-    let said = message_in(body).unwrap_or_else(|| {
+/// What an answer says of an error, `: no such model`: its message, where it has one, or its first line.
+fn excerpt(body: &[u8], upstream: &Upstream) -> String {
+    let said = if upstream.message.is_empty() {
         let text = String::from_utf8_lossy(&body[..body.len().min(STDERR_TAIL_MAX)]);
         text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default().to_owned()
-    });
+    } else {
+        upstream.message.replace(['\n', '\r'], " ")
+    };
     let said: String = said.chars().take(EXCERPT_CHARS_MAX).collect();
     if said.is_empty() { said } else { format!(": {said}") }
 }
 
-/// In each of the places where APIs have it.
-fn message_in(body: &[u8]) -> Option<String> {
-    let value: Value = serde_json::from_slice(body).ok()?;
-    let places = ["/error/message", "/error", "/message", "/detail"];
-    places.into_iter().find_map(|place| Some(value.pointer(place)?.as_str()?.replace(['\n', '\r'], " ")))
+/// What a reply says of an error, in each of the places where APIs have it.
+fn read(status: StatusCode, body: &[u8]) -> Upstream {
+    let none = Upstream { status: status.as_u16(), ..Upstream::default() };
+    let Ok(value) = serde_json::from_slice::<Value>(body) else { return none };
+    let text = |place: &str| match value.pointer(place) {
+        Some(Value::String(text)) => Some(text.clone()),
+        Some(Value::Number(number)) => Some(number.to_string()),
+        _ => None,
+    };
+    let inside = if value.get("error").is_some_and(Value::is_object) { "/error" } else { "" };
+    let field = |name: &str| text(&format!("{inside}/{name}"));
+    let message = field("message").or_else(|| text("/error")).or_else(|| text("/detail"));
+    let word = |name: &str| field(name).unwrap_or_default();
+    let (kind, param, code) = (word("type"), word("param"), word("code"));
+    Upstream { message: message.unwrap_or_default(), kind, param, code, ..none }.cut()
 }
 
 /// Of an answer, as much as a message of one line bears.
 const EXCERPT_CHARS_MAX: usize = 300;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_read_wherever_it_stands() {
+        let read = |body: &str| {
+            let Upstream { status, message, kind, param, code } = read(StatusCode::BAD_REQUEST, body.as_bytes());
+            assert_eq!(status, 400);
+            [message, kind, param, code].join("|")
+        };
+        let cases = [
+            (r#"{"error":{"message":"m","type":"t","param":"p","code":"c"}}"#, "m|t|p|c"),
+            (r#"{"error":{"message":"m","type":null,"code":400}}"#, "m|||400"),
+            (r#"{"object":"error","message":"m","type":"t","param":null,"code":40303}"#, "m|t||40303"),
+            (r#"{"error":"m"}"#, "m|||"),
+            (r#"{"detail":"m"}"#, "m|||"),
+            (r#"{"detail":[{"loc":1}]}"#, "|||"),
+            ("[1]", "|||"),
+            ("no JSON", "|||"),
+        ];
+        cases.into_iter().for_each(|(body, expected)| assert_eq!(read(body), expected, "{body}"));
+    }
+
+    #[test]
+    fn what_is_long_is_cut_between_characters() {
+        let long = serde_json::json!({"error": {"message": "é".repeat(5_000), "code": "c"}}).to_string();
+        let Upstream { message, code, .. } = read(StatusCode::BAD_REQUEST, long.as_bytes());
+        assert_eq!((message.len(), code.as_str()), (sheaf_task::UPSTREAM_TEXT_MAX, "c"));
+    }
+}

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use sheaf_task::{Assignment, BODY_BYTES_MAX, Class, Evidence, Failure, Fence, Key, Outcome, Piece};
+use sheaf_task::{Assignment, BODY_BYTES_MAX, Class, Evidence, Failure, Fence, Key, Outcome, Piece, Tokens};
 use tokio::sync::mpsc;
 use tokio::task::{self, AbortHandle, JoinSet};
 
@@ -353,7 +353,11 @@ impl Flight {
 
     fn end(&self, outcome: Outcome) -> Ended {
         let ms = self.since.elapsed().as_millis() as u64;
-        Ended { fence: self.assignment.fence, outcome, ms }
+        let tokens = match (&outcome, &self.ask) {
+            (Outcome::Ok(body), Some(_)) => openai::tokens(body),
+            (Outcome::Ok(_), None) | (Outcome::Failed(_), _) => Tokens::default(),
+        };
+        Ended { fence: self.assignment.fence, outcome, ms, tokens }
     }
 }
 

@@ -25,8 +25,9 @@ use std::sync::Mutex;
 
 use bytes::Bytes;
 use hyper::StatusCode;
+use serde::Deserialize;
 use serde_json::Value;
-use sheaf_task::{Class, Outcome};
+use sheaf_task::{Class, Outcome, Tokens};
 
 use super::client::{Answer, Reply};
 use super::judge::{self, Judged, Rows, Verdict};
@@ -101,6 +102,23 @@ pub(super) fn judge(backend: &Backend, lengths: &Lengths, rows: &Rows, asks: &[A
     }
 }
 
+/// What an answer cost, as it says itself.
+pub(super) fn tokens(answer: &[u8]) -> Tokens {
+    #[derive(Deserialize)]
+    struct Cost {
+        usage: Option<Usage>,
+    }
+    #[derive(Deserialize)]
+    struct Usage {
+        #[serde(default)]
+        prompt_tokens: u64,
+        #[serde(default)]
+        completion_tokens: u64,
+    }
+    let cost = serde_json::from_slice::<Cost>(answer).ok().and_then(|cost| cost.usage);
+    cost.map_or(Tokens::default(), |usage| Tokens { prompt: usage.prompt_tokens, completion: usage.completion_tokens })
+}
+
 /// Rows that were refused together are sent again each alone: one of them may be the cause, and the others are not.
 fn apart(mut judged: Judged) -> Judged {
     if judged.verdicts.len() > 1 {
@@ -164,4 +182,25 @@ fn error_inside(value: &Value) -> Option<StatusCode> {
         None if words.into_iter().any(is_pressed) => StatusCode::TOO_MANY_REQUESTS,
         None => StatusCode::INTERNAL_SERVER_ERROR,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_says_what_it_cost_or_costs_nothing() {
+        let of = |answer: &str| {
+            let Tokens { prompt, completion } = tokens(answer.as_bytes());
+            (prompt, completion)
+        };
+        assert_eq!(
+            of(r#"{"choices":[],"usage":{"prompt_tokens":12,"completion_tokens":3,"total_tokens":15}}"#),
+            (12, 3)
+        );
+        assert_eq!(of(r#"{"data":[{"embedding":[1.5]}],"usage":{"prompt_tokens":2,"total_tokens":2}}"#), (2, 0));
+        for none in [r#"{"choices":[]}"#, r#"{"usage":null}"#, r#"{"usage":{"prompt_tokens":-1}}"#, "no JSON"] {
+            assert_eq!(of(none), (0, 0), "{none}");
+        }
+    }
 }

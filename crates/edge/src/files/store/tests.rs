@@ -1,0 +1,99 @@
+use super::*;
+
+fn put(store: &Store, app: &str, second: u64, text: &str) -> FileMeta {
+    let mut draft = store.begin(app, Duration::from_secs(second)).unwrap();
+    draft.write(text.as_bytes()).unwrap();
+    let meta = FileMeta {
+        id: draft.id.clone(),
+        bytes: draft.bytes(),
+        created_at: second,
+        filename: "rows.jsonl".into(),
+        purpose: if second.is_multiple_of(2) { "batch" } else { "batch_output" }.into(),
+        expires_at: Some(second + 100),
+    };
+    store.finish(draft, &meta).unwrap();
+    meta
+}
+
+#[test]
+fn files_are_listed_read_and_deleted_by_their_own_app_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path().join("edge"), 20).unwrap();
+    let metas: Vec<_> = (1..=4).map(|second| put(&store, "", second, "abc")).collect();
+    let theirs = put(&store, "them", 9, "secret");
+    let ids = |query: &str| -> Vec<String> {
+        let query = Query::parse(Some(query), PREFIX).unwrap();
+        store.list("", &query).unwrap().into_iter().map(|meta| meta.id).collect()
+    };
+    assert_eq!(ids("limit=1"), [metas[3].id.clone(), metas[2].id.clone()]);
+    assert_eq!(ids("purpose=batch&order=asc"), [metas[1].id.clone(), metas[3].id.clone()]);
+    assert_eq!(store.get("", &theirs.id).unwrap(), None);
+    assert!(!store.delete("", &theirs.id).unwrap());
+    assert_eq!(store.get("them", &theirs.id).unwrap(), Some(theirs));
+    assert!(store.delete("", &metas[0].id).unwrap());
+    assert!(!store.delete("", &metas[0].id).unwrap());
+    assert_eq!(ids("").len(), 3);
+    assert_eq!(fs::read(store.content("", &metas[1].id).unwrap()).unwrap(), b"abc");
+    assert_eq!(store.content("", "file-../x"), None);
+}
+
+#[test]
+fn what_was_being_written_is_gone_after_a_crash_and_finishing_twice_is_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path().join("edge"), 20).unwrap();
+    let mut draft = store.begin("", Duration::from_secs(1)).unwrap();
+    draft.write(b"half").unwrap();
+    std::mem::forget(draft);
+    let store = Store::open(dir.path().join("edge"), 20).unwrap();
+    assert_eq!(fs::read_dir(dir.path().join("edge/tmp")).unwrap().count(), 0);
+    drop(store.begin("", Duration::from_secs(1)).unwrap());
+    assert_eq!(fs::read_dir(dir.path().join("edge/tmp")).unwrap().count(), 0);
+    let meta = put(&store, "", 2, "whole");
+    let mut again = store.begin_as("", meta.id.clone()).unwrap();
+    again.write(b"whole").unwrap();
+    store.finish(again, &meta).unwrap();
+    assert_eq!(store.list("", &Query::parse(None, PREFIX).unwrap()).unwrap(), [meta]);
+    assert_eq!(fs::read_dir(dir.path().join("edge/tmp")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_record_that_is_damaged_costs_only_its_own_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path().join("edge"), 20).unwrap();
+    let metas: Vec<_> = (1..=4).map(|second| put(&store, "", second, "abc")).collect();
+    let record = |at: usize| store.place("", &metas[at].id).unwrap().join(META);
+    let listed = |store: &Store, query: &str| -> Vec<_> {
+        let found = store.list("", &Query::parse(Some(query), PREFIX).unwrap()).unwrap();
+        found.into_iter().map(|meta| meta.created_at).collect()
+    };
+    // Once while the store is open, and once before it is opened; torn, and gone.
+    fs::write(record(3), "{").unwrap();
+    assert_eq!((listed(&store, "limit=1"), listed(&store, "")), (vec![3, 2], vec![3, 2, 1]));
+    fs::remove_file(record(1)).unwrap();
+    let store = Store::open(dir.path().join("edge"), 20).unwrap();
+    assert_eq!(listed(&store, ""), [3, 1]);
+    for at in [1, 3] {
+        assert!(is_damaged(&store.get("", &metas[at].id).unwrap_err()));
+        assert_eq!(fs::read(store.content("", &metas[at].id).unwrap()).unwrap(), b"abc");
+    }
+    assert_eq!((store.too_many("", 8), store.too_many("", 9)), (None, Some(20)), "their bytes count");
+    assert!(store.delete("", &metas[1].id).unwrap());
+    assert_eq!(store.too_many("", 11), None);
+}
+
+#[test]
+fn what_has_expired_is_swept_but_for_what_is_needed() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || Store::open(dir.path().join("edge"), 20).unwrap();
+    let store = open();
+    let metas: Vec<_> = (1..=3).map(|second| put(&store, "", second, "abc")).collect();
+    put(&store, "them", 9, "abc");
+    let store = open();
+    let needed = number_of(PREFIX, &metas[1].id).unwrap();
+    let sweep = |now| store.sweep(Duration::from_secs(now), |app, number| app == "@" && number == needed);
+    assert_eq!([sweep(100), sweep(103), sweep(103), sweep(109)], [0, 2, 0, 1]);
+    assert_eq!(store.list("", &Query::parse(None, PREFIX).unwrap()).unwrap(), [metas[1].clone()]);
+    assert_eq!((store.get("", &metas[0].id).unwrap(), store.too_many("", 18)), (None, Some(20)));
+    assert_eq!(store.sweep(Duration::from_secs(103), |_, _| false), 1);
+    assert_eq!(store.too_many("", 20), None);
+}
