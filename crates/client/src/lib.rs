@@ -11,7 +11,8 @@
 //! | `rows`, `reconcile` | names of rows; the sink made to agree with the source |
 //! | `prompt` | rows made into requests for a model, answers into results |
 //! | `identity`, `revision` | the job beside its sink; what makes it another |
-//! | `scan`, `writer`, `driver`, `line` | two threads, the loop between them, the session with the router |
+//! | `scan`, `writer`, `driver`, `line` | two threads, the loop between them, what it has of sessions with the router |
+//! | `session` | one session with a router, for whoever has one |
 //! | `progress`, `audit` | how far it is; how it ended |
 //!
 //! **Invariant**: a row is in the sink if and only if the state beside it says so, after any crash.
@@ -28,6 +29,7 @@ mod reconcile;
 mod revision;
 mod rows;
 mod scan;
+mod session;
 pub mod sink;
 pub mod source;
 mod writer;
@@ -41,3 +43,4 @@ pub use progress::{Pace, Phase, Progress};
 pub use prompt::{Prompt, PromptError, PromptSpec, PromptTask, Tokens};
 pub use reconcile::ReconcileError;
 pub use revision::{RevisionError, default_revision};
+pub use session::{Leaving, RouterSession};

@@ -6,14 +6,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use sheaf_client::LineError;
-use sheaf_net::{Clock, Link, Source, Target as NetTarget};
-use sheaf_roles::port::{ClientCommand, ClientPort, ClientReport, fit_dialer_config};
+use sheaf_client::{LineError, RouterSession};
+use sheaf_net::Target as NetTarget;
+use sheaf_roles::port::{ClientCommand, ClientReport};
 use sheaf_server::{Access, DataDir, Server, ServerConfig};
-use sheaf_session::{Config, Depth, How, Session, SessionId, Side};
+use sheaf_session::How;
 use sheaf_task::{Answer, Question, ToRouter};
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::args::{DATA_DEFAULT, LISTEN_DEFAULT, Target};
@@ -25,11 +23,12 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// After so long without an answer it is said what is waited for, and looked whether anybody is there at all.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// How long the router may take to hear the last words.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// A conversation with a router.
 pub(crate) struct Asker {
-    commands: mpsc::Sender<Vec<ClientCommand>>,
-    reports: mpsc::Receiver<Vec<ClientReport>>,
-    link: JoinHandle<ClientPort>,
+    session: RouterSession,
     asked: u64,
     target: NetTarget,
     /// What was heard of it.
@@ -82,20 +81,8 @@ impl Asker {
     }
 
     fn open(target: NetTarget, place: String, own: Option<Server>) -> Result<Self> {
-        let seed = random_u64()?;
-        let mut id = [0; 16];
-        id[..8].copy_from_slice(&random_u64()?.to_le_bytes());
-        id[8..].copy_from_slice(&random_u64()?.to_le_bytes());
-        let config = fit_dialer_config(
-            Config { incarnation: 1, boot: seed, auth: target.auth(), ..Config::default() },
-            Depth::Memory,
-        );
-        let port = ClientPort::new(Session::new(config, Side::Dialer, SessionId(id), seed));
-        let (commands, for_link) = mpsc::channel(4);
-        let (from_link, reports) = mpsc::channel(4);
-        let source = Source::Dial { target: target.clone(), seed };
-        let link = tokio::spawn(Link::new(port, Clock::start(), source, for_link, from_link).run());
-        Ok(Self { commands, reports, link, asked: 0, target, heard: Heard::Nothing, place, own })
+        let session = RouterSession::start(&target, None).context("cannot read random numbers")?;
+        Ok(Self { session, asked: 0, target, heard: Heard::Nothing, place, own })
     }
 
     /// Whether no router runs there, and one was started for the question only.
@@ -119,7 +106,9 @@ impl Asker {
         self.asked += 1;
         let id = self.asked;
         let ask = ClientCommand::Send { tag: None, message: ToRouter::Ask { id, question } };
-        self.commands.send(vec![ask]).await.context("the link has ended")?;
+        if !self.session.say(vec![ask]).await {
+            bail!("the link has ended");
+        }
         let until = Instant::now() + PATIENCE;
         let mut is_told = false;
         loop {
@@ -158,7 +147,7 @@ impl Asker {
     /// Cancel-safe: answers to other questions are of no use.
     async fn answer(&mut self, wanted: u64) -> Result<Answer> {
         loop {
-            let reports = self.reports.recv().await.context("the link has ended")?;
+            let reports = self.session.told().await.context("the link has ended")?;
             for report in reports {
                 match report {
                     ClientReport::Answer { id, answer } if id == wanted => return Ok(answer),
@@ -173,24 +162,12 @@ impl Asker {
 
     /// Hangs up, and stops the router that was started for the question.
     pub(crate) async fn close(self) -> Result<()> {
-        let Self { commands, reports, link, own, .. } = self;
-        if commands.send(vec![ClientCommand::Close(How::Drain)]).await.is_err() {
-            tracing::debug!("the link has ended before the conversation");
-        }
-        drop(reports);
-        if timeout(Duration::from_secs(1), link).await.is_err() {
-            tracing::debug!("the router did not say goodbye");
-        }
+        let Self { session, own, .. } = self;
+        session.hang_up(Vec::new(), How::Drain, LAST_WORDS).await;
         if let Some(server) = own {
             server.stopper().stop();
             server.ended().await?;
         }
         Ok(())
     }
-}
-
-fn random_u64() -> Result<u64> {
-    let mut bytes = [0; 8];
-    sheaf_server::random(&mut bytes).context("cannot read random numbers")?;
-    Ok(u64::from_le_bytes(bytes))
 }

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use sheaf_net::Target;
 use sheaf_roles::port::{ClientCommand, ClientReport};
+use sheaf_session::How;
 use sheaf_task::{Answer, JobId, Question, ToRouter};
 use tokio::time::timeout;
 
-use super::Running;
+use super::LAST_WORDS;
+use crate::session::RouterSession;
 
 /// How long a router may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -23,7 +25,7 @@ const ASK: u64 = 1;
 /// # Errors
 /// The router does not answer in time: whether the job is cancelled is not known.
 pub async fn cancel_job(target: Target, job: JobId) -> io::Result<Option<u64>> {
-    let mut running = Running::start(&target, None)?;
+    let mut running = RouterSession::start(&target, None)?;
     let question = Question::CancelJob(job);
     let mut commands = vec![ClientCommand::Send { tag: None, message: ToRouter::Ask { id: ASK, question } }];
     let answer = timeout(PATIENCE, async {
@@ -37,7 +39,7 @@ pub async fn cancel_job(target: Target, job: JobId) -> io::Result<Option<u64>> {
         Err(io::Error::from(io::ErrorKind::ConnectionAborted))
     });
     let answer = answer.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-    running.hang_up(Vec::new()).await;
+    running.hang_up(Vec::new(), How::Drain, LAST_WORDS).await;
     Ok(match answer? {
         Answer::Done(rows) => Some(rows),
         _ => None,

@@ -9,24 +9,20 @@ mod cancel;
 mod tests;
 
 use std::collections::VecDeque;
-use std::io::{self, Read};
+use std::io;
 use std::time::Duration;
 
-use sheaf_net::{Backoff, Clock, Link, Source, Target};
+use sheaf_net::{Backoff, Target};
 use sheaf_roles::client::{Event, Tag, Ticket};
-use sheaf_roles::port::{ClientCommand, ClientPort, ClientReport, Over, fit_dialer_config};
-use sheaf_session::{Config, Depth, Faults, How, Refusal, Session, SessionId, Side};
+use sheaf_roles::port::{ClientCommand, ClientReport, Over};
+use sheaf_session::{Faults, How, Refusal};
 use sheaf_task::ToRouter;
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 
 use crate::driver::Line;
+use crate::session::{Leaving, RouterSession, random};
 
 pub use cancel::cancel_job;
-
-/// Batches of commands and of reports between the line and its link. The link always takes commands; reports wait.
-const BATCHES: usize = 8;
 
 /// How long the router is given to hear the last words.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -81,7 +77,9 @@ fn may_pass(over: &Over) -> bool {
 pub struct SessionLine {
     target: Target,
     faults: Option<Faults>,
-    running: Option<Running>,
+    running: Option<RouterSession>,
+    /// The link of the session before.
+    leaving: Option<Leaving>,
     /// When the next session may begin, while there is none.
     again_at: Instant,
     backoff: Backoff,
@@ -96,20 +94,13 @@ pub struct SessionLine {
     tag: Option<Tag>,
 }
 
-/// A session and its link.
-struct Running {
-    commands: mpsc::Sender<Vec<ClientCommand>>,
-    reports: mpsc::Receiver<Vec<ClientReport>>,
-    link: JoinHandle<ClientPort>,
-}
-
 impl SessionLine {
     /// A line that dials from now on, until it is connected. `faults` are injected into its session.
     ///
     /// # Errors
     /// The system gave no random bytes.
     pub fn open(target: Target, faults: Option<Faults>) -> io::Result<Self> {
-        let running = Some(Running::start(&target, faults.as_ref())?);
+        let running = Some(RouterSession::start(&target, faults.as_ref())?);
         let mut seed = [0; 8];
         random(&mut seed)?;
         let (commands, events) = (Vec::new(), VecDeque::new());
@@ -117,6 +108,7 @@ impl SessionLine {
             target,
             faults,
             running,
+            leaving: None,
             again_at: Instant::now(),
             backoff: Backoff::new(u64::from_le_bytes(seed)),
             commands,
@@ -148,7 +140,7 @@ impl SessionLine {
                     self.hang_up();
                 }
                 ClientReport::Over(over) => {
-                    self.running = None;
+                    self.leaving = self.running.take().map(RouterSession::leave);
                     return Err(LineError { place: self.target.to_string(), over });
                 }
             }
@@ -158,7 +150,9 @@ impl SessionLine {
 
     /// The present session is over.
     fn hang_up(&mut self) {
-        self.running = None;
+        if let Some(running) = self.running.take() {
+            self.leaving = Some(running.leave());
+        }
         self.again_at = Instant::now() + self.backoff.pause();
         self.commands.clear();
         self.tickets_before = self.ticket;
@@ -171,60 +165,20 @@ impl SessionLine {
     /// Cancel-safe: the time at which it may be is kept.
     async fn begin_again(&mut self) {
         sleep_until(self.again_at).await;
+        self.left().await;
         self.again_at = Instant::now() + self.backoff.pause();
-        match Running::start(&self.target, self.faults.as_ref()) {
+        match RouterSession::start(&self.target, self.faults.as_ref()) {
             Ok(running) => self.running = Some(running),
             Err(error) => tracing::warn!(%error, "cannot begin a session"),
         }
     }
-}
 
-impl Running {
-    fn start(target: &Target, faults: Option<&Faults>) -> io::Result<Self> {
-        let (mut id, mut seeds) = ([0; 16], [0; 24]);
-        random(&mut id)?;
-        random(&mut seeds)?;
-        let [seed, boot, dial] = [0, 8, 16].map(|at| {
-            let mut bytes = [0; 8];
-            bytes.copy_from_slice(&seeds[at..at + 8]);
-            u64::from_le_bytes(bytes)
-        });
-        let config = fit_dialer_config(
-            Config { boot, auth: target.auth(), faults: faults.cloned(), ..Config::default() },
-            Depth::Memory,
-        );
-        let session = Session::new(config, Side::Dialer, SessionId(id), seed);
-        let (commands, taken) = mpsc::channel(BATCHES);
-        let (says, reports) = mpsc::channel(BATCHES);
-        let source = Source::Dial { target: target.clone(), seed: dial };
-        let link = Link::new(ClientPort::new(session), Clock::start(), source, taken, says);
-        Ok(Self { commands, reports, link: tokio::spawn(link.run()) })
-    }
-
-    /// Gives the link what it is to do, or takes what it tells; `None` when it has ended. Cancel-safe.
-    async fn exchange(&mut self, commands: &mut Vec<ClientCommand>) -> Option<Vec<ClientReport>> {
-        tokio::select! {
-            biased;
-            permit = self.commands.reserve(), if !commands.is_empty() => {
-                permit.ok()?.send(std::mem::take(commands));
-                Some(Vec::new())
-            }
-            reports = self.reports.recv() => reports,
+    /// The session before has left nothing behind. Cancel-safe.
+    async fn left(&mut self) {
+        if let Some(leaving) = &mut self.leaving {
+            leaving.ended().await;
         }
-    }
-
-    /// Says these last words, waits a moment for the router to hear them, and hangs up.
-    async fn hang_up(mut self, mut words: Vec<ClientCommand>) {
-        words.push(ClientCommand::Close(How::Drain));
-        let is_over = |reports: &[ClientReport]| reports.iter().any(|report| matches!(report, ClientReport::Over(_)));
-        let ended = async { while self.exchange(&mut words).await.is_some_and(|reports| !is_over(&reports)) {} };
-        if timeout(LAST_WORDS, ended).await.is_err() {
-            tracing::debug!("the router did not hear the last words in time; it will be told again by the next run");
-        }
-        drop((self.commands, self.reports));
-        if let Err(error) = self.link.await {
-            tracing::error!(%error, "the link to the router panicked");
-        }
+        self.leaving = None;
     }
 }
 
@@ -262,11 +216,8 @@ impl Line for SessionLine {
 
     async fn close(mut self) {
         if let Some(running) = self.running.take() {
-            running.hang_up(std::mem::take(&mut self.commands)).await;
+            running.hang_up(std::mem::take(&mut self.commands), How::Drain, LAST_WORDS).await;
         }
+        self.left().await;
     }
-}
-
-fn random(bytes: &mut [u8]) -> io::Result<()> {
-    std::fs::File::open("/dev/urandom")?.read_exact(bytes)
 }

@@ -5,15 +5,16 @@ use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use sheaf_net::{Arrival, Incoming, Listener};
+use sheaf_net::{Arrival, Clock, Incoming, Link, Listener, Source};
 use sheaf_roles::client::Reason;
 use sheaf_roles::port::fit_config;
 use sheaf_session::{
-    Delivery, Endpoint, Fatal, HelloInfo, Input, Kind, Lane, Micros, Outgoing, Output, Refusal as SessionRefusal, Step,
-    {Body, Event as SessionEvent},
+    Config, Delivery, Depth, Endpoint, Fatal, HelloInfo, Input, Kind, Lane, Micros, Outgoing, Output,
+    Refusal as SessionRefusal, Session, Side, Step, {Body, Event as SessionEvent},
 };
 use sheaf_task::{DeliveredRow, JobCounts, JobId, JobOptions, Key, Outcome, Refusal, RouterId, ToClient};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
 
 use super::*;
 use crate::audit::Summary;

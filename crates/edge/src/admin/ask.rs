@@ -5,13 +5,16 @@ use std::io;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use sheaf_net::{Backoff, Clock, Link, Source, Target};
-use sheaf_roles::port::{ClientCommand, ClientPort, ClientReport, fit_dialer_config};
-use sheaf_session::{Config, Depth, How, Session, SessionId, Side};
+use sheaf_client::RouterSession;
+use sheaf_net::{Backoff, Target};
+use sheaf_roles::port::{ClientCommand, ClientReport};
+use sheaf_session::How;
 use sheaf_task::{Answer, Question, ToRouter};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+
+use crate::names::random;
 
 /// How long a router may take to answer. It answers when what it says is on disk, so a stuck disk takes longer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -43,18 +46,18 @@ pub(super) struct Asker {
 impl Asker {
     /// Dials, and goes on dialling. A session that is over is followed by another.
     pub(super) fn open(target: Target) -> io::Result<Self> {
-        let mut session = Running::start(&target)?;
+        let mut session = RouterSession::start(&target, None)?;
+        let mut backoff = Backoff::new(random()?);
         let (turns, mut for_talk) = mpsc::channel(QUESTIONS_MAX);
         let talk = tokio::spawn(async move {
-            let mut backoff = Backoff::new(session.seed);
             loop {
-                let is_closed = talk(&mut for_talk, &session.commands, &mut session.reports).await;
-                session.end().await;
+                let is_closed = talk(&mut for_talk, &mut session).await;
+                session.hang_up(Vec::new(), How::Now, PATIENCE).await;
                 if is_closed {
                     return;
                 }
                 tokio::time::sleep(backoff.pause()).await;
-                session = match Running::start(&target) {
+                session = match RouterSession::start(&target, None) {
                     Ok(session) => session,
                     Err(error) => {
                         tracing::error!(%error, "the admin listener cannot ask the router any more");
@@ -89,43 +92,8 @@ impl Asker {
     }
 }
 
-/// A session and its link.
-struct Running {
-    seed: u64,
-    commands: mpsc::Sender<Vec<ClientCommand>>,
-    reports: mpsc::Receiver<Vec<ClientReport>>,
-    link: JoinHandle<ClientPort>,
-}
-
-impl Running {
-    fn start(target: &Target) -> io::Result<Self> {
-        let (seed, id) = (u64::from_le_bytes(random()?), random()?);
-        let config = fit_dialer_config(Config { incarnation: 1, boot: seed, ..Config::default() }, Depth::Memory);
-        let session = Session::new(config, Side::Dialer, SessionId(id), seed);
-        let (commands, for_link) = mpsc::channel(4);
-        let (from_link, reports) = mpsc::channel(4);
-        let source = Source::Dial { target: target.clone(), seed };
-        let link = Link::new(ClientPort::new(session), Clock::start(), source, for_link, from_link);
-        Ok(Self { seed, commands, reports, link: tokio::spawn(link.run()) })
-    }
-
-    async fn end(self) {
-        if self.commands.send(vec![ClientCommand::Close(How::Now)]).await.is_err() {
-            tracing::debug!("the link has ended before the conversation");
-        }
-        drop((self.commands, self.reports));
-        if timeout(PATIENCE, self.link).await.is_err() {
-            tracing::debug!("the router did not say goodbye");
-        }
-    }
-}
-
 /// Until nobody can ask any more: true; or the session is over.
-async fn talk(
-    turns: &mut mpsc::Receiver<Turn>,
-    commands: &mpsc::Sender<Vec<ClientCommand>>,
-    reports: &mut mpsc::Receiver<Vec<ClientReport>>,
-) -> bool {
+async fn talk(turns: &mut mpsc::Receiver<Turn>, session: &mut RouterSession) -> bool {
     let mut last = 0_u64;
     // As many as wait: who has lost patience leaves at the next question.
     let mut waiting = BTreeMap::<u64, oneshot::Sender<Answer>>::new();
@@ -137,11 +105,11 @@ async fn talk(
                 last += 1;
                 waiting.insert(last, to);
                 let ask = ClientCommand::Send { tag: None, message: ToRouter::Ask { id: last, question } };
-                if commands.send(vec![ask]).await.is_err() {
+                if !session.say(vec![ask]).await {
                     return false;
                 }
             }
-            told = reports.recv() => {
+            told = session.told() => {
                 let Some(told) = told else { return false };
                 for report in told {
                     match report {
@@ -160,10 +128,4 @@ async fn talk(
             }
         }
     }
-}
-
-fn random<const N: usize>() -> io::Result<[u8; N]> {
-    let mut bytes = [0; N];
-    sheaf_server::random(&mut bytes)?;
-    Ok(bytes)
 }

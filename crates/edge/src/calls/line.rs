@@ -6,14 +6,14 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use sheaf_net::{Backoff, Clock, Link, Source, Target};
+use sheaf_client::{Leaving, RouterSession};
+use sheaf_net::{Backoff, Clock, Target};
 use sheaf_roles::client::Event;
-use sheaf_roles::port::{ClientCommand, ClientPort, ClientReport, fit_dialer_config};
-use sheaf_session::{Config, Depth, How, Session, SessionId, Side};
+use sheaf_roles::port::{ClientCommand, ClientReport};
+use sheaf_session::How;
 use sheaf_task::{Answer, KeySecret, Piece, Question, ToRouter};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
-use tokio::time::{Duration, Instant, interval, sleep_until, timeout};
+use tokio::time::{Duration, Instant, interval, sleep_until};
 
 use super::jobs::is_left;
 use super::limits::{CallLimits, OPENED_MAX};
@@ -29,8 +29,6 @@ pub(crate) type Answered = oneshot::Receiver<Result<Told, Refused>>;
 const COMMANDS_MAX: usize = 1_024;
 /// Commands taken at once.
 const BATCH: usize = 256;
-/// Batches between the line and its link.
-const BATCHES: usize = 8;
 /// How often it is looked who waits no more.
 const LOOK: Duration = Duration::from_secs(1);
 /// How long the router may take to hear the last words.
@@ -93,7 +91,9 @@ pub(crate) fn open(config: LineConfig) -> io::Result<(Caller, impl Future<Output
     let seed = random()?;
     let line = Line {
         machine: Calls::new(config.limits, config.app, config.secret),
-        running: Some(Running::start(&config.target)?),
+        running: Some(RouterSession::start(&config.target, None)?),
+        opened: 0,
+        leaving: None,
         target: config.target,
         clock: Clock::start(),
         backoff: Backoff::new(seed),
@@ -112,7 +112,11 @@ struct Line {
     machine: Calls,
     target: Target,
     clock: Clock,
-    running: Option<Running>,
+    running: Option<RouterSession>,
+    /// Jobs that it opened.
+    opened: u32,
+    /// The link of the session before.
+    leaving: Option<Leaving>,
     backoff: Backoff,
     /// When the next session may begin, while there is none.
     again_at: Instant,
@@ -123,31 +127,6 @@ struct Line {
     questions: u64,
     /// It knows what an earlier life of the door left.
     has_looked: bool,
-}
-
-/// A session and its link.
-struct Running {
-    commands: mpsc::Sender<Vec<ClientCommand>>,
-    reports: mpsc::Receiver<Vec<ClientReport>>,
-    link: JoinHandle<ClientPort>,
-    /// Jobs that it opened.
-    opened: u32,
-}
-
-impl Running {
-    fn start(target: &Target) -> io::Result<Self> {
-        let (seed, boot, dial) = (random()?, random()?, random()?);
-        let mut id = [0; 16];
-        id[..8].copy_from_slice(&random()?.to_le_bytes());
-        id[8..].copy_from_slice(&random()?.to_le_bytes());
-        let config = fit_dialer_config(Config { boot, ..Config::default() }, Depth::Memory);
-        let session = Session::new(config, Side::Dialer, SessionId(id), seed);
-        let (commands, for_link) = mpsc::channel(BATCHES);
-        let (from_link, reports) = mpsc::channel(BATCHES);
-        let source = Source::Dial { target: target.clone(), seed: dial };
-        let link = Link::new(ClientPort::new(session), Clock::start(), source, for_link, from_link);
-        Ok(Self { commands, reports, link: tokio::spawn(link.run()), opened: 0 })
-    }
 }
 
 enum Woken {
@@ -167,11 +146,11 @@ impl Line {
             self.drain(&mut said);
             if let Some(running) = &self.running
                 && !said.is_empty()
-                && running.commands.send(std::mem::take(&mut said)).await.is_err()
+                && !running.say(std::mem::take(&mut said)).await
             {
                 self.hang_up();
             }
-            if self.running.as_ref().is_some_and(|running| running.opened > OPENED_MAX) {
+            if self.running.is_some() && self.opened > OPENED_MAX {
                 self.renew().await;
             }
             let woken = tokio::select! {
@@ -187,7 +166,7 @@ impl Line {
                 Woken::Reports(Some(reports)) => reports.into_iter().for_each(|report| self.on_report(report)),
                 Woken::Look => self.look(),
                 Woken::Again => {
-                    self.begin_again();
+                    self.begin_again().await;
                     self.look_around(&mut said);
                 }
             }
@@ -266,9 +245,7 @@ impl Line {
         while let Some(output) = self.machine.poll() {
             match output {
                 Output::Send { tag, message } => {
-                    if let (ToRouter::OpenJob(_), Some(running)) = (&message, &mut self.running) {
-                        running.opened += 1;
-                    }
+                    self.opened += u32::from(matches!(message, ToRouter::OpenJob(_)));
                     said.push(ClientCommand::Send { tag, message });
                 }
                 Output::Commit(ticket) => said.push(ClientCommand::Commit(ticket)),
@@ -300,8 +277,8 @@ impl Line {
 
     /// Another session, though this one is sound.
     async fn renew(&mut self) {
-        if let Some(running) = self.running.take()
-            && running.commands.send(vec![ClientCommand::Close(How::Drain)]).await.is_err()
+        if let Some(running) = &self.running
+            && !running.say(vec![ClientCommand::Close(How::Drain)]).await
         {
             tracing::debug!("the session had ended");
         }
@@ -310,39 +287,36 @@ impl Line {
     }
 
     fn hang_up(&mut self) {
-        self.running = None;
+        if let Some(running) = self.running.take() {
+            self.leaving = Some(running.leave());
+        }
         self.again_at = Instant::now() + self.backoff.pause();
         self.asked.clear();
     }
 
-    fn begin_again(&mut self) {
+    async fn begin_again(&mut self) {
+        self.left().await;
         self.again_at = Instant::now() + self.backoff.pause();
-        match Running::start(&self.target) {
+        match RouterSession::start(&self.target, None) {
             Ok(running) => {
-                self.running = Some(running);
+                (self.running, self.opened) = (Some(running), 0);
                 self.machine.handle(self.clock.now(), Input::Router { job: None, event: Event::Lost });
             }
             Err(error) => tracing::warn!(%error, "cannot begin a session with the router"),
         }
     }
 
-    async fn close(self) {
-        let Some(mut running) = self.running else { return };
-        let ended = async {
-            if running.commands.send(vec![ClientCommand::Close(How::Drain)]).await.is_ok() {
-                while let Some(reports) = running.reports.recv().await {
-                    if reports.iter().any(|report| matches!(report, ClientReport::Over(_))) {
-                        break;
-                    }
-                }
-            }
-        };
-        if timeout(LAST_WORDS, ended).await.is_err() {
-            tracing::debug!("the router did not hear the door's last words in time");
+    async fn close(mut self) {
+        if let Some(running) = self.running.take() {
+            running.hang_up(Vec::new(), How::Drain, LAST_WORDS).await;
         }
-        drop((running.commands, running.reports));
-        if let Err(error) = running.link.await {
-            tracing::error!(%error, "the door's link to the router panicked");
+        self.left().await;
+    }
+
+    /// The session before has left nothing behind.
+    async fn left(&mut self) {
+        if let Some(mut leaving) = self.leaving.take() {
+            leaving.ended().await;
         }
     }
 }
@@ -351,9 +325,9 @@ fn ask(id: u64, question: Question) -> ClientCommand {
     ClientCommand::Send { tag: None, message: ToRouter::Ask { id, question } }
 }
 
-async fn next(running: &mut Option<Running>) -> Option<Vec<ClientReport>> {
+async fn next(running: &mut Option<RouterSession>) -> Option<Vec<ClientReport>> {
     match running {
-        Some(running) => running.reports.recv().await,
+        Some(running) => running.told().await,
         None => std::future::pending().await,
     }
 }
