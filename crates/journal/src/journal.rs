@@ -204,6 +204,12 @@ impl<D: Disk> Journal<D> {
         self.health == Health::Full
     }
 
+    /// True when the next batch of so many bytes needs no other file and no more blocks: all that it costs is its write.
+    pub fn has_blocks_for(&self, bytes: u64) -> bool {
+        let is_good = self.health == Health::Good && !self.active.is_tainted;
+        is_good && self.active.tally.bytes + bytes <= self.active.reserved
+    }
+
     /// Every segment, oldest first; the active one is the last.
     pub fn segments(&self) -> impl Iterator<Item = SegmentInfo> {
         let sealed = self.sealed.iter().map(|sealed| info(&sealed.name, &sealed.tally, true));

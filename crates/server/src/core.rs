@@ -11,8 +11,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::{pending, ready};
-use std::sync::Arc;
-use std::sync::mpsc::SyncSender;
+use std::sync::mpsc::{self, SyncSender};
+use std::sync::{Arc, TryLockError};
 
 use sheaf_net::{Alarm, Clock};
 use sheaf_roles::router::{Disk, Event, Generation, Lsn, Output, PeerId, Router};
@@ -21,6 +21,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{Receiver, Sender};
 use tokio::sync::watch;
 
+use crate::blocking::blocking;
 use crate::compaction::{Question, Verdict};
 use crate::gauges::Gauges;
 use crate::inbox::Inbox;
@@ -218,10 +219,7 @@ impl Core {
         }
         let needed = question.records.iter().map(|(lsn, record)| self.router.needed(*lsn, record)).collect();
         let rests_on = sheaf_journal::Lsn(self.router.written().0);
-        // The writer asks one question at a time, so there is room.
-        if self.orders.try_send(Order::Verdict(Verdict { needed, rests_on })).is_err() {
-            tracing::debug!("the writer has ended before the core");
-        }
+        self.order(Order::Verdict(Verdict { needed, rests_on }));
     }
 
     fn on_sealed(&mut self, upto: Lsn, generation: Generation) {
@@ -281,7 +279,9 @@ impl Core {
         if is_first {
             self.order(Order::Wake);
         }
-        self.on_written(written)?;
+        for written in written {
+            self.on_written(written)?;
+        }
         if let Some(append) = self.next_append() {
             self.order(Order::Append(append));
         }
@@ -298,15 +298,21 @@ impl Core {
     /// Where nobody else waits to be stepped meanwhile.
     fn write_at_once(&self, append: &Append) -> Result<Option<AtOnce>, WriterError> {
         match self.writer.try_lock() {
-            Ok(mut writer) if self.inlets.inbox.is_idle() => writer.write_at_once(append),
-            Ok(_) | Err(_) => Ok(None),
+            Ok(mut writer) if self.inlets.inbox.is_idle() => blocking(|| writer.write_at_once(append)),
+            Ok(_) | Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Poisoned(_)) => panic!("the writer's thread panicked while it wrote"),
         }
     }
 
     fn order(&self, order: Order) {
-        // The writer holds one batch at most, and hears of one written here once: there is room; if it is gone, its last word is on its way.
-        if self.orders.try_send(order).is_err() {
-            tracing::debug!("the writer has ended before the core");
+        match self.orders.try_send(order) {
+            // Whatever else is there makes the thread look, too.
+            Ok(()) | Err(mpsc::TrySendError::Full(Order::Wake)) => {}
+            Err(mpsc::TrySendError::Disconnected(_)) => tracing::debug!("the writer has ended before the core"),
+            // It has one batch and one verdict at most, and word of the core's own twice.
+            Err(mpsc::TrySendError::Full(Order::Append(_) | Order::Verdict(_))) => {
+                unreachable!("there is room for these")
+            }
         }
     }
 

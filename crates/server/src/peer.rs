@@ -1,6 +1,7 @@
 //! One session of the router, as its link drives it: the port, with what it asks for answered on the spot from the
 //! store. Keys are hashed here, on the link's task, and looked up beside it, not on the core.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use sheaf_roles::port::{RouterCommand, RouterPort, RouterReport};
@@ -20,7 +21,7 @@ pub(crate) struct Peer {
     lookups: Lookups,
     silence: Silence,
     /// Answers to the core that no report of the port stands for.
-    relooked: Vec<Event>,
+    relooked: VecDeque<Event>,
 }
 
 /// Since when a session has had no connection, and how long that may last.
@@ -34,7 +35,7 @@ pub(crate) struct Silence {
 impl Peer {
     /// A session that has no connection yet.
     pub(crate) fn new(id: PeerId, port: RouterPort, store: Arc<Store>, lookups: Lookups, silence: Silence) -> Self {
-        Self { id, port, store, lookups, silence, relooked: Vec::new() }
+        Self { id, port, store, lookups, silence, relooked: VecDeque::new() }
     }
 
     fn on_report(&mut self, now: Micros, report: RouterReport) {
@@ -118,7 +119,7 @@ impl Endpoint for Peer {
             Output::Relook { peer, place, receipt, inbound } => {
                 let event = Event::Message { peer, place, receipt, inbound };
                 let no = self.job_no(&event);
-                return self.relooked.push(self.lookups.now(event, no));
+                return self.relooked.push_back(self.lookups.now(event, no));
             }
             Output::Append { .. } | Output::Lost(_) | Output::Stopped => {
                 unreachable!("not a peer's: the core keeps it")
@@ -129,7 +130,7 @@ impl Endpoint for Peer {
 
     fn poll(&mut self, now: Micros) -> Step<CoreInput> {
         loop {
-            if let Some(event) = self.relooked.pop().or_else(|| self.lookups.pop()) {
+            if let Some(event) = self.relooked.pop_front().or_else(|| self.lookups.pop()) {
                 return Step::Report(CoreInput::Event(event));
             }
             match self.port.poll(now) {

@@ -81,7 +81,7 @@ pub(crate) fn spawn(
         gauges: Arc::clone(&shared.gauges),
         unsaid: Vec::new(),
         unmarked: None,
-        last_commit: Duration::ZERO,
+        slow_at: None,
         at_once_max: at_once_max(),
     }));
     let indexer =

@@ -11,7 +11,8 @@ pub enum Stage {
     Link,
     /// Owns the router machine.
     Core,
-    /// Owns the journal.
+    /// Has the journal; but a small batch the core writes itself, which is no queue: it waits for the disk alone, never for
+    /// the writer's thread.
     Writer,
     /// Builds index files of sealed segments.
     Indexer,
@@ -64,12 +65,13 @@ pub const ORDERS: Queue = Queue {
     when_full: WhenFull::Keep("keeps them for that session; the machine bounds what a peer may have outstanding"),
 };
 
-/// Batches of records to write, verdicts on old ones, and word that the core wrote one itself: one of each at most.
+/// Batches of records to write, verdicts on old ones, and word that the core wrote one itself: one of each at most, and of the
+/// last two.
 pub const APPENDS: Queue = Queue {
     name: "appends",
     from: Stage::Core,
     to: Stage::Writer,
-    capacity: 3,
+    capacity: 4,
     when_full: WhenFull::Keep("gathers records for the next batch, and steps no more events past append_bytes_max"),
 };
 

@@ -8,7 +8,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use sheaf_journal::{AppendError, Class, CommitError, DiskError, Entry, Journal, SegmentId, SegmentView};
+use sheaf_journal::{
+    AppendError, Class, CommitError, DiskError, Entry, FRAME_EXTRA_MAX, Journal, SegmentId, SegmentView,
+};
 use tokio::sync::mpsc::Sender;
 
 use crate::compaction::{After, Compaction, Verdict};
@@ -69,7 +71,8 @@ impl Append {
 /// A batch that was written on the core's own thread.
 #[derive(Debug)]
 pub(crate) struct AtOnce {
-    pub written: Written,
+    /// That the disk has become full, perhaps; and what is durable.
+    pub written: Vec<Written>,
     /// The thread has nothing to look after until it hears of it.
     pub is_first: bool,
 }
@@ -93,8 +96,10 @@ const IDLE: Duration = Duration::from_millis(200);
 /// What the core writes itself is at most so long: with more there is work enough for two threads.
 const AT_ONCE_BYTES_MAX: usize = 16 << 10;
 
-/// A disk whose last sync took longer is not waited for on the core's thread.
-pub(crate) const AT_ONCE_TIME_MAX: Duration = Duration::from_millis(1);
+/// A disk that took longer for a sync is not waited for on the core's thread …
+pub(crate) const AT_ONCE_TIME_MAX: Duration = Duration::from_millis(5);
+/// … for so long.
+const SLOW_FOR: Duration = Duration::from_millis(100);
 
 /// Pause between two looks at a full disk.
 const FULL_RETRY: Duration = Duration::from_millis(500);
@@ -116,9 +121,9 @@ pub(crate) struct Writer {
     pub unsaid: Vec<Written>,
     /// When something was written last; `None`: the end of the journal is marked.
     pub unmarked: Option<Instant>,
-    /// How long the last sync took.
-    pub last_commit: Duration,
-    /// After one that took longer than this the core does not write by itself.
+    /// When a sync took longer than `at_once_max`.
+    pub slow_at: Option<Instant>,
+    /// A sync that takes longer is none to wait for on the core's thread; zero: the core never writes by itself.
     pub at_once_max: Duration,
 }
 
@@ -130,8 +135,7 @@ pub(crate) struct Room {
     looked: Option<Instant>,
 }
 
-/// The writer, for its thread and for the core: whoever has it locked writes. A thread that panicked with it leaves it locked
-/// for good, and the process ends.
+/// The writer, for its thread and for the core: whoever has it locked writes. Where one panicked with it, so does the other.
 pub(crate) type Shared = Arc<Mutex<Writer>>;
 
 /// The thread: runs until the core drops its sender, or the disk fails.
@@ -176,7 +180,8 @@ fn tell(written: &Sender<Written>, what: Written) {
 }
 
 impl Writer {
-    fn obey(&mut self, order: Result<Order, RecvTimeoutError>) -> Result<(), WriterError> {
+    /// Does what was ordered, or what silence calls for.
+    pub(crate) fn obey(&mut self, order: Result<Order, RecvTimeoutError>) -> Result<(), WriterError> {
         match order {
             Ok(Order::Append(append)) => self.write(&append),
             Ok(Order::Verdict(verdict)) => {
@@ -206,25 +211,39 @@ impl Writer {
     }
 
     /// Writes a small batch on the thread of the core, which has nothing else to do meanwhile: two wakes of threads take as
-    /// long as the disk itself. `None`: it is one for the writer's thread, as where the disk is slow, full, or at work.
+    /// long as the disk itself. `None`: it is one for the writer's thread, as where the disk was slow, is full, or at work.
     pub(crate) fn write_at_once(&mut self, append: &Append) -> Result<Option<AtOnce>, WriterError> {
-        self.try_at_once(append).inspect_err(|error| self.failed(error))
+        if !self.may_write_at_once(append) {
+            return Ok(None);
+        }
+        self.pulse.begin(&APPENDS);
+        let written = self.try_at_once(append).inspect_err(|error| self.failed(error));
+        self.pulse.end();
+        written
+    }
+
+    fn may_write_at_once(&self, append: &Append) -> bool {
+        let bytes = append.batch.buffer.len() + append.batch.marks.len() * FRAME_EXTRA_MAX;
+        let is_quick = self.slow_at.is_none_or(|at| at.elapsed() > SLOW_FOR);
+        bytes <= AT_ONCE_BYTES_MAX
+            && is_quick
+            && self.at_once_max > Duration::ZERO
+            && self.journal.has_blocks_for(bytes as u64)
+            && self.compaction.is_idle()
     }
 
     fn try_at_once(&mut self, append: &Append) -> Result<Option<AtOnce>, WriterError> {
-        let is_small = append.batch.buffer.len() <= AT_ONCE_BYTES_MAX;
-        if !is_small || self.last_commit >= self.at_once_max || self.journal.is_full() || !self.compaction.is_idle() {
-            return Ok(None);
-        }
         let is_first = self.unmarked.is_none();
         match self.journal.append(append.class, &append.entries()) {
             Ok(_) => {}
             Err(AppendError::Full) => return Ok(None),
             Err(error) => return Err(error.into()),
         }
+        // Blocks that were asked for ahead are there, but not every disk keeps its word.
+        self.say_room(self.journal.is_full());
         let written = self.commit(append)?;
-        self.note(&written);
-        Ok(Some(AtOnce { written, is_first }))
+        self.say(written);
+        Ok(Some(AtOnce { written: std::mem::take(&mut self.unsaid), is_first }))
     }
 
     fn compact(&mut self) -> Result<(), WriterError> {
@@ -282,9 +301,12 @@ impl Writer {
         self.compaction.on_appended(bytes);
         let started = Instant::now();
         let committed = self.journal.commit()?;
-        self.last_commit = started.elapsed();
+        let took = started.elapsed();
+        if took > self.at_once_max {
+            self.slow_at = Some(Instant::now());
+        }
         self.unmarked = Some(Instant::now());
-        self.gauges.note_commit(self.last_commit, append.batch.marks.len(), bytes);
+        self.gauges.note_commit(took, append.batch.marks.len(), bytes);
         self.gauges.set_journal_bytes(self.journal.bytes());
         self.store.committed(&committed);
         Ok(Written::Durable(committed.durable))

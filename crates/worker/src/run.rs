@@ -145,6 +145,10 @@ async fn turn(
             Woken::Ended(ended) => shell.on_ended(ended),
             Woken::Stop(Stop::Force) => {
                 shell.on_forced()?;
+                // Results that waited for company leave alone, if the link still takes them.
+                if let Err(error) = commands.try_send(shell.last_commands()) {
+                    tracing::debug!(%error, "the link takes nothing more");
+                }
                 return Ok(summary(shell));
             }
             Woken::Stop(wanted) if wanted > stopping => {

@@ -163,6 +163,11 @@ impl Shell {
         std::mem::take(&mut self.commands)
     }
 
+    /// What is to be said when there is no later.
+    pub(crate) fn last_commands(&mut self) -> Vec<WorkerCommand> {
+        std::mem::take(&mut self.commands)
+    }
+
     /// There are results to be said and nothing else, and the router's next assignments are not needed yet.
     fn may_linger(&self) -> bool {
         let is_result = |command: &WorkerCommand| matches!(command, WorkerCommand::Send(ToRouter::Results(_)));

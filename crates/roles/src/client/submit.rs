@@ -257,7 +257,11 @@ impl Client {
         }
     }
 
+    /// Of a cancelled job everything is brought in, however much of it was withdrawn.
     pub(super) fn check_failures(&mut self) {
+        if self.submissions.is_closed() {
+            return;
+        }
         if self.config.failures_max.is_some_and(|max| self.audit.failed > max) && self.phase == Phase::Running {
             self.phase = Phase::Stopping(Stop::Failures);
         }

@@ -4,7 +4,6 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::sync_channel;
 use std::thread::{self, JoinHandle};
 
-use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::*;
@@ -32,7 +31,7 @@ pub(crate) fn writer(journal: Journal<FileDisk>, written: Sender<Written>) -> Wr
         gauges: Arc::default(),
         unsaid: Vec::new(),
         unmarked: None,
-        last_commit: Duration::ZERO,
+        slow_at: None,
         // However slow the disk of the test is.
         at_once_max: Duration::MAX,
         journal,
@@ -63,25 +62,9 @@ impl World {
         Self { faults, orders, written, shared, writer, next: 1, _dir: (temp, dir) }
     }
 
-    fn batch(&mut self, class: Class) -> Append {
-        let batch = Batch { first: self.next, buffer: Bytes::from_static(&[7; ROW as usize]), marks: vec![(7, ROW)] };
-        self.next += 1;
-        Append { batch, class }
-    }
-
     fn append(&mut self, class: Class) {
-        let append = self.batch(class);
-        self.orders.send(Order::Append(append)).unwrap();
-    }
-
-    /// As the core does.
-    fn at_once(&mut self) -> Result<Option<AtOnce>, WriterError> {
-        let append = self.batch(Class::Intake);
-        let done = self.shared.lock().unwrap().write_at_once(&append);
-        if !matches!(done, Ok(Some(_))) {
-            self.next -= 1;
-        }
-        done
+        self.orders.send(Order::Append(batch(self.next, class, ROW))).unwrap();
+        self.next += 1;
     }
 
     fn told(&mut self) -> Written {
@@ -145,59 +128,82 @@ fn nothing_is_confirmed_after_a_sync_that_failed() {
     }
 }
 
-#[test]
-fn what_the_core_writes_itself_is_durable_and_the_thread_marks_it_when_it_is_idle() {
-    let mut stage = World::new();
-    for n in 1..=3 {
-        let AtOnce { written, is_first } = stage.at_once().unwrap().expect("nothing speaks against it");
-        assert!(matches!(written, Written::Durable(lsn) if lsn.0 == n));
-        assert_eq!(is_first, n == 1);
-    }
-    let is_marked = |stage: &World| stage.shared.lock().unwrap().unmarked.is_none();
-    assert!(!is_marked(&stage));
-    stage.orders.send(Order::Wake).unwrap();
-    let until = Instant::now() + 100 * IDLE;
-    while !is_marked(&stage) {
-        assert!(Instant::now() < until, "the thread never looked after it");
-        thread::yield_now();
-    }
-    assert!(stage.at_once().unwrap().unwrap().is_first);
-    stage.append(Class::Intake);
-    assert!(matches!(stage.told(), Written::Durable(lsn) if lsn.0 == 5));
+/// A writer without its thread, whose journal has asked for blocks.
+fn threadless() -> (Writer, Arc<Faults>, mpsc::Receiver<Written>, (tempfile::TempDir, DataDir)) {
+    let (temp, faults) = (tempfile::tempdir().unwrap(), Arc::new(Faults::default()));
+    let dir = DataDir::open(temp.path()).unwrap();
+    let disk = FileDisk::new(dir.journal()).with_faults(Arc::clone(&faults));
+    let (journal, _) = Journal::open(disk, sheaf_journal::Config::default()).unwrap();
+    let (tell, written) = mpsc::channel(DURABLES.capacity);
+    let mut writer = writer(journal, tell);
+    assert!(writer.write_at_once(&batch(1, Class::Intake, ROW)).unwrap().is_none(), "no blocks were asked for");
+    writer.obey(Ok(Order::Append(batch(1, Class::Intake, ROW)))).unwrap();
+    writer.unsaid.clear();
+    (writer, faults, written, (temp, dir))
+}
+
+fn batch(first: u64, class: Class, len: u32) -> Append {
+    let batch = Batch { first, buffer: vec![7; len as usize].into(), marks: vec![(7, len)] };
+    Append { batch, class }
 }
 
 #[test]
-fn a_slow_or_full_disk_and_a_large_batch_are_the_threads() {
-    let mut stage = World::new();
-    let set = |stage: &World, last, max| {
-        let mut writer = stage.shared.lock().unwrap();
-        (writer.last_commit, writer.at_once_max) = (last, max);
-    };
-    set(&stage, 2 * AT_ONCE_TIME_MAX, AT_ONCE_TIME_MAX);
-    assert!(stage.at_once().unwrap().is_none());
-    stage.append(Class::Intake);
-    assert!(matches!(stage.told(), Written::Durable(_)));
-    set(&stage, Duration::ZERO, Duration::MAX);
-    let len = AT_ONCE_BYTES_MAX + 1;
-    let batch = Batch { first: stage.next, buffer: vec![7; len].into(), marks: vec![(7, len as u32)] };
-    let large = Append { batch, class: Class::Intake };
-    assert!(stage.shared.lock().unwrap().write_at_once(&large).unwrap().is_none());
-    let mut stage = World::new();
-    stage.faults.room.store(0, Ordering::SeqCst);
-    assert!(stage.at_once().unwrap().is_none());
-    // The thread says so and has the reserve.
-    stage.append(Class::Intake);
-    assert!(matches!(stage.told(), Written::Full(true)));
-    assert!(matches!(stage.told(), Written::Durable(lsn) if lsn.0 == 1));
-    assert!(stage.at_once().unwrap().is_none());
+fn what_the_core_writes_itself_is_durable_and_the_thread_marks_it_when_it_is_idle() {
+    let (mut writer, _faults, _written, _dir) = threadless();
+    for round in 0..2 {
+        writer.mark_idle().unwrap();
+        for n in 0..3 {
+            let first = 2 + round * 3 + n;
+            let AtOnce { written, is_first } =
+                writer.write_at_once(&batch(first, Class::Intake, ROW)).unwrap().unwrap();
+            assert!(matches!(written[..], [Written::Durable(lsn)] if lsn.0 == first));
+            assert_eq!(is_first, n == 0);
+        }
+        // Word of it, and the time that nothing more comes.
+        writer.obey(Ok(Order::Wake)).unwrap();
+        assert!(writer.look_after().unwrap() <= IDLE && writer.unmarked.is_some());
+        writer.unmarked = Instant::now().checked_sub(IDLE);
+        writer.obey(Err(RecvTimeoutError::Timeout)).unwrap();
+        assert!(writer.unmarked.is_none());
+    }
+}
+
+#[test]
+fn a_slow_disk_and_a_large_batch_are_the_threads() {
+    let (mut writer, _faults, _written, _dir) = threadless();
+    writer.slow_at = Some(Instant::now() + IDLE);
+    assert!(writer.write_at_once(&batch(2, Class::Intake, ROW)).unwrap().is_none());
+    writer.slow_at = None;
+    assert!(writer.write_at_once(&batch(2, Class::Intake, AT_ONCE_BYTES_MAX as u32)).unwrap().is_none());
+    // Any sync is slower than this.
+    writer.at_once_max = Duration::from_nanos(1);
+    assert!(writer.write_at_once(&batch(2, Class::Intake, ROW)).unwrap().is_some());
+    assert!(writer.slow_at.is_some());
+    writer.at_once_max = Duration::ZERO;
+    writer.slow_at = None;
+    assert!(writer.write_at_once(&batch(3, Class::Intake, ROW)).unwrap().is_none());
+}
+
+#[test]
+fn a_disk_that_is_full_is_the_threads_until_there_is_room() {
+    let (mut writer, faults, _written, _dir) = threadless();
+    faults.room.store(0, Ordering::SeqCst);
+    // More than the blocks that were asked for.
+    let long = batch(2, Class::Intake, 4 << 20);
+    writer.obey(Ok(Order::Append(long))).unwrap();
+    assert!(matches!(writer.unsaid[..], [Written::Full(true), Written::Durable(_)]), "{:?}", writer.unsaid);
+    writer.unsaid.clear();
+    for class in [Class::Intake, Class::Upkeep] {
+        assert!(writer.write_at_once(&batch(3, class, ROW)).unwrap().is_none());
+    }
 }
 
 #[test]
 fn a_sync_that_failed_for_the_core_has_failed_for_the_thread() {
-    let mut stage = World::new();
-    stage.faults.syncs.store(0, Ordering::SeqCst);
-    assert!(matches!(stage.at_once(), Err(WriterError::Commit(CommitError::Disk(_)))));
-    stage.append(Class::Upkeep);
-    assert!(matches!(stage.told(), Written::Failed(WriterError::Append(AppendError::Poisoned))));
-    stage.writer.join().unwrap();
+    let (mut writer, faults, _written, _dir) = threadless();
+    faults.syncs.store(0, Ordering::SeqCst);
+    let failed = writer.write_at_once(&batch(2, Class::Upkeep, ROW));
+    assert!(matches!(failed, Err(WriterError::Commit(CommitError::Disk(_)))));
+    let after = writer.obey(Ok(Order::Append(batch(3, Class::Upkeep, ROW))));
+    assert!(matches!(after, Err(WriterError::Append(AppendError::Poisoned))));
 }

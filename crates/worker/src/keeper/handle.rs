@@ -52,6 +52,7 @@ impl Keeper {
     /// Starts the keeper process; `tasks` takes the task that serves its line.
     fn start(command: &KeeperCommand, tasks: &mut JoinSet<()>) -> io::Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
+        let (line, replies) = Line::new(ours)?;
         let child = Command::new(&command.program)
             .args(&command.args)
             .stdin(Stdio::from(OwnedFd::from(theirs)))
@@ -59,7 +60,6 @@ impl Keeper {
             .process_group(0) // Ctrl-C is the worker's to answer.
             .env_remove("SHEAF_TOKEN") // What it shows to its router is none of its programs' business.
             .spawn()?;
-        let (line, replies) = Line::new(ours)?;
         let (requests, inbox) = mpsc::channel(REQUESTS_MAX);
         tasks.spawn(line::serve(line.clone(), replies, inbox, child));
         Ok(Self { line, next: Arc::new(AtomicU64::new(1)), requests })

@@ -89,7 +89,7 @@ impl Line {
         queue.send(request);
     }
 
-    /// True when nothing of it is left to write. Of a socket that fails, the task hears by its end.
+    /// True when nothing of it is left to write. A socket that fails is shut: the task that reads it ends.
     fn write_some(&self, request: &mut Request) -> bool {
         let socket = self.socket.as_ref();
         while request.sent < request.bytes.len() {
@@ -101,7 +101,9 @@ impl Line {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
                 Err(error) => {
-                    tracing::warn!(%error, "the keeper of programs does not listen any more");
+                    tracing::warn!(%error, "the keeper of programs cannot be asked any more: it is ended, and another started");
+                    // What was written in part is no request: the keeper must read nothing more, and whoever waits hears of it.
+                    self.hang_up(Shutdown::Both);
                     return true;
                 }
             }
