@@ -21,7 +21,6 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{Receiver, Sender};
 use tokio::sync::watch;
 
-use crate::blocking::blocking;
 use crate::compaction::{Question, Verdict};
 use crate::gauges::Gauges;
 use crate::inbox::Inbox;
@@ -298,7 +297,7 @@ impl Core {
     /// Where nobody else waits to be stepped meanwhile.
     fn write_at_once(&self, append: &Append) -> Result<Option<AtOnce>, WriterError> {
         match self.writer.try_lock() {
-            Ok(mut writer) if self.inlets.inbox.is_idle() => blocking(|| writer.write_at_once(append)),
+            Ok(mut writer) if self.inlets.inbox.is_idle() => writer.write_at_once(append),
             Ok(_) | Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Poisoned(_)) => panic!("the writer's thread panicked while it wrote"),
         }

@@ -81,7 +81,7 @@ pub(crate) fn spawn(
         gauges: Arc::clone(&shared.gauges),
         unsaid: Vec::new(),
         unmarked: None,
-        slow_at: None,
+        slow_until: None,
         at_once_max: at_once_max(),
     }));
     let indexer =

@@ -96,10 +96,10 @@ const IDLE: Duration = Duration::from_millis(200);
 /// What the core writes itself is at most so long: with more there is work enough for two threads.
 const AT_ONCE_BYTES_MAX: usize = 16 << 10;
 
-/// A disk that took longer for a sync is not waited for on the core's thread …
-pub(crate) const AT_ONCE_TIME_MAX: Duration = Duration::from_millis(5);
-/// … for so long.
-const SLOW_FOR: Duration = Duration::from_millis(100);
+/// A disk that took longer for a sync is not waited for on the core's thread, which others share, …
+pub(crate) const AT_ONCE_TIME_MAX: Duration = Duration::from_millis(10);
+/// … for so many times what it took: no more than a hundredth of the time is spent so, however the disk stalls.
+const SLOW_FACTOR: u32 = 100;
 
 /// Pause between two looks at a full disk.
 const FULL_RETRY: Duration = Duration::from_millis(500);
@@ -121,8 +121,8 @@ pub(crate) struct Writer {
     pub unsaid: Vec<Written>,
     /// When something was written last; `None`: the end of the journal is marked.
     pub unmarked: Option<Instant>,
-    /// When a sync took longer than `at_once_max`.
-    pub slow_at: Option<Instant>,
+    /// A sync took longer than `at_once_max`: so long the core does not write by itself.
+    pub slow_until: Option<Instant>,
     /// A sync that takes longer is none to wait for on the core's thread; zero: the core never writes by itself.
     pub at_once_max: Duration,
 }
@@ -224,7 +224,7 @@ impl Writer {
 
     fn may_write_at_once(&self, append: &Append) -> bool {
         let bytes = append.batch.buffer.len() + append.batch.marks.len() * FRAME_EXTRA_MAX;
-        let is_quick = self.slow_at.is_none_or(|at| at.elapsed() > SLOW_FOR);
+        let is_quick = self.slow_until.is_none_or(|until| until < Instant::now());
         bytes <= AT_ONCE_BYTES_MAX
             && is_quick
             && self.at_once_max > Duration::ZERO
@@ -303,7 +303,7 @@ impl Writer {
         let committed = self.journal.commit()?;
         let took = started.elapsed();
         if took > self.at_once_max {
-            self.slow_at = Some(Instant::now());
+            self.slow_until = Instant::now().checked_add(took.saturating_mul(SLOW_FACTOR));
         }
         self.unmarked = Some(Instant::now());
         self.gauges.note_commit(took, append.batch.marks.len(), bytes);

@@ -31,7 +31,7 @@ pub(crate) fn writer(journal: Journal<FileDisk>, written: Sender<Written>) -> Wr
         gauges: Arc::default(),
         unsaid: Vec::new(),
         unmarked: None,
-        slow_at: None,
+        slow_until: None,
         // However slow the disk of the test is.
         at_once_max: Duration::MAX,
         journal,
@@ -171,16 +171,16 @@ fn what_the_core_writes_itself_is_durable_and_the_thread_marks_it_when_it_is_idl
 #[test]
 fn a_slow_disk_and_a_large_batch_are_the_threads() {
     let (mut writer, _faults, _written, _dir) = threadless();
-    writer.slow_at = Some(Instant::now() + IDLE);
+    writer.slow_until = Some(Instant::now() + 100 * IDLE);
     assert!(writer.write_at_once(&batch(2, Class::Intake, ROW)).unwrap().is_none());
-    writer.slow_at = None;
+    writer.slow_until = None;
     assert!(writer.write_at_once(&batch(2, Class::Intake, AT_ONCE_BYTES_MAX as u32)).unwrap().is_none());
     // Any sync is slower than this.
     writer.at_once_max = Duration::from_nanos(1);
     assert!(writer.write_at_once(&batch(2, Class::Intake, ROW)).unwrap().is_some());
-    assert!(writer.slow_at.is_some());
+    assert!(writer.slow_until.is_some());
     writer.at_once_max = Duration::ZERO;
-    writer.slow_at = None;
+    writer.slow_until = None;
     assert!(writer.write_at_once(&batch(3, Class::Intake, ROW)).unwrap().is_none());
 }
 
