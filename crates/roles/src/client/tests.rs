@@ -365,19 +365,22 @@ fn in_a_second_pass_a_row_that_nobody_knows_is_not_waited_for() {
 
 #[test]
 fn of_a_cancelled_job_everything_is_brought_in_before_the_run_ends() {
-    let mut play = Play::new(config(0));
-    play.check([Event::Up, opened(0, JobCounts::default())], "open 0; read");
-    play.check([scanned(&[1, 2]), delivered(1, &[(1, 1)])], "write#1 1 to 1; submit#1 1,2; read");
-    let rows = vec![id(1), id(2)];
-    let refused = Event::RowsRefused { rows, refusal: Refusal::Cancelled };
-    // What else is in the source is read, for an answer to it may be on its way; nothing of it is submitted.
-    play.check([refused, Event::Acknowledged(Tag(1)), scanned(&[3, 4])], "read");
-    let counts = JobCounts { last_number: 3, open: 1, ..JobCounts::default() };
-    play.check([Event::SourceEnd, Event::Progress(counts)], "scanned");
-    play.check([Event::Written(WriteId(1))], "commit 1");
-    play.check([delivered(2, &[(2, 3)]), failed(3, 3, 4)], "write#2 3,4! to 3");
-    play.check([Event::Progress(closed_counts(3)), Event::Written(WriteId(2))], "commit 3; open 3");
-    play.check([closed(3)], "done Refused(Cancelled) 4=2+1+1 lost 0 repeated 0");
+    // Also where failures would end it: what was withdrawn is no reason to leave what was finished.
+    for failures_max in [None, Some(0)] {
+        let mut play = Play::new(Config { failures_max, ..config(0) });
+        play.check([Event::Up, opened(0, JobCounts::default())], "open 0; read");
+        play.check([scanned(&[1, 2]), delivered(1, &[(1, 1)])], "write#1 1 to 1; submit#1 1,2; read");
+        let rows = vec![id(1), id(2)];
+        let refused = Event::RowsRefused { rows, refusal: Refusal::Cancelled };
+        // What else is in the source is read, for an answer to it may be on its way; nothing of it is submitted.
+        play.check([refused, Event::Acknowledged(Tag(1)), scanned(&[3, 4])], "read");
+        let counts = JobCounts { last_number: 3, open: 1, ..JobCounts::default() };
+        play.check([Event::SourceEnd, Event::Progress(counts)], "scanned");
+        play.check([Event::Written(WriteId(1))], "commit 1");
+        play.check([delivered(2, &[(2, 3)]), failed(3, 3, 4)], "write#2 3,4! to 3");
+        play.check([Event::Progress(closed_counts(3)), Event::Written(WriteId(2))], "commit 3; open 3");
+        play.check([closed(3)], "done Refused(Cancelled) 4=2+1+1 lost 0 repeated 0");
+    }
 }
 
 #[test]
