@@ -37,6 +37,9 @@ const METADATA_VALUE_MAX: usize = 512;
 /// The longest completion window.
 const WINDOW_MAX: Duration = Duration::from_secs(30 * 24 * 3_600);
 
+/// The longest way to say one: it is kept as it was given.
+const WINDOW_BYTES_MAX: usize = 16;
+
 /// Lines of a page of results.
 const RESULTS_DEFAULT: usize = 100;
 const RESULTS_MAX: usize = 1_000;
@@ -264,6 +267,9 @@ fn check(asked: &Create) -> Result<Duration, ApiError> {
 
 /// `24h` and the like: a second to thirty days.
 fn window_of(text: &str) -> Option<Duration> {
+    if text.len() > WINDOW_BYTES_MAX {
+        return None;
+    }
     let unit = match text.bytes().next_back()? {
         b's' => 1,
         b'm' => 60,
@@ -311,7 +317,7 @@ mod tests {
         let day = Duration::from_secs(24 * 3_600);
         assert_eq!(checked(&asked("/v1/embeddings", "24h", &Value::Null)), Ok(day));
         assert_eq!(checked(&asked("/v1/models", "24h", &Value::Null)), Err(Some("endpoint")));
-        for window in ["", "24", "h", "0s", "-1h", "31d", "99999999999999999999h", "24é"] {
+        for window in ["", "24", "h", "0s", "-1h", "31d", "99999999999999999999h", "24é", "0000000000000024h"] {
             assert_eq!(checked(&asked("/v1/tasks", window, &Value::Null)), Err(Some("completion_window")), "{window}");
         }
         assert_eq!(checked(&asked("/v1/tasks", "90s", &json!({"k": "v".repeat(512)}))), Ok(Duration::from_secs(90)));
