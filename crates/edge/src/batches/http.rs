@@ -196,7 +196,7 @@ async fn create(batches: &Arc<Batches>, app: &str, request: Request<Incoming>) -
     let Create { input_file_id, endpoint, completion_window, metadata, .. } = asked;
     let asked = Asked { endpoint, input_file_id, completion_window, metadata, output_expires_after };
     let (store, root, app) = (batches.shared.store.clone(), batches.shared.root.clone(), app.to_owned());
-    let made = blocking(move || -> io::Result<Result<(Place, Batch), ApiError>> {
+    let made = blocking(move || -> io::Result<Result<(Place, Batch, u64), ApiError>> {
         let id = asked.input_file_id.clone();
         let Some(input) = store.get(&app, &id)? else { return Ok(Err(no_input(&id))) };
         if input.purpose != "batch" {
@@ -205,13 +205,13 @@ async fn create(batches: &Arc<Batches>, app: &str, request: Request<Incoming>) -
         }
         let batch = new_batch(app, asked, window)?;
         let place = Place::of(&root, &batch.app, &batch.id).ok_or(io::ErrorKind::InvalidInput)?;
-        Ok(if place.create(&store, &batch)? { Ok((place, batch)) } else { Err(no_input(&id)) })
+        Ok(place.create(&store, &batch)?.map(|bytes| (place, batch, bytes)).ok_or_else(|| no_input(&id)))
     });
     let begun = Arc::clone(batches);
     let begin = async move {
-        let (place, batch) = made.await?.map_err(|error| refused(&error))??;
+        let (place, batch, input_bytes) = made.await?.map_err(|error| refused(&error))??;
         let shown = batch.json(batch.counts);
-        begun.begin(place, batch);
+        begun.begin_new(place, batch, input_bytes);
         Ok(shown)
     };
     batches.see_through(begin).await
