@@ -238,10 +238,11 @@ impl Batches {
     fn begin(&self, place: Place, batch: Batch, input_bytes: u64) {
         let (app, number) = (app_dir(&batch.app), number_of(PREFIX, &batch.id));
         let live = Arc::new(Live::new(place, batch.clone(), input_bytes, &self.shared.store));
+        // Before any list has it: who finds it there may cancel it.
+        self.shared.live().insert(batch.id, Arc::clone(&live));
         if let Some(number) = number {
             self.shared.index().insert(&app, number, Record::Sound);
         }
-        self.shared.live().insert(batch.id, Arc::clone(&live));
         self.spawn(run::live_through(Arc::clone(&self.shared), live));
     }
 
