@@ -122,3 +122,18 @@ fn a_sweep_stops_when_it_is_to_stop() {
     let store = Store::open(dir.path().join("edge"), 20 * RECORD_BYTES).unwrap();
     assert_eq!(store.sweep(Duration::from_secs(1_000), |_, _| false, || false), 3);
 }
+
+#[test]
+fn an_expired_file_that_cannot_be_removed_waits_for_an_hour() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path().join("edge"), 20 * RECORD_BYTES).unwrap();
+    let meta = put(&store, "", 1, "abc");
+    let in_the_way = store.aside(&format!("deleted-{}", meta.id));
+    fs::create_dir_all(in_the_way.join("x")).unwrap();
+    let sweep = |now: Duration| store.sweep(now, |_, _| false, || false);
+    let now = Duration::from_secs(1_000);
+    assert_eq!([sweep(now), sweep(now)], [1, 0]);
+    assert_eq!(store.get("", &meta.id).unwrap().as_ref(), Some(&meta));
+    fs::remove_dir_all(in_the_way).unwrap();
+    assert_eq!((sweep(now + AGAIN), store.get("", &meta.id).unwrap()), (1, None));
+}
