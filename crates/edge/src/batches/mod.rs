@@ -118,12 +118,15 @@ impl Shared {
             return Ok(None);
         };
         let read = place.load();
-        if let Err(error) = &read
-            && is_damaged(error)
-            && let Some(record @ Record::Sound) = self.index().get_mut(&app_dir(app), number)
-        {
-            *record = Record::Damaged;
-            place.tell_damaged(error);
+        if let Some(record) = self.index().get_mut(&app_dir(app), number) {
+            match (&read, *record) {
+                (Ok(Some(_)), Record::Damaged) => *record = Record::Sound,
+                (Err(error), Record::Sound) if is_damaged(error) => {
+                    *record = Record::Damaged;
+                    place.tell_damaged(error);
+                }
+                (Ok(_) | Err(_), Record::Sound | Record::Damaged) => {}
+            }
         }
         Ok(read?.map(|batch| {
             let counts = batch.counts;

@@ -155,6 +155,16 @@ fn a_record_that_is_damaged_costs_nothing_else() {
     let _worker = crate::serve(&door, &s, "m", "0");
     door.over(&batches[0], "completed");
     door.over(&batches[2], "completed");
+    // A disk that only had a bad moment.
+    let path = record(&s, "batches", &batches[2], "batch.json");
+    let kept = fs::read(&path).expect("its record");
+    fs::write(&path, "\0\0").expect("writable sandbox");
+    let get = |door: &Door| door.get(&format!("/v1/batches/{}", batches[2]));
+    wait_until("it is read from the disk", || get(&door).status == 500);
+    assert_eq!(listed(&door, "/v1/batches"), batches[..1]);
+    fs::write(&path, kept).expect("writable sandbox");
+    assert_eq!(get(&door).good()["status"], "completed");
+    assert_eq!(listed(&door, "/v1/batches"), sound(&batches));
     // Its bytes are there still, and it may be deleted.
     assert_eq!(door.get(&format!("/v1/files/{}/content", files[1])).body, chats(2, "m").into_bytes());
     assert_eq!(door.delete(&format!("/v1/files/{}", files[1])).good()["deleted"], true);
