@@ -46,11 +46,12 @@ pub(crate) fn refused(error: &io::Error) -> ApiError {
 /// Reads the record `name` of what `dir` is the directory of; `None` where there is no such thing. One that cannot be
 /// read or understood, or is missing where the rest is there, is [`Damaged`].
 pub(crate) fn read_record<T: DeserializeOwned>(dir: &Path, name: &str) -> io::Result<Option<T>> {
-    let damaged = |why: &dyn std::fmt::Display| io::Error::new(ErrorKind::InvalidData, Damaged(why.to_string()));
+    let damaged = |why: Damaged| io::Error::new(ErrorKind::InvalidData, why);
     match fs::read(dir.join(name)) {
-        Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|error| damaged(&error)),
+        Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|error| damaged(Damaged::Spoilt(error))),
         Err(error) if is_of_this_process(&error) => Err(error),
-        Err(error) if error.kind() != ErrorKind::NotFound || dir.is_dir() => Err(damaged(&error)),
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(damaged(Damaged::Unreadable(error))),
+        Err(_) if dir.is_dir() => Err(damaged(Damaged::Missing)),
         Err(_) => Ok(None),
     }
 }
@@ -63,10 +64,28 @@ fn is_of_this_process(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(ENOMEM | ENFILE | EMFILE))
 }
 
-/// The record of something cannot be read or understood, or is missing where the rest is there.
+/// What is wrong with the record of something.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct Damaged(String);
+pub(crate) enum Damaged {
+    /// It is there, and means nothing.
+    #[error("it is no record: {0}")]
+    Spoilt(serde_json::Error),
+    /// It is not there, and the rest is.
+    #[error("it is not there")]
+    Missing,
+    /// The disk does not give it, now.
+    #[error("the disk does not give it: {0}")]
+    Unreadable(io::Error),
+}
+
+impl Damaged {
+    fn what_to_do(&self) -> &'static str {
+        match self {
+            Damaged::Spoilt(_) | Damaged::Missing => "mend the record, or remove its directory, and start again",
+            Damaged::Unreadable(_) => "make the record readable, and start again",
+        }
+    }
+}
 
 /// Whether it is a record that is damaged, and not the disk.
 pub(crate) fn is_damaged(error: &io::Error) -> bool {
@@ -76,10 +95,11 @@ pub(crate) fn is_damaged(error: &io::Error) -> bool {
 /// Says once that a record is damaged: what, where, and what to do.
 pub(crate) fn tell_damaged(what: &str, dir: &Path, name: &str, error: &io::Error) {
     let record = dir.join(name);
+    let damaged = error.get_ref().and_then(|inner| inner.downcast_ref::<Damaged>());
+    let what_to_do = damaged.map_or("see what the disk says", Damaged::what_to_do);
     tracing::error!(
         record = %record.display(), %error,
-        "the record of a {what} cannot be read; the {what} is left out of lists and nothing is done with it: \
-         mend the record, or remove its directory, and start again"
+        "the record of a {what} cannot be read; the {what} is left out of lists and nothing is done with it: {what_to_do}"
     );
 }
 

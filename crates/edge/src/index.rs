@@ -1,7 +1,7 @@
 //! Which things there are of each app, by name, in memory: a page of a list reads the records of that page and no other.
 //!
-//! A name is 16 bytes here, and a file's entry 48 with it; with the nodes that hold them, about 100 bytes a file and 40 a
-//! batch. It is made once at start, of what is on disk, and knows no disk itself.
+//! A name is 16 bytes here, and a file's entry 48 with it; with the nodes that hold them, about 100 bytes a file, 50 more of
+//! one that goes by itself, and 40 a batch. It is made once at start, of what is on disk, and knows no disk itself.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -34,30 +34,25 @@ impl<V> Index<V> {
         None
     }
 
-    pub(crate) fn remove(&mut self, app: &str, number: Number) -> Option<V> {
-        self.apps.get_mut(app)?.remove(&number)
-    }
-
     pub(crate) fn get_mut(&mut self, app: &str, number: Number) -> Option<&mut V> {
         self.apps.get_mut(app)?.get_mut(&number)
-    }
-
-    /// Everything of every app.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, Number, &V)> {
-        self.apps.iter().flat_map(|(app, things)| things.iter().map(|(number, entry)| (&**app, *number, entry)))
     }
 
     /// The names of a page, and one more where there is one. One that is named by what came before it is found even where
     /// that is gone.
     pub(crate) fn page(&self, app: &str, query: &Query, is_wanted: impl Fn(&V) -> bool) -> Vec<Number> {
-        let Some(things) = self.apps.get(app) else { return Vec::new() };
-        let wanted = |(number, entry): (&Number, &V)| is_wanted(entry).then_some(*number);
-        let after = query.after.map_or(Bound::Unbounded, Bound::Excluded);
-        if query.newest_first {
-            things.range((Bound::Unbounded, after)).rev().filter_map(wanted).take(query.limit + 1).collect()
-        } else {
-            things.range((after, Bound::Unbounded)).filter_map(wanted).take(query.limit + 1).collect()
-        }
+        self.apps.get(app).map(|things| page_of(things, query, is_wanted)).unwrap_or_default()
+    }
+}
+
+/// The names of a page of these things: see [`Index::page`].
+pub(crate) fn page_of<V>(things: &BTreeMap<Number, V>, query: &Query, is_wanted: impl Fn(&V) -> bool) -> Vec<Number> {
+    let wanted = |(number, entry): (&Number, &V)| is_wanted(entry).then_some(*number);
+    let after = query.after.map_or(Bound::Unbounded, Bound::Excluded);
+    if query.newest_first {
+        things.range((Bound::Unbounded, after)).rev().filter_map(wanted).take(query.limit + 1).collect()
+    } else {
+        things.range((after, Bound::Unbounded)).filter_map(wanted).take(query.limit + 1).collect()
     }
 }
 

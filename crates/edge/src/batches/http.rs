@@ -37,6 +37,9 @@ const METADATA_VALUE_MAX: usize = 512;
 /// The longest completion window.
 const WINDOW_MAX: Duration = Duration::from_secs(30 * 24 * 3_600);
 
+/// The longest way to say one: it is kept as it was given.
+const WINDOW_BYTES_MAX: usize = 16;
+
 /// Lines of a page of results.
 const RESULTS_DEFAULT: usize = 100;
 const RESULTS_MAX: usize = 1_000;
@@ -193,7 +196,7 @@ async fn create(batches: &Arc<Batches>, app: &str, request: Request<Incoming>) -
     let Create { input_file_id, endpoint, completion_window, metadata, .. } = asked;
     let asked = Asked { endpoint, input_file_id, completion_window, metadata, output_expires_after };
     let (store, root, app) = (batches.shared.store.clone(), batches.shared.root.clone(), app.to_owned());
-    let made = blocking(move || -> io::Result<Result<(Place, Batch), ApiError>> {
+    let made = blocking(move || -> io::Result<Result<(Place, Batch, u64), ApiError>> {
         let id = asked.input_file_id.clone();
         let Some(input) = store.get(&app, &id)? else { return Ok(Err(no_input(&id))) };
         if input.purpose != "batch" {
@@ -202,13 +205,13 @@ async fn create(batches: &Arc<Batches>, app: &str, request: Request<Incoming>) -
         }
         let batch = new_batch(app, asked, window)?;
         let place = Place::of(&root, &batch.app, &batch.id).ok_or(io::ErrorKind::InvalidInput)?;
-        Ok(if place.create(&store, &batch)? { Ok((place, batch)) } else { Err(no_input(&id)) })
+        Ok(place.create(&store, &batch)?.map(|bytes| (place, batch, bytes)).ok_or_else(|| no_input(&id)))
     });
     let begun = Arc::clone(batches);
     let begin = async move {
-        let (place, batch) = made.await?.map_err(|error| refused(&error))??;
+        let (place, batch, input_bytes) = made.await?.map_err(|error| refused(&error))??;
         let shown = batch.json(batch.counts);
-        begun.begin(place, batch);
+        begun.begin_new(place, batch, input_bytes);
         Ok(shown)
     };
     batches.see_through(begin).await
@@ -264,6 +267,9 @@ fn check(asked: &Create) -> Result<Duration, ApiError> {
 
 /// `24h` and the like: a second to thirty days.
 fn window_of(text: &str) -> Option<Duration> {
+    if text.len() > WINDOW_BYTES_MAX {
+        return None;
+    }
     let unit = match text.bytes().next_back()? {
         b's' => 1,
         b'm' => 60,
@@ -311,7 +317,7 @@ mod tests {
         let day = Duration::from_secs(24 * 3_600);
         assert_eq!(checked(&asked("/v1/embeddings", "24h", &Value::Null)), Ok(day));
         assert_eq!(checked(&asked("/v1/models", "24h", &Value::Null)), Err(Some("endpoint")));
-        for window in ["", "24", "h", "0s", "-1h", "31d", "99999999999999999999h", "24é"] {
+        for window in ["", "24", "h", "0s", "-1h", "31d", "99999999999999999999h", "24é", "0000000000000024h"] {
             assert_eq!(checked(&asked("/v1/tasks", window, &Value::Null)), Err(Some("completion_window")), "{window}");
         }
         assert_eq!(checked(&asked("/v1/tasks", "90s", &json!({"k": "v".repeat(512)}))), Ok(Duration::from_secs(90)));

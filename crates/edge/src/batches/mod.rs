@@ -118,12 +118,15 @@ impl Shared {
             return Ok(None);
         };
         let read = place.load();
-        if let Err(error) = &read
-            && is_damaged(error)
-            && let Some(record @ Record::Sound) = self.index().get_mut(&app_dir(app), number)
-        {
-            *record = Record::Damaged;
-            place.tell_damaged(error);
+        if let Some(record) = self.index().get_mut(&app_dir(app), number) {
+            match (&read, *record) {
+                (Ok(Some(_)), Record::Damaged) => *record = Record::Sound,
+                (Err(error), Record::Sound) if is_damaged(error) => {
+                    *record = Record::Damaged;
+                    place.tell_damaged(error);
+                }
+                (Ok(_) | Err(_), Record::Sound | Record::Damaged) => {}
+            }
         }
         Ok(read?.map(|batch| {
             let counts = batch.counts;
@@ -163,8 +166,9 @@ impl Shared {
 impl Batches {
     /// Takes up the directory, and goes on with every batch that is not over.
     pub(crate) async fn open(config: &EdgeConfig, store: Store) -> io::Result<Arc<Self>> {
-        let root = config.data.clone();
-        let (open, index) = tokio::task::spawn_blocking(move || open_all(&root)).await.map_err(io::Error::other)??;
+        let (root, of) = (config.data.clone(), store.clone());
+        let (open, index) =
+            tokio::task::spawn_blocking(move || open_all(&root, &of)).await.map_err(io::Error::other)??;
         let shared = Shared {
             root: config.data.clone(),
             store,
@@ -178,9 +182,9 @@ impl Batches {
             index: Mutex::new(index),
         };
         let batches = Arc::new(Self { shared: Arc::new(shared), running: Mutex::default() });
-        for (place, batch) in open {
+        for (place, batch, input_bytes) in open {
             tracing::info!(batch = batch.id, status = ?batch.status, "a batch goes on");
-            batches.begin(place, batch);
+            batches.begin(place, batch, input_bytes);
         }
         batches.spawn(sweep::sweep(Arc::clone(&batches.shared)));
         Ok(batches)
@@ -227,13 +231,21 @@ impl Batches {
         said.await.unwrap_or_else(|_| Err(ApiError::server("a defect of the server; its log has more")))
     }
 
+    /// Takes up a batch that nobody has seen yet, whose input has so many bytes.
+    fn begin_new(&self, place: Place, batch: Batch, input_bytes: u64) {
+        self.shared.store.count_batch(&app_dir(&batch.app), record_bytes(&batch));
+        self.begin(place, batch, input_bytes);
+    }
+
     /// Takes a batch into the world. What is created when the door closes is begun by the next process.
-    fn begin(&self, place: Place, batch: Batch) {
-        let live = Arc::new(Live::new(place, batch.clone()));
-        if let Some(number) = number_of(PREFIX, &batch.id) {
-            self.shared.index().insert(&app_dir(&batch.app), number, Record::Sound);
-        }
+    fn begin(&self, place: Place, batch: Batch, input_bytes: u64) {
+        let (app, number) = (app_dir(&batch.app), number_of(PREFIX, &batch.id));
+        let live = Arc::new(Live::new(place, batch.clone(), input_bytes, &self.shared.store));
+        // Before any list has it: who finds it there may cancel it.
         self.shared.live().insert(batch.id, Arc::clone(&live));
+        if let Some(number) = number {
+            self.shared.index().insert(&app, number, Record::Sound);
+        }
         self.spawn(run::live_through(Arc::clone(&self.shared), live));
     }
 
@@ -258,18 +270,29 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
     }
 }
 
-/// Batches that are not over.
-type Open = Vec<(Place, Batch)>;
+/// What the record of a batch may have beside what every record has, bytes.
+fn record_bytes(batch: &Batch) -> u64 {
+    let metadata = batch.asked.metadata.iter().flatten();
+    metadata.map(|(key, value)| (key.len() + value.len()) as u64).sum()
+}
 
-/// The batches that are not over, and which there are at all; what those that are over needed is cleared away.
-fn open_all(root: &std::path::Path) -> io::Result<(Open, Index<Record>)> {
+/// Batches that are not over, and the bytes of their inputs.
+type Open = Vec<(Place, Batch, u64)>;
+
+/// The batches that are not over, and which there are at all, each of which its app's files count; what those that are over
+/// needed is cleared away.
+fn open_all(root: &std::path::Path, store: &Store) -> io::Result<(Open, Index<Record>)> {
     let (mut open, mut index) = (Vec::new(), Index::default());
     place::each(root, |app, number, found| {
         let record = if found.is_some() { Record::Sound } else { Record::Damaged };
         index.insert(app, number, record);
+        store.count_batch(app, found.as_ref().map_or(0, |(_, batch)| record_bytes(batch)));
         match found {
             Some((place, batch)) if batch.status.is_final() => place.clear()?,
-            Some(found) => open.push(found),
+            Some((place, batch)) => {
+                let input_bytes = place.input_bytes();
+                open.push((place, batch, input_bytes));
+            }
             None => {}
         }
         Ok(())

@@ -34,19 +34,19 @@ impl Place {
         is_id(PREFIX, id).then(|| Self { dir: app_place(root, app).join(id) })
     }
 
-    /// Puts a new batch in its place, with a link to its input. False where that is gone.
-    pub(super) fn create(&self, store: &Store, batch: &Batch) -> io::Result<bool> {
+    /// Puts a new batch in its place, with a link to its input; the bytes of that, or `None` where it is gone.
+    pub(super) fn create(&self, store: &Store, batch: &Batch) -> io::Result<Option<u64>> {
         let aside = store.aside(&batch.id);
-        let is_made = fill(&aside, store, batch);
-        if !matches!(is_made, Ok(true)) {
+        let input = fill(&aside, store, batch);
+        if !matches!(input, Ok(Some(_))) {
             remove_dir(&aside)?;
-            return is_made;
+            return input;
         }
         if let Some(above) = self.dir.parent() {
             make_dirs(above)?;
         }
         rename(&aside, &self.dir)?;
-        Ok(true)
+        input
     }
 
     pub(super) fn load(&self) -> io::Result<Option<Batch>> {
@@ -64,6 +64,11 @@ impl Place {
 
     pub(super) fn input(&self) -> PathBuf {
         self.dir.join(INPUT)
+    }
+
+    /// The bytes of its input, as far as that can be seen.
+    pub(super) fn input_bytes(&self) -> u64 {
+        fs::metadata(self.input()).map_or(0, |input| input.len())
     }
 
     pub(super) fn parts(&self) -> PathBuf {
@@ -108,16 +113,16 @@ impl Place {
     }
 }
 
-/// Makes the directory of a new batch. False where its input is gone.
-fn fill(aside: &Path, store: &Store, batch: &Batch) -> io::Result<bool> {
-    let Some(input) = store.content(&batch.app, &batch.asked.input_file_id) else { return Ok(false) };
+/// Makes the directory of a new batch; the bytes of its input, or `None` where that is gone.
+fn fill(aside: &Path, store: &Store, batch: &Batch) -> io::Result<Option<u64>> {
+    let Some(input) = store.content(&batch.app, &batch.asked.input_file_id) else { return Ok(None) };
     fs::create_dir(aside)?;
     if absent_is_none(fs::hard_link(input, aside.join(INPUT)))?.is_none() {
-        return Ok(false);
+        return Ok(None);
     }
     write_whole(&aside.join(FILE), &serde_json::to_vec(batch)?)?;
     sync_dir(aside)?;
-    Ok(true)
+    Ok(Some(fs::metadata(aside.join(INPUT))?.len()))
 }
 
 /// Where the batches of an app are.

@@ -21,7 +21,8 @@ pub(super) async fn sweep(shared: Arc<Shared>) {
         let of = Arc::clone(&shared);
         let sweep = move || {
             let needed = needed(&of);
-            of.store.sweep(unix_now(), |app, number| needed.contains(&(app.to_owned(), number)))
+            let is_needed = |app: &str, number| needed.contains(&(app.to_owned(), number));
+            of.store.sweep(unix_now(), is_needed, || *of.stop.borrow())
         };
         let pause = match tokio::task::spawn_blocking(sweep).await {
             Ok(SWEEP_MAX) => SOON,

@@ -12,6 +12,9 @@ const ANCHOR: &str = "created_at";
 /// How long a file may stay that is to go by itself: an hour to thirty days.
 const SECONDS: RangeInclusive<u64> = 3_600..=2_592_000;
 
+/// What an upload calls it.
+const FORM_PARAM: &str = "expires_after";
+
 /// When a file is to go.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -23,11 +26,11 @@ pub(crate) struct ExpiresAfter {
 impl ExpiresAfter {
     /// Of the fields of a form, where there is one of them.
     pub(super) fn of_form(anchor: Option<String>, seconds: Option<String>) -> Result<Option<u64>, ApiError> {
-        if anchor.is_none() && seconds.is_none() {
-            return Ok(None);
+        match (anchor, seconds.map(|seconds| seconds.parse())) {
+            (None, None) => Ok(None),
+            (Some(anchor), Some(Ok(seconds))) => Self { anchor, seconds }.seconds(FORM_PARAM).map(Some),
+            (_, None | Some(Err(_))) | (None, Some(Ok(_))) => Err(wrong(FORM_PARAM)),
         }
-        let seconds = seconds.unwrap_or_default().parse().unwrap_or_default();
-        Self { anchor: anchor.unwrap_or_default(), seconds }.seconds("expires_after").map(Some)
     }
 
     /// Seconds from when it is made, by the field that says so.
@@ -35,10 +38,14 @@ impl ExpiresAfter {
         if self.anchor == ANCHOR && SECONDS.contains(&self.seconds) {
             return Ok(self.seconds);
         }
-        let (least, most) = SECONDS.into_inner();
-        let what = format!("{param} has anchor \"{ANCHOR}\" and seconds from {least} to {most}");
-        Err(ApiError::invalid(what, Some(param)))
+        Err(wrong(param))
     }
+}
+
+fn wrong(param: &'static str) -> ApiError {
+    let (least, most) = SECONDS.into_inner();
+    let what = format!("{param} has anchor \"{ANCHOR}\" and seconds from {least} to {most}");
+    ApiError::invalid(what, Some(param))
 }
 
 #[cfg(test)]

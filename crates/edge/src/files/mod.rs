@@ -22,6 +22,7 @@ use crate::reply::{ApiError, Reply, json_reply};
 use crate::route::NoRoute;
 use body::FileBody;
 
+pub(crate) use books::{Held, HeldInput};
 pub(crate) use expiry::ExpiresAfter;
 pub(crate) use store::{Draft, FileMeta, PREFIX, SWEEP_MAX, Store};
 
@@ -104,8 +105,8 @@ pub(crate) fn unknown(id: &str) -> ApiError {
 /// The error that an app has more bytes of files than it may have.
 pub(crate) fn over_quota(max: u64) -> ApiError {
     let what = format!(
-        "the files of this app would have more than {max} bytes: delete some, or let them go by themselves (expires_after); \
-         whoever runs the server may allow more (--files-max)"
+        "the files of this app, and what its batches under way need, would have more than {max} bytes: delete some files, or \
+         let them go by themselves (expires_after); whoever runs the server may allow more (--files-max)"
     );
     let (status, kind, code) = (StatusCode::PAYLOAD_TOO_LARGE, "insufficient_quota", Some("files_quota_exceeded"));
     ApiError { status, kind, code, ..ApiError::invalid(what, None) }

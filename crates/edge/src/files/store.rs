@@ -9,6 +9,7 @@
 //! **Invariant**: a file is there whole or not at all: its directory is made aside, synced and renamed, and leaves the
 //! same way.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -18,7 +19,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::books::{Books, Entry, Held, Purpose};
+use super::books::{Books, Entry, Held, HeldInput, Purpose, RECORD_BYTES};
 use crate::disk::{
     absent_is_none, app_dir, each_thing, id_of, is_damaged, is_id, make_dirs, new_id, number_of, read_record,
     remove_dir, rename, sync_dir, tell_damaged, write_whole,
@@ -28,6 +29,9 @@ use crate::page::Query;
 
 /// Files that one sweep removes.
 pub(crate) const SWEEP_MAX: usize = 1_000;
+
+/// When an expired file that cannot be removed is tried again: it is not to be in the way of others.
+const AGAIN: Duration = Duration::from_secs(3_600);
 
 /// The record of a file in its directory, and its bytes.
 const META: &str = "meta.json";
@@ -122,10 +126,27 @@ impl Store {
         Some(self.place(app, id)?.join(CONTENT))
     }
 
-    /// Bytes that the files of an app may have, where so many more would be too many.
+    /// Bytes that an app may have, where so many more would be too many.
     pub(crate) fn too_many(&self, app: &str, bytes: u64) -> Option<u64> {
         let has = self.books.bytes(&app_dir(app));
         (has.saturating_add(bytes) > self.app_bytes_max).then_some(self.app_bytes_max)
+    }
+
+    /// Counts a batch, which stays, for the app with this directory, with what its record has beside what every one has.
+    pub(crate) fn count_batch(&self, app: &str, more: u64) {
+        self.books.grow(app, RECORD_BYTES + more);
+    }
+
+    /// Counts the input of a batch as long as it is held; `None` for what is no name of a file.
+    pub(crate) fn hold_input(&self, app: &str, id: &str, bytes: u64) -> Option<HeldInput> {
+        Some(HeldInput::new(&self.books, app_dir(app), number_of(PREFIX, id)?, bytes))
+    }
+
+    /// Counts bytes as long as they are held.
+    pub(crate) fn hold(&self, app: &str, bytes: u64) -> Held {
+        let mut held = Held::none(&self.books, app_dir(app));
+        held.grow(bytes);
+        held
     }
 
     /// Begins a file of a new name.
@@ -164,12 +185,13 @@ impl Store {
     /// What is told of a file; `None` where there is none.
     pub(crate) fn get(&self, app: &str, id: &str) -> io::Result<Option<FileMeta>> {
         let (Some(place), Some(number)) = (self.place(app, id), number_of(PREFIX, id)) else { return Ok(None) };
-        let read = read_record(&place, META);
-        if let Err(error) = &read
-            && is_damaged(error)
-            && self.books.note_damaged(&app_dir(app), number)
-        {
-            tell_damaged("file", &place, META, error);
+        let read = read_record::<FileMeta>(&place, META);
+        match &read {
+            Ok(Some(meta)) => self.books.note_sound(&app_dir(app), number, meta.entry()),
+            Err(error) if is_damaged(error) && self.books.note_damaged(&app_dir(app), number) => {
+                tell_damaged("file", &place, META, error);
+            }
+            Ok(None) | Err(_) => {}
         }
         read
     }
@@ -186,19 +208,35 @@ impl Store {
     }
 
     /// Removes files whose time is over, at most [`SWEEP_MAX`] of them, but for those that are needed, by the directory of
-    /// the app and their number; returns how many it has removed.
-    pub(crate) fn sweep(&self, now: Duration, is_needed: impl Fn(&str, Number) -> bool) -> usize {
-        let expired = self.books.expired(now.as_secs(), SWEEP_MAX, is_needed);
-        let removed = expired.iter().filter(|(app, number)| {
-            let id = id_of(PREFIX, *number);
-            let removed = self.remove(app, &id);
-            match &removed {
-                Ok(_) => tracing::debug!(app, file = id, "a file has expired"),
-                Err(error) => tracing::warn!(app, file = id, %error, "an expired file cannot be removed"),
+    /// the app and their number, and no more once it is to stop; returns how many it has looked at.
+    pub(crate) fn sweep(
+        &self,
+        now: Duration,
+        is_needed: impl Fn(&str, Number) -> bool,
+        is_stopping: impl Fn() -> bool,
+    ) -> usize {
+        let (mut looked, mut gone) = (0, BTreeMap::<String, Vec<PathBuf>>::new());
+        for (app, number) in self.books.expired(now.as_secs(), SWEEP_MAX, is_needed) {
+            if is_stopping() {
+                break;
             }
-            removed.is_ok()
-        });
-        removed.count()
+            looked += 1;
+            let id = id_of(PREFIX, number);
+            match self.take_away(&app, &id) {
+                Ok(taken) => gone.entry(app).or_default().extend(taken),
+                Err(error) => {
+                    tracing::warn!(app, file = id, %error, "an expired file cannot be removed, and is tried again");
+                    self.books.put_off(&app, number, (now + AGAIN).as_secs());
+                }
+            }
+        }
+        for (app, gone) in &gone {
+            match self.clear_away(app, gone, &is_stopping) {
+                Ok(()) => tracing::debug!(app, files = gone.len(), "files have expired"),
+                Err(error) => tracing::warn!(app, %error, "expired files are cleared away at the next start"),
+            }
+        }
+        looked
     }
 
     /// Deletes a file; false where there is none. What reads it, or has it linked elsewhere, keeps it.
@@ -208,16 +246,29 @@ impl Store {
 
     /// Removes a file of the app with this directory.
     fn remove(&self, app: &str, id: &str) -> io::Result<bool> {
+        let Some(gone) = self.take_away(app, id)? else { return Ok(false) };
+        self.clear_away(app, &[gone], || false)?;
+        Ok(true)
+    }
+
+    /// Takes a file from its place: where it is now, until that is cleared away. `None` where there is none.
+    fn take_away(&self, app: &str, id: &str) -> io::Result<Option<PathBuf>> {
         let (dir, gone) = (self.root.join("files").join(app), self.aside(&format!("deleted-{id}")));
         let is_there = absent_is_none(fs::rename(dir.join(id), &gone))?.is_some();
         if let Some(number) = number_of(PREFIX, id) {
             self.books.remove(app, number);
         }
-        if is_there {
-            sync_dir(&dir)?;
-            remove_dir(&gone)?;
+        Ok(is_there.then_some(gone))
+    }
+
+    /// Clears away what was taken from an app, once that is durable: half of a file must never be in its place again. What
+    /// is left when it is to stop, the next start clears away.
+    fn clear_away(&self, app: &str, gone: &[PathBuf], is_stopping: impl Fn() -> bool) -> io::Result<()> {
+        if gone.is_empty() {
+            return Ok(());
         }
-        Ok(is_there)
+        sync_dir(&self.root.join("files").join(app))?;
+        gone.iter().take_while(|_| !is_stopping()).try_for_each(|gone| remove_dir(gone))
     }
 }
 

@@ -12,6 +12,7 @@ use hyper::{Request, StatusCode};
 use multer::{Constraints, Field, Multipart, SizeLimit};
 use tokio::time::{Instant, timeout_at};
 
+use super::books::RECORD_BYTES;
 use super::expiry::ExpiresAfter;
 use super::over_quota;
 use super::store::{Draft, FileMeta, Store};
@@ -48,7 +49,8 @@ pub(super) async fn upload(
     if request.body().size_hint().lower() > max + FORM_BYTES_MAX {
         return Err(too_large(max));
     }
-    if let Some(max) = store.too_many(app, request.body().size_hint().lower().saturating_sub(FORM_BYTES_MAX)) {
+    let least = request.body().size_hint().lower().saturating_sub(FORM_BYTES_MAX).max(RECORD_BYTES);
+    if let Some(max) = store.too_many(app, least) {
         return Err(over_quota(max));
     }
     let sizes = SizeLimit::new().whole_stream(max + FORM_BYTES_MAX).per_field(FIELD_BYTES_MAX).for_field("file", max);

@@ -49,7 +49,7 @@ pub(crate) struct UpArgs {
     /// Bytes of one file of the journal; what leaves it leaves by files.
     #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = units::segment)]
     pub segment_size: u32,
-    /// Bytes of files that an app may have at --http; beyond it no more are taken.
+    /// Bytes of files that an app may have at --http, with inputs that batches under way read; beyond it no more are taken.
     #[arg(long, value_name = "SIZE", default_value = "100GiB", value_parser = units::size)]
     pub files_max: u64,
     #[command(flatten)]

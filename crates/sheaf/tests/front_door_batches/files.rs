@@ -92,11 +92,38 @@ fn an_app_has_no_more_bytes_of_files_than_it_may() {
     let create = |file: &str| {
         door.post("/v1/batches", &json!({"input_file_id": file, "endpoint": CHAT, "completion_window": "24h"}))
     };
-    create(&second).good();
-    let rest = door.upload(&"x".repeat((1 << 20) - 1_000_000));
-    assert_eq!(create(&rest).refused(413), "files_quota_exceeded");
+    door.over(&text(&create(&second).good()["id"]), "failed");
+    // A batch that is over counts 4 KiB, for its record.
+    let rest = form(&[("purpose", None, "batch"), ("file", Some("in"), &"x".repeat((1 << 20) - 1_000_000 - 4_096))]);
+    let mut last = None;
+    wait_until("its input counts no more", || {
+        last = Some(door.post_form("b", &rest)).filter(|answer| answer.status == 200);
+        last.is_some()
+    });
+    let rest = last.expect("an answer").good();
+    assert_eq!(create(&text(&rest["id"])).refused(413), "files_quota_exceeded");
+    let empty = form(&[("purpose", None, "batch"), ("file", Some("in"), "")]);
+    assert_eq!(door.post_form("b", &empty).refused(413), "files_quota_exceeded", "nothing has room for nothing");
     assert_eq!(door.delete(&format!("/v1/files/{first}")).good()["deleted"], true);
     door.upload(&"x".repeat(600_000));
+}
+
+#[test]
+fn what_a_batch_reads_counts_though_its_file_is_deleted() {
+    let s = Sandbox::new();
+    let mut door = Door::open_with(&s, &["--files-max", "1MiB"]);
+    let long = "x".repeat(200_000);
+    let file = door.upload(&(embed("a", "one", &long) + &embed("b", "other", &long)));
+    let batch = door.create(&file, EMBED, "24h");
+    wait_until("its input is copied, for two models", || door.batch(&batch)["status"] == "in_progress");
+    assert_eq!(door.delete(&format!("/v1/files/{file}")).good()["deleted"], true);
+    let more = form(&[("purpose", None, "batch"), ("file", Some("in"), &"x".repeat(300_000))]);
+    assert_eq!(door.post_form("b", &more).refused(413), "files_quota_exceeded");
+    door.killed(&s);
+    assert_eq!(door.post_form("b", &more).refused(413), "files_quota_exceeded", "a start counts the same");
+    door.post(&format!("/v1/batches/{batch}/cancel"), &json!({})).good();
+    door.over(&batch, "cancelled");
+    wait_until("it counts no more", || door.post_form("b", &more).status == 200);
 }
 
 #[test]
@@ -128,6 +155,16 @@ fn a_record_that_is_damaged_costs_nothing_else() {
     let _worker = crate::serve(&door, &s, "m", "0");
     door.over(&batches[0], "completed");
     door.over(&batches[2], "completed");
+    // A disk that only had a bad moment.
+    let path = record(&s, "batches", &batches[2], "batch.json");
+    let kept = fs::read(&path).expect("its record");
+    fs::write(&path, "\0\0").expect("writable sandbox");
+    let get = |door: &Door| door.get(&format!("/v1/batches/{}", batches[2]));
+    wait_until("it is read from the disk", || get(&door).status == 500);
+    assert_eq!(listed(&door, "/v1/batches"), batches[..1]);
+    fs::write(&path, kept).expect("writable sandbox");
+    assert_eq!(get(&door).good()["status"], "completed");
+    assert_eq!(listed(&door, "/v1/batches"), sound(&batches));
     // Its bytes are there still, and it may be deleted.
     assert_eq!(door.get(&format!("/v1/files/{}/content", files[1])).body, chats(2, "m").into_bytes());
     assert_eq!(door.delete(&format!("/v1/files/{}", files[1])).good()["deleted"], true);

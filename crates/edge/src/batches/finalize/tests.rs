@@ -51,7 +51,7 @@ fn begun(root: &Path, ending: Ending, parts: &[&[&str]]) -> (Place, Batch, Store
         usage: None,
     };
     let place = Place::of(root, "", &batch.id).unwrap();
-    assert!(place.create(&store, &batch).unwrap());
+    assert_eq!(place.create(&store, &batch).unwrap(), Some(text(parts[0]).len() as u64));
     fs::create_dir(place.parts()).unwrap();
     for (part, ids) in parts.iter().enumerate() {
         fs::write(super::super::validate::part_file(&place.parts(), part), text(ids)).unwrap();
