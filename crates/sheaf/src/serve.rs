@@ -1,7 +1,7 @@
 //! `sheaf up` and `sheaf worker`: processes that run until they are stopped.
 
 use anyhow::{Context, Result, anyhow};
-use sheaf_edge::{Admin, BindError, Bound, Edge, EdgeConfig, LightConfig, ListenConfig};
+use sheaf_edge::{Admin, BindError, Bound, Edge, EdgeConfig, LightConfig, ListenConfig, Role};
 use sheaf_server::{Access, Server, ServerConfig};
 use sheaf_session::Micros;
 use sheaf_worker::Stop;
@@ -17,7 +17,8 @@ pub(crate) async fn up(args: UpArgs) -> Result<u8> {
     let mut signals = Signals::listen()?;
     let config = config_of(&args).await?;
     // Every address is taken before anything is said or begun.
-    let (http, operators) = (take(&args, "--http", &args.http).await?, take(&args, "--admin", &args.admin).await?);
+    let http = take(&args, ("--http", Role::Client), &args.http).await?;
+    let operators = take(&args, ("--admin", Role::Admin), &args.admin).await?;
     insist_names_used(&args.access, config.access.tls.is_some() || is_tls(&http) || is_tls(&operators))?;
     let listener = Server::bind(&config).await.map_err(|error| elsewhere(&error, "--listen ADDR"))?;
     // Before the replay, which may take long: it says that the process lives and is not ready.
@@ -92,10 +93,10 @@ async fn config_of(args: &UpArgs) -> Result<ServerConfig> {
 }
 
 /// Takes the address of a listener over HTTP, where one is wanted.
-async fn take(args: &UpArgs, option: &str, listen: &Option<String>) -> Result<Option<Bound>> {
+async fn take(args: &UpArgs, (option, role): (&str, Role), listen: &Option<String>) -> Result<Option<Bound>> {
     let Some(listen) = listen.clone() else { return Ok(None) };
     let Access { tls, require_token } = access_of(&listen, &args.data, &args.access).await?;
-    let config = ListenConfig { listen, tls, tokens: args.data.clone(), require_token };
+    let config = ListenConfig { listen, tls, tokens: args.data.clone(), require_token, role };
     match Bound::take(config).await {
         Ok(bound) => Ok(Some(bound)),
         Err(error @ BindError::Listen { .. }) => Err(elsewhere(&error, &format!("{option}=ADDR"))),
