@@ -315,6 +315,50 @@ fn an_address_in_use_ends_it_before_anything_is_said_or_begun() {
     assert!(!sandbox.path("router").exists(), "nothing was begun");
 }
 
+/// Puts a pipe in the place of a file: whoever reads it waits until its old bytes are written there.
+fn stall(path: &std::path::Path) -> Vec<u8> {
+    let bytes = std::fs::read(path).expect("it is there");
+    std::fs::remove_file(path).expect("own file");
+    assert!(Command::new("mkfifo").arg(path).status().expect("mkfifo is installed").success());
+    bytes
+}
+
+#[test]
+fn it_is_not_ready_before_its_door_and_is_told_to_stop_while_it_reads() {
+    let mut world = World::new();
+    let log = world.router.log();
+    let (_, door) = log.split_once("API at ").expect("there is a door");
+    let url = format!("{}/files", door.trim());
+    let file = format!("file=@{}", world.sandbox.write("rows.jsonl", "{}\n").display());
+    let sent = Command::new("curl").args(["-sf", "-F", "purpose=batch", "-F", &file, &url]).output().expect("curl");
+    let sent: Value = serde_json::from_slice(&sent.stdout).expect("a file");
+    let record = format!("router/edge/files/@/{}/meta.json", sent["id"].as_str().expect("an id"));
+    let record = world.sandbox.path(&record);
+    world.router.kill9();
+    let up = |world: &mut World, name: &str| {
+        let args = ["up", "--data", "router", "--listen", "127.0.0.1:0", "--admin=127.0.0.1:0", "--http=127.0.0.1:0"];
+        world.router = world.sandbox.start(name, &args);
+        world.admin = admin_of(&world.router);
+    };
+    let bytes = stall(&record);
+    up(&mut world, "told");
+    wait_until("the router runs", || world.get("/api/v1/snapshot").0 == 200);
+    assert_eq!(world.get("/readyz").0, 503, "its door is not open");
+    world.router.signal("-TERM");
+    world.router.exits(0);
+
+    up(&mut world, "fed");
+    wait_until("the router runs", || world.get("/api/v1/snapshot").0 == 200);
+    std::fs::write(&record, bytes).expect("it reads");
+    wait_until("its door is open", || world.get("/readyz").0 == 200);
+    world.router.kill9();
+
+    stall(&world.sandbox.path("router/identity"));
+    up(&mut world, "early");
+    world.router.signal("-TERM");
+    world.router.exits(0);
+}
+
 #[test]
 fn beyond_loopback_it_has_tls_and_answers_admins_only() {
     let sandbox = Sandbox::new();
