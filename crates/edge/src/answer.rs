@@ -9,7 +9,7 @@ use hyper::body::{Body, Incoming};
 use hyper::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use hyper::{Method, Request, StatusCode, Version};
 
-use crate::admit::busy_reply;
+use crate::admit::{Gate, busy_reply};
 use crate::batches;
 use crate::files;
 use crate::online::{models, online};
@@ -17,25 +17,39 @@ use crate::reply::{ApiError, Reply, no_route};
 use crate::route::{Route, route};
 use crate::serve::Door;
 use crate::tasks;
+use crate::who::Who;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The refusal of a call while every call is refused. There may be many of them: nothing is read but what any answer
 /// needs, and no handler is begun.
 pub(crate) fn refused_at_once(door: &Door, request: &Request<Incoming>) -> Option<Reply> {
+    let asked = asked_at_once(&door.who, &door.gate, door.config.limits.call_bytes_max, request)?;
+    door.counts.request();
+    let number = door.request_number();
+    let mut reply = match asked {
+        Ok(_) => {
+            door.gate.refuse();
+            busy_reply(number)
+        }
+        Err(error) => error.reply(),
+    };
+    reply.headers_mut().insert(REQUEST_ID, header(door.request_name(number)));
+    Some(reply)
+}
+
+/// Whose call it is that is refused; `None`: a handler answers. Who asks is looked up once for each request, here or there.
+fn asked_at_once<B: Body>(
+    who: &Who,
+    gate: &Gate,
+    bytes_max: usize,
+    request: &Request<B>,
+) -> Option<Result<String, ApiError>> {
     let headers = request.headers();
     let is_call = request.method() == Method::POST && CALLS.contains(&request.uri().path());
     let is_sound = framing_fault(request).is_none() && !headers.contains_key(TRANSFER_ENCODING);
-    let is_fit = request.body().size_hint().lower() <= door.config.limits.call_bytes_max as u64;
-    if !(is_call && is_sound && is_fit && door.gate.is_yellow()) || door.who.app(headers).is_err() {
-        return None;
-    }
-    door.gate.refuse();
-    door.counts.request();
-    let number = door.request_number();
-    let mut reply = busy_reply(number);
-    reply.headers_mut().insert(REQUEST_ID, header(door.request_name(number)));
-    Some(reply)
+    let is_fit = request.body().size_hint().lower() <= bytes_max as u64;
+    (is_call && is_sound && is_fit && gate.is_yellow()).then(|| who.app(headers))
 }
 
 fn header(name: String) -> HeaderValue {
@@ -78,7 +92,7 @@ pub(crate) async fn answer(door: Arc<Door>, request: Request<Incoming>) -> Reply
 }
 
 /// What is wrong with a request whose end another server might see elsewhere, or whose place.
-fn framing_fault(request: &Request<Incoming>) -> Option<&'static str> {
+fn framing_fault<B>(request: &Request<B>) -> Option<&'static str> {
     let headers = request.headers();
     if headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH) {
         return Some("a request has a Content-Length or a Transfer-Encoding, not both");
@@ -127,7 +141,26 @@ async fn unpanicked(handler: impl Future<Output = Reply>) -> Option<Reply> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use http_body_util::Full;
+    use sheaf_server::TokenBook;
+
     use super::*;
+    use crate::admit::{LightConfig, Pressure};
+    use crate::counts::Counts;
+
+    #[test]
+    fn who_asks_is_looked_up_once_also_while_every_call_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let who = Who::new(TokenBook::open(dir.path()).unwrap(), true);
+        let gate = Gate::new(LightConfig::default(), 1 << 20, Arc::new(Counts::default()));
+        let request = Request::post(CALLS[0]).header(HOST, "localhost").header("authorization", "Bearer sheaf_none");
+        let request = request.body(Full::new(Bytes::from_static(b"{}"))).unwrap();
+        let asked = || asked_at_once(&who, &gate, 1 << 20, &request).map(|asked| asked.map_err(|error| error.status));
+        assert_eq!(asked(), None, "the handler asks");
+        gate.set_pressure(Pressure::Some);
+        assert_eq!(asked(), Some(Err(StatusCode::UNAUTHORIZED)), "no handler asks again");
+    }
 
     #[tokio::test]
     async fn a_handler_that_panics_is_no_reply_and_nothing_else() {

@@ -56,7 +56,7 @@ mod wire;
 
 pub use admin::Admin;
 pub use admit::LightConfig;
-pub use bound::{BindError, Bound, ListenConfig};
+pub use bound::{BindError, Bound, ListenConfig, Role};
 pub use calls::CallLimits;
 pub use counts::{Counted, Counts};
 pub use limits::Limits;

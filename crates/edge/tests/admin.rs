@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use sheaf_edge::{Admin, Bound, ListenConfig};
+use sheaf_edge::{Admin, Bound, ListenConfig, Role};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -20,8 +20,9 @@ async fn get(admin: &Admin, path: &str) -> (u16, String) {
 async fn while_the_journal_is_replayed_it_lives_and_is_not_ready() {
     let tokens = tempfile::tempdir().unwrap();
     let (listen, tokens) = ("127.0.0.1:0".to_owned(), tokens.path().to_owned());
-    let at = Bound::take(ListenConfig { listen, tls: None, tokens, require_token: false }).await.unwrap();
-    let admin = Admin::open(at);
+    let config = ListenConfig { listen, tls: None, tokens, require_token: false, role: Role::Admin };
+    let at = Bound::take(config).await.unwrap();
+    let admin = Admin::open(at, false);
     assert_eq!(get(&admin, "/healthz").await.0, 200);
     for path in ["/readyz", "/api/v1/snapshot", "/api/v1/jobs", "/api/v1/jobs/x", "/api/v1/workers"] {
         assert_eq!(get(&admin, path).await.0, 503, "{path}");

@@ -31,9 +31,9 @@ impl TokenBook {
         Gate::open(dir, false).map(Self)
     }
 
-    /// There are tokens.
-    pub fn has_tokens(&self) -> bool {
-        self.0.has_tokens()
+    /// There are tokens of these that are good.
+    pub fn has_tokens_of(&self, is_wanted: impl Fn(&Principal) -> bool) -> bool {
+        self.0.good().any(|token| is_wanted(&token.principal))
     }
 
     /// The apps that have a client's token, by the file as it is now.
@@ -85,8 +85,12 @@ impl Gate {
 
     /// There are tokens that are good.
     pub(crate) fn has_tokens(&self) -> bool {
+        self.good().next().is_some()
+    }
+
+    fn good(&self) -> impl Iterator<Item = &Token> {
         let now_s = now_s();
-        self.known.iter().any(|token| !token.has_expired(now_s))
+        self.known.iter().filter(move |token| !token.has_expired(now_s))
     }
 
     /// Whom a connection speaks for; `None`: it is not let in.

@@ -1,9 +1,11 @@
 //! `sheaf up` and `sheaf worker`: processes that run until they are stopped.
 
 use anyhow::{Context, Result, anyhow};
-use sheaf_edge::{Admin, BindError, Bound, Edge, EdgeConfig, LightConfig, ListenConfig};
+use sheaf_edge::{Admin, BindError, Bound, Edge, EdgeConfig, LightConfig, ListenConfig, Role};
+use sheaf_net::InProcess;
 use sheaf_server::{Access, Server, ServerConfig};
 use sheaf_session::Micros;
+use sheaf_task::KeySecret;
 use sheaf_worker::Stop;
 use tokio::sync::watch;
 
@@ -17,26 +19,41 @@ pub(crate) async fn up(args: UpArgs) -> Result<u8> {
     let mut signals = Signals::listen()?;
     let config = config_of(&args).await?;
     // Every address is taken before anything is said or begun.
-    let (http, operators) = (take(&args, "--http", &args.http).await?, take(&args, "--admin", &args.admin).await?);
+    let http = take(&args, ("--http", Role::Client), &args.http).await?;
+    let operators = take(&args, ("--admin", Role::Admin), &args.admin).await?;
     insist_names_used(&args.access, config.access.tls.is_some() || is_tls(&http) || is_tls(&operators))?;
     let listener = Server::bind(&config).await.map_err(|error| elsewhere(&error, "--listen ADDR"))?;
     // Before the replay, which may take long: it says that the process lives and is not ready.
-    let mut admin = operators.map(open_admin);
-    let server = Server::start_at(listener, config).await?;
+    let mut admin = operators.map(|at| open_admin(at, http.is_some()));
+    let server = tokio::select! {
+        server = Server::start_at(listener, config) => server?,
+        () = signals.next() => leave(),
+    };
     say_where(&args, &server);
     if let Some(admin) = &admin {
         admin.attach(server.target(), server.gauges())?;
     }
+    let (stopper, router, secret) = (server.stopper(), server.door(), server.secret());
+    let ended = server.ended();
+    tokio::pin!(ended);
     let mut edge = match http {
-        Some(http) => Some(open_door(&args, http, &server).await?),
         None => None,
+        Some(http) => tokio::select! {
+            edge = open_door(&args, http, router, secret) => Some(edge?),
+            ended = &mut ended => {
+                ended?;
+                leave()
+            }
+            () = signals.next() => {
+                stopper.stop();
+                ended.await?;
+                leave()
+            }
+        },
     };
     if let (Some(admin), Some(edge)) = (&admin, &edge) {
         admin.attach_door(edge.counts())?;
     }
-    let stopper = server.stopper();
-    let ended = server.ended();
-    tokio::pin!(ended);
     let mut is_told = false;
     loop {
         tokio::select! {
@@ -67,6 +84,13 @@ pub(crate) async fn up(args: UpArgs) -> Result<u8> {
     }
 }
 
+/// Ends the process while it still reads what an earlier life left. Nobody waits for the end of that: what it changes is
+/// mended by the next start, as after `kill -9`.
+fn leave() -> ! {
+    eprintln!("sheaf: stopped before it was ready");
+    std::process::exit(0)
+}
+
 fn say_where(args: &UpArgs, server: &Server) {
     let Some(addr) = server.addr() else { return };
     eprintln!("sheaf: router {} listens on {addr}, journal in {}", server.id().short(), args.data.display());
@@ -92,10 +116,10 @@ async fn config_of(args: &UpArgs) -> Result<ServerConfig> {
 }
 
 /// Takes the address of a listener over HTTP, where one is wanted.
-async fn take(args: &UpArgs, option: &str, listen: &Option<String>) -> Result<Option<Bound>> {
+async fn take(args: &UpArgs, (option, role): (&str, Role), listen: &Option<String>) -> Result<Option<Bound>> {
     let Some(listen) = listen.clone() else { return Ok(None) };
     let Access { tls, require_token } = access_of(&listen, &args.data, &args.access).await?;
-    let config = ListenConfig { listen, tls, tokens: args.data.clone(), require_token };
+    let config = ListenConfig { listen, tls, tokens: args.data.clone(), require_token, role };
     match Bound::take(config).await {
         Ok(bound) => Ok(Some(bound)),
         Err(error @ BindError::Listen { .. }) => Err(elsewhere(&error, &format!("{option}=ADDR"))),
@@ -116,22 +140,17 @@ fn scheme(bound: &Bound) -> &'static str {
 }
 
 /// Answers operators.
-fn open_admin(at: Bound) -> Admin {
+fn open_admin(at: Bound, expects_door: bool) -> Admin {
     let scheme = scheme(&at);
-    let admin = Admin::open(at);
+    let admin = Admin::open(at, expects_door);
     eprintln!("sheaf: operators look at {scheme}://{0}/metrics, {scheme}://{0}/api/v1/snapshot", admin.addr());
     admin
 }
 
 /// Opens the front door.
-async fn open_door(args: &UpArgs, at: Bound, server: &Server) -> Result<Edge> {
+async fn open_door(args: &UpArgs, at: Bound, router: InProcess, secret: KeySecret) -> Result<Edge> {
     let scheme = scheme(&at);
-    let config = EdgeConfig {
-        data: args.data.join("edge"),
-        router: server.door(),
-        secret: server.secret(),
-        limits: limits_of(args),
-    };
+    let config = EdgeConfig { data: args.data.join("edge"), router, secret, limits: limits_of(args) };
     let edge = Edge::open(at, config).await?;
     eprintln!("sheaf: OpenAI's API at {scheme}://{}/v1", edge.addr());
     Ok(edge)

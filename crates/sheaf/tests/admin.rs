@@ -31,9 +31,8 @@ struct World {
 impl World {
     fn new() -> Self {
         let sandbox = Sandbox::new();
-        let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port");
-        let admin = free.to_string();
-        let (router, join) = sandbox.router(&[&format!("--admin={admin}"), "--http=127.0.0.1:0", "--grace", "30s"]);
+        let (router, join) = sandbox.router(&["--admin=127.0.0.1:0", "--http=127.0.0.1:0", "--grace", "30s"]);
+        let admin = admin_of(&router);
         let world = Self { sandbox, router, join, admin };
         wait_until("the router is ready", || world.get("/readyz").0 == 200);
         world
@@ -88,6 +87,19 @@ impl World {
         let samples = samples(&page);
         (page, samples)
     }
+}
+
+/// Where a router says that it answers operators.
+fn admin_of(router: &Process) -> String {
+    let mut found = None;
+    wait_until("it says where operators look", || {
+        let log = router.log();
+        let (_, rest) = log.split_once("operators look at ").unwrap_or_default();
+        let (url, _) = rest.split_once("/metrics").unwrap_or_default();
+        found = url.split_once("://").map(|(_, addr)| addr.to_owned());
+        found.is_some()
+    });
+    found.expect("it has said so")
 }
 
 /// Every sample of a page. Stricter than Prometheus: families stand together under help and type, a sample is there once,
@@ -303,22 +315,68 @@ fn an_address_in_use_ends_it_before_anything_is_said_or_begun() {
     assert!(!sandbox.path("router").exists(), "nothing was begun");
 }
 
+/// Puts a pipe in the place of a file: whoever reads it waits until its old bytes are written there.
+fn stall(path: &std::path::Path) -> Vec<u8> {
+    let bytes = std::fs::read(path).expect("it is there");
+    std::fs::remove_file(path).expect("own file");
+    assert!(Command::new("mkfifo").arg(path).status().expect("mkfifo is installed").success());
+    bytes
+}
+
+#[test]
+fn it_is_not_ready_before_its_door_and_is_told_to_stop_while_it_reads() {
+    let mut world = World::new();
+    let log = world.router.log();
+    let (_, door) = log.split_once("API at ").expect("there is a door");
+    let url = format!("{}/files", door.trim());
+    let file = format!("file=@{}", world.sandbox.write("rows.jsonl", "{}\n").display());
+    let sent = Command::new("curl").args(["-sf", "-F", "purpose=batch", "-F", &file, &url]).output().expect("curl");
+    let sent: Value = serde_json::from_slice(&sent.stdout).expect("a file");
+    let record = format!("router/edge/files/@/{}/meta.json", sent["id"].as_str().expect("an id"));
+    let record = world.sandbox.path(&record);
+    world.router.kill9();
+    let up = |world: &mut World, name: &str| {
+        let args = ["up", "--data", "router", "--listen", "127.0.0.1:0", "--admin=127.0.0.1:0", "--http=127.0.0.1:0"];
+        world.router = world.sandbox.start(name, &args);
+        world.admin = admin_of(&world.router);
+    };
+    let bytes = stall(&record);
+    up(&mut world, "told");
+    wait_until("the router runs", || world.get("/api/v1/snapshot").0 == 200);
+    assert_eq!(world.get("/readyz").0, 503, "its door is not open");
+    world.router.signal("-TERM");
+    world.router.exits(0);
+
+    up(&mut world, "fed");
+    wait_until("the router runs", || world.get("/api/v1/snapshot").0 == 200);
+    std::fs::write(&record, bytes).expect("it reads");
+    wait_until("its door is open", || world.get("/readyz").0 == 200);
+    world.router.kill9();
+
+    stall(&world.sandbox.path("router/identity"));
+    up(&mut world, "early");
+    world.router.signal("-TERM");
+    world.router.exits(0);
+}
+
 #[test]
 fn beyond_loopback_it_has_tls_and_answers_admins_only() {
     let sandbox = Sandbox::new();
-    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
-    let admin = format!("--admin=0.0.0.0:{free}");
-    sandbox.sheaf_exits(2, &["up", "--data", "router", "--listen", "127.0.0.1:0", &admin]);
+    let admin = "--admin=0.0.0.0:0";
     for (file, role) in [("client", &["client", "--app", "a"][..]), ("admin", &["admin"])] {
+        // Before the first token, and with a client's alone, nobody could use it.
+        sandbox.sheaf_exits(2, &["up", "--data", "router", "--listen", "127.0.0.1:0", admin]);
         let made = sandbox.sheaf_exits(0, &[&["token", "create", "--data", "router", "--role"], role].concat());
         sandbox.write(file, format!("header = \"authorization: Bearer {}\"\n", text_of(&made)));
     }
-    let (router, _) = sandbox.router(&[&admin, "--tls-name", "router.example"]);
+    let (router, _) = sandbox.router(&[admin, "--tls-name", "router.example"]);
+    let at = admin_of(&router);
+    let (_, port) = at.rsplit_once(':').expect("a port");
     let status = |path: &str, token: Option<&str>| {
         let mut curl = Command::new("curl");
         curl.args(["-s", "-o", "/dev/null", "-w", "%{http_code}", "--cacert"]).arg(sandbox.path("router/tls/ca.pem"));
         token.map(|token| curl.arg("--config").arg(sandbox.path(token)));
-        let output = curl.arg(format!("https://localhost:{free}{path}")).output().expect("curl is installed");
+        let output = curl.arg(format!("https://localhost:{port}{path}")).output().expect("curl is installed");
         String::from_utf8_lossy(&output.stdout).into_owned()
     };
     wait_until("it is ready", || status("/readyz", None) == "200");
@@ -326,7 +384,7 @@ fn beyond_loopback_it_has_tls_and_answers_admins_only() {
         assert_eq!([status(path, None), status(path, Some("client"))], ["401", "403"], "{path}");
     }
     assert_eq!([status("/metrics", Some("admin")), status("/healthz", None)], ["200", "200"]);
-    let mut plain = TcpStream::connect(("127.0.0.1", free)).expect("it listens");
+    let mut plain = TcpStream::connect(format!("127.0.0.1:{port}")).expect("it listens");
     plain.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n").expect("a socket");
     let mut answer = Vec::new();
     // It hangs up, with an alert of TLS or a reset.

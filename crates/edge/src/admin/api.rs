@@ -51,6 +51,9 @@ pub(super) async fn why_not_ready(desk: &Desk) -> Option<&'static str> {
         Health::Stuck => return Some("the disk of the journal and its reserve are full"),
         Health::Failed => return Some("the disk of the journal has failed"),
     }
+    if desk.expects_door && desk.door.get().is_none() {
+        return Some("the front door reads its records");
+    }
     stats(&sources.router).await.is_err().then_some("the router does not answer")
 }
 

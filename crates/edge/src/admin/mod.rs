@@ -6,7 +6,7 @@
 //! | path | what |
 //! |---|---|
 //! | `/healthz` | the process answers |
-//! | `/readyz` | the journal is replayed and takes rows, the router answers |
+//! | `/readyz` | the journal is replayed and takes rows, the router answers, and so does the front door where there is one |
 //! | `/metrics` | Prometheus' text: numbers, and names of workers |
 //! | `/api/v1/snapshot`, `/jobs`, `/jobs/{id}`, `/workers` | the same as JSON, and more of it |
 //! | `/api/v1/events` | the snapshot once a second, as server-sent events |
@@ -49,8 +49,10 @@ struct Desk {
     who: Who,
     /// Empty until the journal is replayed.
     sources: OnceLock<Sources>,
-    /// Empty where there is no front door.
+    /// Empty until the front door is open, or where there is none.
     door: OnceLock<Arc<Counts>>,
+    /// There will be one, and before that the process is not ready.
+    expects_door: bool,
     events: Events,
 }
 
@@ -62,11 +64,11 @@ struct Sources {
 }
 
 impl Admin {
-    /// Answers, and says from then on that the process is not ready.
-    pub fn open(at: Bound) -> Self {
+    /// Answers, and says that the process is not ready until a router is attached, and a front door where one is expected.
+    pub fn open(at: Bound, expects_door: bool) -> Self {
         let Bound { listener, addr, tls, who } = at;
-        let desk =
-            Arc::new(Desk { tls, who, sources: OnceLock::new(), door: OnceLock::new(), events: Events::default() });
+        let (sources, door, events) = (OnceLock::new(), OnceLock::new(), Events::default());
+        let desk = Arc::new(Desk { tls, who, sources, door, expects_door, events });
         let (stop, stopped) = watch::channel(false);
         let tasks = [
             tokio::spawn(http::accept(listener, Arc::clone(&desk), stopped.clone())),
@@ -81,7 +83,7 @@ impl Admin {
         self.desk.sources.set(Sources { router, gauges }).map_err(|_| io::ErrorKind::AlreadyExists.into())
     }
 
-    /// There is a front door too. A second one is not taken.
+    /// The front door is open, too. A second one is not taken.
     pub fn attach_door(&self, counts: Arc<Counts>) -> io::Result<()> {
         self.desk.door.set(counts).map_err(|_| io::ErrorKind::AlreadyExists.into())
     }
