@@ -506,6 +506,23 @@ fn write_cancelling(place: &std::path::Path) {
     std::fs::write(place.join("batch.json"), record.to_string()).expect("its place");
 }
 
+#[test]
+fn a_cancelled_batch_ends_with_what_it_has_though_the_record_of_its_job_is_damaged() {
+    let s = Sandbox::new();
+    let mut door = Door::open(&s);
+    let _worker = serve(&door, &s, "m", "0");
+    let batch = door.create(&door.upload(&(chats(3, "m") + &chat(4, "nobody"))), CHAT, "24h");
+    door.done(&batch, 3);
+    door.process.kill9();
+    let place = s.path(&format!("router/edge/batches/@/{batch}"));
+    write_cancelling(&place);
+    std::fs::write(place.join("results.0.jsonl.sheaf/job.json"), "{").expect("its place");
+    door.killed(&s);
+    let over = door.over(&batch, "cancelled");
+    assert_eq!(assert_whole(&door, &over, 4), 3);
+    assert!(door.lines(&over["error_file_id"]).iter().all(|line| code_of(line) == "batch_cancelled"));
+}
+
 /// The door dies once it has written down that a batch is cancelled, and before it says so to the router. The next one
 /// cannot have the sink of the first model; the second must not be executed meanwhile.
 #[test]
