@@ -7,7 +7,8 @@ use crate::{Class, Failure, JobCounts, JobId, Key, RowId, Tokens, WorkerId};
 /// A question or an order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Question {
-    /// Every job, newest last.
+    /// Every job, newest last. Of more than [`crate::BATCH_ROWS_MAX`], first those that something is left of: tasks that are
+    /// open, or results that no sink has. Then the newest.
     Jobs,
     /// Every worker.
     Workers,

@@ -4,18 +4,20 @@
 //! Invariant: each line of the input is in exactly one of the two files, once. Doing it again writes the same files under
 //! the same names.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
+use sheaf_client::sink::committed;
 
 use super::lines::{Line, Lines};
 use super::machine::Event;
 use super::outcome::{Outcome, outcome, without_outcome};
 use super::place::Place;
-use super::record::{Batch, Counts, Part, Usage};
+use super::record::{Batch, Counts, Ending, Part, Usage};
 use crate::files::{Draft, FileMeta, Store};
 
 const READ_BYTES: usize = 256 << 10;
@@ -58,10 +60,14 @@ fn write_parts<'a>(
 ) -> io::Result<Option<Usage>> {
     let mut sum: Option<Usage> = None;
     for (part, Part { encoding, .. }) in batch.parts.iter().enumerate() {
-        let results = Results::open(place, part)?;
-        let last = results.last_lines()?;
+        let results = Results::open(place, part, batch.ending)?;
+        let (mut last, mut lost) = (results.last_lines()?, HashSet::new());
         results.each(|at, line| {
-            let Outcome { row, is_ok, line, usage } = outcome(line, *encoding, batch.ending)?;
+            let Some(read) = results.read(at, outcome(line, *encoding, batch.ending))? else {
+                lost.insert(at);
+                return Ok(());
+            };
+            let Outcome { row, is_ok, line, usage } = read;
             // Of a row with two results, as after an operator's retry, the later one counts.
             if last.get(&row) != Some(&at) {
                 return Ok(());
@@ -70,6 +76,7 @@ fn write_parts<'a>(
             let file = if is_ok { &mut *output } else { &mut *errors };
             file.push(&line)
         })?;
+        last.retain(|_, at| !lost.contains(at));
         let (mut lines, mut line) = (Lines::open(&place.source(batch, part))?, Vec::new());
         while lines.next(&mut line)? != Line::End {
             if !last.contains_key(&lines.number) {
@@ -101,23 +108,59 @@ fn row_of(line: &[u8]) -> io::Result<u64> {
 }
 
 /// The committed results of a part.
+///
+/// Of a batch that was stopped no job will mend them: where they are damaged, what can be read of them counts. One that is
+/// complete waits instead, for what it has was promised.
 struct Results {
     file: Option<File>,
     end: u64,
+    path: PathBuf,
+    is_stopped: bool,
 }
 
 impl Results {
-    fn open(place: &Place, part: usize) -> io::Result<Self> {
-        let end = place.committed(part)?.offset;
-        let file = if end == 0 { None } else { Some(File::open(place.sink(part).path)?) };
-        Ok(Self { file, end })
+    fn open(place: &Place, part: usize, ending: Ending) -> io::Result<Self> {
+        let is_stopped = match ending {
+            Ending::Complete => false,
+            Ending::Expired | Ending::Cancelled => true,
+        };
+        let path = place.sink(part).path;
+        let recorded = committed(&path).map_err(io::Error::other)?.map(|committed| committed.offset);
+        // Where it is not known any more what was committed, every whole line counts.
+        let end = recorded.unwrap_or(if is_stopped { u64::MAX } else { 0 });
+        let file = match File::open(&path) {
+            _ if end == 0 => None,
+            Ok(file) => Some(file),
+            Err(error) if is_stopped && error.kind() == io::ErrorKind::NotFound => {
+                if recorded.is_some() {
+                    tracing::warn!(path = %path.display(), "the results of a batch that was stopped are gone");
+                }
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(Self { file, end, path, is_stopped })
+    }
+
+    /// What a line says; none where it is damaged, and may be.
+    fn read<T>(&self, at: u64, read: Result<T, impl Into<io::Error>>) -> io::Result<Option<T>> {
+        match read.map_err(Into::into) {
+            Ok(read) => Ok(Some(read)),
+            Err(error) if self.is_stopped => {
+                tracing::warn!(path = %self.path.display(), at, %error, "a line of the results cannot be read: it is left out");
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Where the last line of each row begins.
     fn last_lines(&self) -> io::Result<HashMap<u64, u64>> {
         let mut last = HashMap::new();
         self.each(|at, line| {
-            last.insert(row_of(line)?, at);
+            if let Some(row) = self.read(at, row_of(line))? {
+                last.insert(row, at);
+            }
             Ok(())
         })?;
         Ok(last)

@@ -8,7 +8,7 @@ use std::time::Duration;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -19,6 +19,7 @@ use super::record::{Asked, Batch, Counts, Ending, FileNames, PREFIX, Status, Tim
 use super::results::{self, Cursor};
 use super::validate::ENDPOINTS;
 use super::{Batches, name};
+use crate::body::is_object;
 use crate::disk::{blocking, refused, unix_now};
 use crate::files::{self, ExpiresAfter, PREFIX as FILE_PREFIX};
 use crate::outcome::json_bytes;
@@ -175,13 +176,32 @@ struct Create {
     endpoint: String,
     completion_window: String,
     metadata: Option<BTreeMap<String, String>>,
+    #[serde(default, deserialize_with = "object")]
     output_expires_after: Option<ExpiresAfter>,
+}
+
+/// What creates a batch, as the body of a request says it.
+fn read(body: &[u8]) -> Result<Create, ApiError> {
+    // A struct would be read of an array too, field by field.
+    if !is_object(body) {
+        return Err(ApiError::invalid("this creates no batch: the body is no JSON object", None));
+    }
+    serde_json::from_slice(body).map_err(|error| ApiError::invalid(format!("this creates no batch: {error}"), None))
+}
+
+/// A struct of an object alone, or of null.
+fn object<'de, D: Deserializer<'de>>(from: D) -> Result<Option<ExpiresAfter>, D::Error> {
+    let raw: Option<Box<RawValue>> = Deserialize::deserialize(from)?;
+    let Some(raw) = raw else { return Ok(None) };
+    if !is_object(raw.get().as_bytes()) {
+        return Err(de::Error::custom("output_expires_after is no JSON object"));
+    }
+    serde_json::from_str(raw.get()).map(Some).map_err(de::Error::custom)
 }
 
 async fn create(batches: &Arc<Batches>, app: &str, request: Request<Incoming>) -> Result<Value, ApiError> {
     let body = body_of(request, batches.shared.limits.body_timeout).await?;
-    let asked: Create = serde_json::from_slice(&body)
-        .map_err(|error| ApiError::invalid(format!("this creates no batch: {error}"), None))?;
+    let asked = read(&body)?;
     let window = check(&asked)?;
     if !batches.has_room(app) {
         let what = "too many batches are under way: create this one when some of them are over";
@@ -302,7 +322,7 @@ mod tests {
     use super::*;
 
     fn checked(json: &str) -> Result<Duration, Option<&'static str>> {
-        let asked: Create = serde_json::from_str(json).map_err(|_| None)?;
+        let asked = read(json.as_bytes()).map_err(|error| error.param)?;
         check(&asked).map_err(|error| error.param)
     }
 
@@ -327,6 +347,21 @@ mod tests {
         }
         assert_eq!(checked(&asked("/v1/tasks", "1d", &json!({"k": 1}))), Err(None));
         assert_eq!(checked(r#"{"endpoint": "/v1/tasks", "completion_window": "24h"}"#), Err(None));
+    }
+
+    #[test]
+    fn an_array_is_no_request_though_its_fields_are_in_order() {
+        let array = r#"["f", "/v1/tasks", "24h", null, null]"#;
+        assert_eq!(checked(array), Err(None));
+        let expiring = |expires: &str| {
+            let text = asked("/v1/tasks", "24h", &Value::Null);
+            checked(&text.replacen('{', &format!(r#"{{"output_expires_after": {expires}, "#), 1))
+        };
+        assert_eq!(expiring(r#"["created_at", 3600]"#), Err(None));
+        for whole in ["null", r#" {"anchor": "created_at", "seconds": 3600}"#] {
+            assert_eq!(expiring(whole), Ok(Duration::from_secs(24 * 3_600)), "{whole}");
+        }
+        assert_eq!(expiring(r#"{"anchor": "created_at", "seconds": 3600, "more": 1}"#), Err(None));
     }
 
     #[test]

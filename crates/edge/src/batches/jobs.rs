@@ -173,11 +173,19 @@ impl Job {
     }
 
     /// Cancels it at the router. Doing so again is harmless. False where nothing can be left of it there: it was never
-    /// begun, it is done, or the router does not know it.
+    /// begun, it is done, the router does not know it, or nobody can say any more which job it is.
     pub(super) async fn cancel(&self) -> io::Result<bool> {
         let sink = self.config.sink.clone();
         let record = tokio::task::spawn_blocking(move || JobRecord::beside(&sink)).await.map_err(io::Error::other)?;
-        let Some(record) = record.map_err(io::Error::other)? else { return Ok(false) };
+        let record = match record {
+            Ok(Some(record)) => record,
+            Ok(None) => return Ok(false),
+            Err(error @ SinkError::State { .. }) => {
+                tracing::warn!(batch = self.config.name, part = self.part, %error, "a job cannot be cancelled by its record");
+                return Ok(false);
+            }
+            Err(error) => return Err(io::Error::other(error)),
+        };
         let is_known = cancel_job(self.target.clone(), record.job).await?.is_some();
         Ok(is_known && !record.done)
     }

@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 use sheaf_task::Upstream;
 
 use super::record::{Ending, Usage};
+use crate::body::is_object;
 use crate::outcome::{own_error, rejected_status};
 use crate::vectors::{Encoding, converted};
 
@@ -119,17 +120,18 @@ struct Answer {
     usage: Option<Told>,
 }
 
+/// Some backends say it in the words of both: then the older ones count.
 #[derive(Deserialize)]
 struct Told {
-    #[serde(alias = "input_tokens")]
     prompt_tokens: Option<u64>,
-    #[serde(alias = "output_tokens")]
+    input_tokens: Option<u64>,
     completion_tokens: Option<u64>,
+    output_tokens: Option<u64>,
     total_tokens: Option<u64>,
-    #[serde(alias = "input_tokens_details")]
     prompt_tokens_details: Option<Details>,
-    #[serde(alias = "output_tokens_details")]
+    input_tokens_details: Option<Details>,
     completion_tokens_details: Option<Details>,
+    output_tokens_details: Option<Details>,
 }
 
 #[derive(Default, Deserialize)]
@@ -141,15 +143,24 @@ struct Details {
 /// None where it tells nothing, or nothing that can be counted.
 fn usage_of(answer: &str) -> Option<Usage> {
     // A struct would be read of an array too, field by field.
-    let is_object = answer.trim_ascii_start().starts_with('{');
-    let Answer { usage } = is_object.then(|| serde_json::from_str(answer).ok()).flatten()?;
-    let told = usage?;
-    let is_empty = told.prompt_tokens.or(told.completion_tokens).or(told.total_tokens).is_none();
-    let (input, output) = (told.prompt_tokens.unwrap_or(0), told.completion_tokens.unwrap_or(0));
+    if !is_object(answer.as_bytes()) {
+        return None;
+    }
+    let told = match serde_json::from_str(answer) {
+        Ok(Answer { usage }) => usage?,
+        Err(error) => {
+            tracing::debug!(%error, "what an answer tells of tokens cannot be counted");
+            return None;
+        }
+    };
+    let (input, output) = (told.prompt_tokens.or(told.input_tokens), told.completion_tokens.or(told.output_tokens));
+    input.or(output).or(told.total_tokens)?;
+    let (input, output) = (input.unwrap_or(0), output.unwrap_or(0));
     let total = told.total_tokens.unwrap_or_else(|| input.saturating_add(output));
-    let cached = told.prompt_tokens_details.and_then(|details| details.cached_tokens).unwrap_or(0);
-    let reasoning = told.completion_tokens_details.and_then(|details| details.reasoning_tokens).unwrap_or(0);
-    (!is_empty).then_some(Usage { input, cached, output, reasoning, total })
+    let details = |older: Option<Details>, newer: Option<Details>| older.or(newer).unwrap_or_default();
+    let cached = details(told.prompt_tokens_details, told.input_tokens_details).cached_tokens.unwrap_or(0);
+    let reasoning = details(told.completion_tokens_details, told.output_tokens_details).reasoning_tokens.unwrap_or(0);
+    Some(Usage { input, cached, output, reasoning, total })
 }
 
 /// An answer with its vectors as they were asked for.
@@ -283,6 +294,10 @@ mod tests {
         let newer =
             r#"{"usage": {"input_tokens": 2, "output_tokens": 3, "input_tokens_details": {"cached_tokens": 1}}}"#;
         assert_eq!(usage_of(newer), usage(2, 1, 3, 0, 5));
+        let both = r#"{"usage": {"prompt_tokens": 2, "input_tokens": 2, "completion_tokens": 3, "output_tokens": 3,
+            "total_tokens": 5, "prompt_tokens_details": null, "input_tokens_details": {"cached_tokens": 1},
+            "completion_tokens_details": {"reasoning_tokens": 2}, "output_tokens_details": {"reasoning_tokens": 2}}}"#;
+        assert_eq!(usage_of(both), usage(2, 1, 3, 2, 5));
         for none in ["", "text", "{}", r#"{"usage": {}}"#, r#"{"usage": "7"}"#, r#"[{"prompt_tokens": 2}]"#] {
             assert_eq!(usage_of(none), None, "{none}");
         }

@@ -129,13 +129,28 @@ fn jobs_of<'a>(shared: &'a Shared, live: &'a Live, batch: &'a Batch) -> impl Ite
     (0..batch.parts.len()).map(move |part| Job::new(&live.place, batch, part, &shared.router, &live.gauges))
 }
 
+/// Cancels the jobs of a batch at the router, all at once and each whatever becomes of the others: until then they are
+/// executed. Returns those that something may be left of there.
+async fn cancel_all(shared: &Shared, live: &Live, batch: &Batch) -> io::Result<Vec<Job>> {
+    let mut cancelling = JoinSet::new();
+    for job in jobs_of(shared, live, batch) {
+        cancelling.spawn(async move { job.cancel().await.map(|is_left| is_left.then_some(job)) });
+    }
+    let (mut left, mut failed) = (Vec::new(), None);
+    while let Some(cancelled) = cancelling.join_next().await {
+        match cancelled.map_err(io::Error::other).and_then(|cancelled| cancelled) {
+            Ok(job) => left.extend(job),
+            Err(error) => failed = failed.or(Some(error)),
+        }
+    }
+    failed.map_or(Ok(left), Err)
+}
+
 /// What is at workers is called back, and what has come is written down.
 async fn wind_down(shared: &Shared, live: &Live, batch: &Batch, jobs: &mut JoinSet<JobEnd>) {
-    for job in jobs_of(shared, live, batch) {
-        if let Err(error) = job.cancel().await {
-            tracing::warn!(batch = batch.id, %error, "the jobs of a batch are not cancelled yet");
-            return;
-        }
+    if let Err(error) = cancel_all(shared, live, batch).await {
+        tracing::warn!(batch = batch.id, %error, "the jobs of a batch are not cancelled yet");
+        return;
     }
     let ended = async { while jobs.join_next().await.is_some() {} };
     if timeout(WIND_DOWN, ended).await.is_err() {
@@ -177,15 +192,13 @@ async fn close(
         Ending::Complete => {}
         // Also where the process that cancelled them did not live to hear the answer, or to write down what was left.
         Ending::Expired | Ending::Cancelled => {
-            for job in jobs_of(shared, live, batch) {
-                if job.cancel().await? {
-                    let _turn = shared.collecting.acquire().await.map_err(io::Error::other)?;
-                    let collected = job.collect(stop).await;
-                    if *stop.borrow() {
-                        return Ok(None);
-                    }
-                    collected?;
+            for job in cancel_all(shared, live, batch).await? {
+                let _turn = shared.collecting.acquire().await.map_err(io::Error::other)?;
+                let collected = job.collect(stop).await;
+                if *stop.borrow() {
+                    return Ok(None);
                 }
+                collected?;
             }
         }
     }

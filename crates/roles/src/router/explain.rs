@@ -1,6 +1,7 @@
 //! Answers to operators, and why a task waits.
 //!
-//! Lists are bounded by what one message carries: of more jobs or workers than that, the newest are shown.
+//! Lists are bounded by what one message carries: of more workers than that, the newest are shown; of more jobs, those that
+//! something is left of, then those that are settled, and of each the newest.
 
 use sheaf_task::{
     Answer, BATCH_BYTES_AIM, BATCH_ROWS_MAX, JobId, JobInfo, Key, Question, RowId, STATS_SERVICES_MAX, ServiceTokens,
@@ -83,9 +84,19 @@ impl Router {
         *view == View::All || self.jobs.get(no).is_some_and(|job| view.has(&job.spec.app))
     }
 
+    /// Whoever comes back looks here for what it left: however many jobs are settled since, that is shown.
     fn job_infos(&self, view: &View) -> Vec<JobInfo> {
         let seen = || self.jobs.iter().filter(|job| view.has(&job.spec.app));
-        let skip = seen().count().saturating_sub(BATCH_ROWS_MAX);
+        let settled = seen().filter(|job| job.is_settled()).count();
+        let left = seen().count() - settled;
+        let mut skip_left = left.saturating_sub(BATCH_ROWS_MAX);
+        let mut skip_settled = settled.saturating_sub(BATCH_ROWS_MAX.saturating_sub(left));
+        let is_shown = |job: &&super::jobs::Job| {
+            let skip = if job.is_settled() { &mut skip_settled } else { &mut skip_left };
+            let is_shown = *skip == 0;
+            *skip = skip.saturating_sub(1);
+            is_shown
+        };
         let info = |job: &super::jobs::Job| JobInfo {
             job: job.spec.job,
             name: job.spec.name.clone(),
@@ -93,7 +104,7 @@ impl Router {
             state: job.state(),
             counts: self.counts_of(job.spec.no),
         };
-        seen().skip(skip).map(info).collect()
+        seen().filter(is_shown).map(info).collect()
     }
 
     fn worker_infos(&self) -> Vec<WorkerInfo> {

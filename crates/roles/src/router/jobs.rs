@@ -69,7 +69,8 @@ pub(super) struct Client {
 }
 
 impl Job {
-    fn is_settled(&self) -> bool {
+    /// Nothing of it is open, and the sink has every result.
+    pub(super) fn is_settled(&self) -> bool {
         self.counts.open == 0 && self.counts.settled == self.counts.last_number
     }
 

@@ -286,12 +286,17 @@ fn code_of(line: &Value) -> &str {
     line["error"]["code"].as_str().unwrap_or_default()
 }
 
-/// A batch's only job, where its tasks are.
-fn job_at_router(door: &Door, s: &Sandbox, batch: &str) -> Option<Value> {
+/// A batch's jobs, where their tasks are.
+fn jobs_at_router(door: &Door, s: &Sandbox, batch: &str) -> Vec<Value> {
     let said = s.sheaf_exits(0, &["job", "ls", "--json", "--join", &door.router]);
     let jobs = String::from_utf8(said.stdout).expect("UTF-8");
-    let mut jobs = jobs.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
-    jobs.find(|job| job["name"] == batch)
+    let jobs = jobs.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    jobs.filter(|job| job["name"] == batch).collect()
+}
+
+/// The only one.
+fn job_at_router(door: &Door, s: &Sandbox, batch: &str) -> Option<Value> {
+    jobs_at_router(door, s, batch).pop()
 }
 
 fn router_says(door: &Door, s: &Sandbox, batch: &str) -> Value {
@@ -490,6 +495,57 @@ fn what_finished_before_a_cancel_is_kept_though_the_door_dies_before_it_is_deliv
     assert_eq!(assert_whole(&door, &over, 12), 11, "what finished was paid for");
     assert!(door.lines(&over["error_file_id"]).iter().all(|line| code_of(line) == "batch_cancelled"));
     assert_eq!(s.executed(), 12, "nothing ran twice");
+}
+
+/// A batch in progress, as a door leaves it that dies once it has written down that it is cancelled.
+fn write_cancelling(place: &std::path::Path) {
+    let record = std::fs::read(place.join("batch.json")).expect("its record");
+    let mut record: Value = serde_json::from_slice(&record).expect("JSON");
+    (record["status"], record["ending"]) = (json!("cancelling"), json!("cancelled"));
+    record["times"]["cancelling_at"] = record["times"]["in_progress_at"].clone();
+    std::fs::write(place.join("batch.json"), record.to_string()).expect("its place");
+}
+
+#[test]
+fn a_cancelled_batch_ends_with_what_it_has_though_the_record_of_its_job_is_damaged() {
+    let s = Sandbox::new();
+    let mut door = Door::open(&s);
+    let _worker = serve(&door, &s, "m", "0");
+    let batch = door.create(&door.upload(&(chats(3, "m") + &chat(4, "nobody"))), CHAT, "24h");
+    door.done(&batch, 3);
+    door.process.kill9();
+    let place = s.path(&format!("router/edge/batches/@/{batch}"));
+    write_cancelling(&place);
+    std::fs::write(place.join("results.0.jsonl.sheaf/job.json"), "{").expect("its place");
+    door.killed(&s);
+    let over = door.over(&batch, "cancelled");
+    assert_eq!(assert_whole(&door, &over, 4), 3);
+    assert!(door.lines(&over["error_file_id"]).iter().all(|line| code_of(line) == "batch_cancelled"));
+}
+
+/// The door dies once it has written down that a batch is cancelled, and before it says so to the router. The next one
+/// cannot have the sink of the first model; the second must not be executed meanwhile.
+#[test]
+fn every_model_of_a_cancelled_batch_is_called_back_before_the_first_is_collected() {
+    let s = Sandbox::new();
+    let mut door = Door::open(&s);
+    let batch = door.create(&door.upload(&(chat(1, "first") + &chat(2, "second"))), CHAT, "24h");
+    let are = |door: &Door, is: &dyn Fn(&Value) -> bool| {
+        let jobs = jobs_at_router(door, &s, &batch);
+        jobs.len() == 2 && jobs.iter().all(is)
+    };
+    wait_until("the lines are at the router", || are(&door, &|job| job["open"] == 1));
+    door.process.kill9();
+    let place = s.path(&format!("router/edge/batches/@/{batch}"));
+    let sink = std::fs::File::open(place.join("results.0.jsonl.sheaf/lock")).expect("the sink of its job");
+    sink.lock().expect("nobody holds it");
+    write_cancelling(&place);
+    door.killed(&s);
+    wait_until("the router knows", || are(&door, &|job| job["state"] == "cancelled"));
+    assert_eq!(door.batch(&batch)["status"], "cancelling");
+    drop(sink);
+    let over = door.over(&batch, "cancelled");
+    assert_eq!(assert_whole(&door, &over, 2), 0);
 }
 
 #[test]

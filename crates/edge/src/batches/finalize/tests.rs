@@ -160,6 +160,47 @@ fn what_was_never_committed_does_not_count() {
     assert_eq!(lines(&store, &batch.names.error), ["b batch_cancelled"]);
 }
 
+/// Of each of three lines, all answered, what became of it once the results of a stopped batch were damaged so.
+fn salvaged(damage: impl FnOnce(&Path)) -> (Vec<String>, Vec<String>) {
+    let dir = tempfile::tempdir().unwrap();
+    let (place, batch, store) = begun(dir.path(), Ending::Cancelled, &[&["a", "b", "c"]]);
+    for (at, id, answer) in [(1, "a", "A"), (2, "b", "B"), (3, "c", "C")] {
+        commit(&place, 0, at, id, Some(answer));
+    }
+    damage(&place.sink(0).path);
+    finalized(&place, &batch, &store);
+    (lines(&store, &batch.names.output), lines(&store, &batch.names.error))
+}
+
+#[test]
+fn what_can_be_read_of_the_damaged_results_of_a_stopped_batch_counts() {
+    let without = |ids: &[&str]| ids.iter().map(|id| format!("{id} batch_cancelled")).collect::<Vec<_>>();
+    let ok = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>();
+    let gone = salvaged(|path| fs::remove_file(path).unwrap());
+    assert_eq!(gone, (vec![], without(&["a", "b", "c"])));
+    let torn = salvaged(|path| {
+        let text = fs::read(path).unwrap();
+        fs::write(path, &text[..text.len() - 9]).unwrap();
+    });
+    assert_eq!(torn, (ok(&["a A", "b B"]), without(&["c"])));
+    let edited = salvaged(|path| {
+        let text = fs::read_to_string(path).unwrap();
+        fs::write(path, text.replace("\"b\"", "\"b ").replace("{\"row\": 4", "[\"row\": 4")).unwrap();
+    });
+    assert_eq!(edited, (ok(&["a A"]), without(&["b", "c"])));
+    let unknown = salvaged(|path| fs::write(format!("{}.sheaf/state", path.display()), "no state").unwrap());
+    assert_eq!(unknown, (ok(&["a A", "b B", "c C"]), vec![]));
+}
+
+#[test]
+fn a_complete_batch_waits_for_results_that_are_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (place, batch, store) = begun(dir.path(), Ending::Complete, &[&["a"]]);
+    commit(&place, 0, 1, "a", Some("A"));
+    fs::remove_file(place.sink(0).path).unwrap();
+    assert!(finalize(&place, &batch, &store, Duration::from_secs(9)).is_err());
+}
+
 #[test]
 fn a_batch_that_was_stopped_before_it_was_read_has_no_files() {
     let dir = tempfile::tempdir().unwrap();

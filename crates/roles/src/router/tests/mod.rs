@@ -1,6 +1,7 @@
 //! Tests of the machine: stories in `testdata/router/*.txt` (commands in, whole trace out; `UPDATE=1` records anew), and
 //! random days, each checked against a replay of its own records.
 
+mod jobs_listed;
 mod random;
 mod script;
 mod world;

@@ -102,7 +102,7 @@ pub(super) fn judge(backend: &Backend, lengths: &Lengths, rows: &Rows, asks: &[A
     }
 }
 
-/// What an answer cost, as it says itself.
+/// What an answer cost, as it says itself, in the words of the older or the newer endpoints. Of both the older count.
 pub(super) fn tokens(answer: &[u8]) -> Tokens {
     #[derive(Deserialize)]
     struct Cost {
@@ -110,13 +110,22 @@ pub(super) fn tokens(answer: &[u8]) -> Tokens {
     }
     #[derive(Deserialize)]
     struct Usage {
-        #[serde(default)]
-        prompt_tokens: u64,
-        #[serde(default)]
-        completion_tokens: u64,
+        prompt_tokens: Option<u64>,
+        input_tokens: Option<u64>,
+        completion_tokens: Option<u64>,
+        output_tokens: Option<u64>,
     }
-    let cost = serde_json::from_slice::<Cost>(answer).ok().and_then(|cost| cost.usage);
-    cost.map_or(Tokens::default(), |usage| Tokens { prompt: usage.prompt_tokens, completion: usage.completion_tokens })
+    let usage = match serde_json::from_slice(answer) {
+        Ok(Cost { usage }) => usage,
+        Err(error) => {
+            tracing::debug!(%error, "what an answer tells of tokens cannot be counted");
+            None
+        }
+    };
+    usage.map_or(Tokens::default(), |told| Tokens {
+        prompt: told.prompt_tokens.or(told.input_tokens).unwrap_or(0),
+        completion: told.completion_tokens.or(told.output_tokens).unwrap_or(0),
+    })
 }
 
 /// Rows that were refused together are sent again each alone: one of them may be the cause, and the others are not.
@@ -199,6 +208,9 @@ mod tests {
             (12, 3)
         );
         assert_eq!(of(r#"{"data":[{"embedding":[1.5]}],"usage":{"prompt_tokens":2,"total_tokens":2}}"#), (2, 0));
+        assert_eq!(of(r#"{"usage":{"input_tokens":4,"output_tokens":5}}"#), (4, 5));
+        let both = r#"{"usage":{"prompt_tokens":4,"input_tokens":4,"completion_tokens":5,"output_tokens":5}}"#;
+        assert_eq!(of(both), (4, 5));
         for none in [r#"{"choices":[]}"#, r#"{"usage":null}"#, r#"{"usage":{"prompt_tokens":-1}}"#, "no JSON"] {
             assert_eq!(of(none), (0, 0), "{none}");
         }
