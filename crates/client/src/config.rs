@@ -87,6 +87,8 @@ pub struct Prepared {
     pub(crate) source: Box<dyn Source>,
     pub(crate) namer: Namer,
     pub(crate) kept: Kept,
+    /// Nothing is submitted.
+    pub(crate) collects: bool,
 }
 
 impl std::fmt::Debug for Prepared {
@@ -96,6 +98,13 @@ impl std::fmt::Debug for Prepared {
 }
 
 impl Prepared {
+    /// Only what the router still has of a cancelled job is brought into the sink, and nothing is submitted. Where rows are
+    /// missing then, the run ends as refused.
+    #[must_use]
+    pub fn to_collect(self) -> Self {
+        Self { collects: true, ..self }
+    }
+
     /// The job, as it is stored beside its sink.
     pub fn record(&self) -> &JobRecord {
         &self.record
@@ -147,7 +156,7 @@ impl Claimed {
         let (record, mut sink) = take_up(&claim, &config.fingerprint(), config.fresh)?;
         let mut namer = Namer::open(claim.state_dir()).map_err(ReconcileError::Samples)?;
         let kept = reconcile(&mut *source, &mut *sink, &mut namer, || interrupt.is_asked())?;
-        Ok(Prepared { config, claim, record, sink, source, namer, kept })
+        Ok(Prepared { config, claim, record, sink, source, namer, kept, collects: false })
     }
 }
 

@@ -36,7 +36,7 @@ mod writer;
 
 pub use audit::{Books, Summary};
 pub use config::{Claimed, Interrupt, JobConfig, PrepareError, Prepared, claim, prepare};
-pub use driver::{Line, RunError, collect_job, run_job};
+pub use driver::{Line, RunError, run_job};
 pub use identity::{Difference, Fingerprint, JobError, JobRecord, take_up};
 pub use line::{LineError, SessionLine, cancel_job};
 pub use progress::{Pace, Phase, Progress};

@@ -89,29 +89,8 @@ pub async fn run_job<L: Line>(
     interrupt: Interrupt,
     progress: watch::Sender<Progress>,
 ) -> Result<Summary, RunError> {
-    carry(prepared, line, interrupt, progress, false).await
-}
-
-/// Brings what the router still has of a cancelled job into the sink, and submits nothing. Where rows are missing then, the
-/// run ends as refused.
-pub async fn collect_job<L: Line>(
-    prepared: Prepared,
-    line: L,
-    interrupt: Interrupt,
-    progress: watch::Sender<Progress>,
-) -> Result<Summary, RunError> {
-    carry(prepared, line, interrupt, progress, true).await
-}
-
-async fn carry<L: Line>(
-    prepared: Prepared,
-    line: L,
-    interrupt: Interrupt,
-    progress: watch::Sender<Progress>,
-    collects: bool,
-) -> Result<Summary, RunError> {
     let clock = Clock::start();
-    let Prepared { config, claim, record, sink, source, namer, kept } = prepared;
+    let Prepared { config, claim, record, sink, source, namer, kept, collects } = prepared;
     let spec = spec(&config, &record, &*sink);
     let resumed = kept.names.len() as u64;
     let machine = Client::new(Config { spec, failures_max: config.max_failures, collects });

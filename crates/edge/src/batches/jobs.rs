@@ -12,7 +12,7 @@ use sheaf_client::sink::SinkError;
 use sheaf_client::source::{Format, SourceSpec};
 use sheaf_client::{
     Interrupt, JobConfig, JobError, JobRecord, PrepareError, Prepared, Progress, RunError, SessionLine, Summary,
-    cancel_job, claim, collect_job, run_job,
+    cancel_job, claim, run_job,
 };
 use sheaf_net::{Backoff, Target};
 use sheaf_roles::client::Reason;
@@ -234,10 +234,11 @@ impl Job {
             let line = SessionLine::open(self.target.clone(), None)?;
             let progress = self.gauges.begin(self.part);
             let interrupt = interrupt.clone();
-            Ok(match aim {
-                Aim::Run => run_job(prepared, line, interrupt, progress).await?,
-                Aim::Collect => collect_job(prepared, line, interrupt, progress).await?,
-            })
+            let prepared = match aim {
+                Aim::Run => prepared,
+                Aim::Collect => prepared.to_collect(),
+            };
+            Ok(run_job(prepared, line, interrupt, progress).await?)
         };
         tokio::pin!(running);
         tokio::select! {
