@@ -5,14 +5,15 @@ use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 use tokio_rustls::TlsStream;
 
-use crate::limits::{IN_PROCESS_CHUNKS, READ_BYTES, READ_BYTES_MIN};
+use crate::intake::{self, Intake};
+use crate::limits::IN_PROCESS_CHUNKS;
 use crate::outbound::Outbound;
 
 /// Chunks in one system call.
@@ -35,8 +36,8 @@ pub(crate) enum Peer {
 
 #[derive(Debug)]
 pub(crate) enum Reader {
-    Tcp { half: OwnedReadHalf, buffer: BytesMut },
-    Tls { half: ReadHalf<TlsStream<TcpStream>>, buffer: BytesMut },
+    Tcp { half: OwnedReadHalf, intake: Intake },
+    Tls { half: ReadHalf<TlsStream<TcpStream>>, intake: Intake },
     InProcess(mpsc::Receiver<Bytes>),
 }
 
@@ -57,14 +58,14 @@ impl Carrier {
         stream.set_nodelay(true)?;
         let peer = Peer::Tcp(stream.peer_addr()?);
         let (read, write) = stream.into_split();
-        let reader = Reader::Tcp { half: read, buffer: BytesMut::new() };
+        let reader = Reader::Tcp { half: read, intake: Intake::default() };
         Ok(Self { reader, writer: Writer::Tcp(write), peer })
     }
 
     /// Over TLS, after its handshake.
     pub(crate) fn tls(stream: TlsStream<TcpStream>, peer: SocketAddr) -> Self {
         let (read, write) = tokio::io::split(stream);
-        let reader = Reader::Tls { half: read, buffer: BytesMut::new() };
+        let reader = Reader::Tls { half: read, intake: Intake::default() };
         Self { reader, writer: Writer::Tls { half: write, is_dirty: false }, peer: Peer::Tcp(peer) }
     }
 
@@ -81,35 +82,21 @@ impl Reader {
     /// The next bytes, as many as there are up to a bound; `None` at the end. May be dropped at any await and called
     /// again: nothing is lost.
     pub(crate) async fn read(&mut self) -> io::Result<Option<Bytes>> {
-        self.read_block(READ_BYTES_MIN, READ_BYTES).await
+        match self {
+            Reader::Tcp { half, intake } => intake.read(half).await,
+            Reader::Tls { half, intake } => intake.read(half).await,
+            Reader::InProcess(chunks) => Ok(chunks.recv().await),
+        }
     }
 
     /// The same with at most `most` bytes from a socket, and no more memory than that: for strangers.
     pub(crate) async fn read_little(&mut self, most: usize) -> io::Result<Option<Bytes>> {
-        self.read_block(most, most).await
-    }
-
-    async fn read_block(&mut self, least: usize, block: usize) -> io::Result<Option<Bytes>> {
         match self {
-            Reader::Tcp { half, buffer } => read_some(half, buffer, least, block).await,
-            Reader::Tls { half, buffer } => read_some(half, buffer, least, block).await,
+            Reader::Tcp { half, .. } => intake::read_little(half, most).await,
+            Reader::Tls { half, .. } => intake::read_little(half, most).await,
             Reader::InProcess(chunks) => Ok(chunks.recv().await),
         }
     }
-}
-
-async fn read_some<R: AsyncRead + Unpin>(
-    half: &mut R,
-    buffer: &mut BytesMut,
-    least: usize,
-    block: usize,
-) -> io::Result<Option<Bytes>> {
-    // Many small reads share one block; a block for each would cost a page fault a read.
-    if buffer.capacity() - buffer.len() < least {
-        buffer.reserve(block);
-    }
-    let count = half.read_buf(&mut buffer.limit(block)).await?;
-    Ok((count > 0).then(|| buffer.split().freeze()))
 }
 
 impl Writer {

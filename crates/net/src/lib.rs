@@ -8,6 +8,7 @@ mod carrier;
 mod clock;
 mod dial;
 mod error;
+mod intake;
 pub mod limits;
 mod link;
 mod listen;

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-/// Bytes allocated for reading at a time; what is read is a slice of such a block, and keeps it alive.
-pub const READ_BYTES: usize = 64 << 10;
+/// Bytes allocated for reading at a time, at most; what is read is a slice of such a block, and keeps it alive.
+pub const READ_BLOCK_MAX: usize = 64 << 10;
 
-/// Bytes read from a socket at once, at least, where there are as many. Less room left in the block: a new one.
-pub const READ_BYTES_MIN: usize = 16 << 10;
+/// The same at least, and at first: blocks have room for some reads like those of the block before. Longer reads: a larger
+/// block comes next, and a thousand connections with little to say have a thousand small ones.
+pub const READ_BLOCK_MIN: usize = 4 << 10;
 
 /// Bytes that wait to be written to a carrier. Full: the session is asked for nothing more until some are out.
 pub const OUTBOUND_BYTES_MAX: usize = 1 << 20;

@@ -91,6 +91,7 @@ impl<E: Endpoint> Link<E> {
     /// Runs until the session is over or the embedder is gone. Gives the endpoint back.
     pub async fn run(mut self) -> E {
         loop {
+            self.obey_waiting();
             self.drain();
             self.pass_on();
             if self.phase != Phase::Running && !self.has_output() && self.carrier.is_some() {
@@ -101,7 +102,7 @@ impl<E: Endpoint> Link<E> {
                 return self.endpoint;
             }
             match self.wait().await {
-                Woken::Commands(Some(commands)) => self.obey_all(commands),
+                Woken::Commands(Some(commands)) => self.obey(commands),
                 Woken::Commands(None) => {
                     self.flush().await;
                     return self.endpoint;
@@ -128,9 +129,9 @@ impl<E: Endpoint> Link<E> {
         }
     }
 
-    /// What was commanded by now leaves together, as far as there is no end of it.
-    fn obey_all(&mut self, first: Vec<E::Command>) {
-        self.obey(first);
+    /// What was commanded by now leaves together, as far as there is no end of it, and with it what is due, whatever woke the
+    /// loop.
+    fn obey_waiting(&mut self) {
         for _ in 1..COMMANDS_AT_ONCE {
             let Ok(next) = self.commands.try_recv() else { return };
             self.obey(next);

@@ -1,0 +1,74 @@
+//! Memory that a socket is read into: blocks, shared by several reads, and as large as what comes is.
+
+use std::io;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+use crate::limits::{READ_BLOCK_MAX, READ_BLOCK_MIN};
+
+/// Reads like the largest one that a block is made for. A block for each would cost a page fault a read.
+const READS_A_BLOCK: usize = 4;
+
+/// The block under way of one connection.
+#[derive(Debug, Default)]
+pub(crate) struct Intake {
+    block: BytesMut,
+    /// What the block was made for; the last of it may be unused.
+    size: usize,
+    /// The largest read into it.
+    largest: usize,
+}
+
+impl Intake {
+    /// The next bytes, as many as there are up to a bound; `None` at the end. May be dropped at any await and called
+    /// again: nothing is lost.
+    pub(crate) async fn read<R: AsyncRead + Unpin>(&mut self, half: &mut R) -> io::Result<Option<Bytes>> {
+        if self.block.capacity() - self.block.len() < self.size.max(READ_BLOCK_MIN) / READS_A_BLOCK {
+            let wanted = (self.largest * READS_A_BLOCK).next_power_of_two();
+            self.size = wanted.clamp(READ_BLOCK_MIN, READ_BLOCK_MAX);
+            self.largest = 0;
+            self.block.reserve(self.size);
+        }
+        let count = half.read_buf(&mut (&mut self.block).limit(self.size)).await?;
+        self.largest = self.largest.max(count);
+        Ok((count > 0).then(|| self.block.split().freeze()))
+    }
+}
+
+/// The next bytes, at most `most`, in memory of their own.
+pub(crate) async fn read_little<R: AsyncRead + Unpin>(half: &mut R, most: usize) -> io::Result<Option<Bytes>> {
+    let mut bytes = BytesMut::with_capacity(most);
+    let count = half.read_buf(&mut (&mut bytes).limit(most)).await?;
+    Ok((count > 0).then(|| bytes.freeze()))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncWriteExt, duplex};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn blocks_grow_and_shrink_with_what_comes() {
+        let (mut near, mut far) = duplex(1 << 20);
+        let mut intake = Intake::default();
+        let mut sizes = Vec::new();
+        for (chunk, times) in [(100, 50), (60_000, 8), (100, 1_000)] {
+            for _ in 0..times {
+                near.write_all(&vec![7; chunk]).await.unwrap();
+                let mut read = 0;
+                while read < chunk {
+                    let bytes = intake.read(&mut far).await.unwrap().unwrap();
+                    assert!(bytes.iter().all(|byte| *byte == 7));
+                    read += bytes.len();
+                }
+                assert_eq!(read, chunk);
+            }
+            sizes.push(intake.size);
+        }
+        assert_eq!(sizes, [READ_BLOCK_MIN, READ_BLOCK_MAX, READ_BLOCK_MIN]);
+        drop(near);
+        assert_eq!(intake.read(&mut far).await.unwrap(), None, "the end");
+    }
+}
