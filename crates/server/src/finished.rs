@@ -80,50 +80,50 @@ impl Finished {
 
     /// The records that the index names for each key, in LSN order. Whoever uses them checks that they are of that key.
     pub(crate) fn records(&self, store: &Store, keys: &[Key]) -> Vec<Vec<(Lsn, Record)>> {
-        let mut lsns = Vec::new();
-        let counts: Vec<usize> = keys
-            .iter()
-            .map(|key| {
-                let before = lsns.len();
-                lsns.extend(self.candidates(*key));
-                lsns.len() - before
-            })
-            .collect();
+        let found = self.candidates(keys);
+        let lsns: Vec<Lsn> = found.iter().map(|(_, lsn)| *lsn).collect();
+        let mut records = vec![Vec::new(); keys.len()];
         // At once, for all: what was answered together lies together.
-        let mut fetched = lsns.iter().zip(store.fetch(&lsns));
-        counts.iter().map(|count| fetched.by_ref().take(*count).filter_map(decoded).collect()).collect()
+        for ((at, lsn), fetched) in found.iter().zip(store.fetch(&lsns)) {
+            records[*at].extend(decoded(*lsn, fetched));
+        }
+        records
     }
 
-    fn candidates(&self, key: Key) -> Vec<Lsn> {
+    /// By key, in LSN order.
+    fn candidates(&self, keys: &[Key]) -> Vec<(usize, Lsn)> {
+        let keys: Vec<[u8; 16]> = keys.iter().map(|key| key.0).collect();
         self.wait_mended();
-        let (mut lsns, damaged) = self.look(key);
+        let (mut found, damaged) = self.look(&keys);
         if !damaged.is_empty() {
             self.note_damaged(&damaged);
             self.wait_mended();
-            let again = self.look(key);
-            lsns = again.0;
+            let again = self.look(&keys);
+            found = again.0;
             self.note_damaged(&again.1);
         }
-        lsns.sort_unstable();
-        lsns.dedup();
-        lsns.into_iter().map(|lsn| Lsn(lsn.0)).collect()
+        found.sort_unstable();
+        found.dedup();
+        found.into_iter().map(|(at, lsn)| (at, Lsn(lsn.0))).collect()
     }
 
-    /// What the files and the moved records name for `key`, and files that could not say.
-    fn look(&self, key: Key) -> (Vec<sheaf_journal::Lsn>, Vec<Damaged>) {
-        let own = (key.0, sheaf_journal::Lsn(0))..=(key.0, sheaf_journal::Lsn(u64::MAX));
+    /// What the files and the moved records name for the keys, and files that could not say.
+    fn look(&self, keys: &[[u8; 16]]) -> (Vec<(usize, sheaf_journal::Lsn)>, Vec<Damaged>) {
         // Held throughout: a record that went from here into a file, or from a file to here, between the two looks would
         // be in neither.
         let moved = read(&self.moved);
-        let (mut lsns, damaged) = match self.tiers().lookup(&self.disk, &key.0) {
-            Ok(candidates) => (candidates.lsns, candidates.damaged),
+        let (mut found, damaged) = match self.tiers().lookup(&self.disk, keys) {
+            Ok(candidates) => (candidates.found, candidates.damaged),
             Err(error) => {
                 tracing::error!(%error, "the index cannot be read: rows that it would answer run again");
                 (Vec::new(), Vec::new())
             }
         };
-        lsns.extend(moved.range(own).map(|((_, lsn), _)| *lsn));
-        (lsns, damaged)
+        for (at, key) in keys.iter().enumerate().filter(|_| !moved.is_empty()) {
+            let own = (*key, sheaf_journal::Lsn(0))..=(*key, sheaf_journal::Lsn(u64::MAX));
+            found.extend(moved.range(own).map(|((_, lsn), _)| (at, *lsn)));
+        }
+        (found, damaged)
     }
 
     /// Until no file is known to be damaged: what one cannot say would run again, and cost more than a wait.
@@ -205,10 +205,10 @@ impl Finished {
 }
 
 /// A record that the index named, unless it is damaged or gone.
-fn decoded((lsn, fetched): (&Lsn, Option<Fetched>)) -> Option<(Lsn, Record)> {
+fn decoded(lsn: Lsn, fetched: Option<Fetched>) -> Option<(Lsn, Record)> {
     let fetched = fetched?;
     match Record::decode(fetched.kind, fetched.payload) {
-        Ok(record) => Some((*lsn, record)),
+        Ok(record) => Some((lsn, record)),
         Err(error) => {
             tracing::error!(%error, lsn = lsn.0, "a record that the index names does not decode");
             None

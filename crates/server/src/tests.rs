@@ -112,7 +112,7 @@ impl World {
     }
 
     fn last_indexed(&self) -> String {
-        self.journal(".idx1").iter().map(|path| file_name(path)[17..33].to_owned()).max().unwrap_or_default()
+        self.journal(".idx2").iter().map(|path| file_name(path)[17..33].to_owned()).max().unwrap_or_default()
     }
 
     fn restored(&self) -> Restored {
@@ -210,7 +210,7 @@ async fn a_later_job_is_answered_through_the_index() {
 #[tokio::test(flavor = "multi_thread")]
 async fn lost_index_files_are_built_again() {
     let world = finished().await;
-    world.journal(".idx1").iter().for_each(|path| fs::remove_file(path).unwrap());
+    world.journal(".idx2").iter().for_each(|path| fs::remove_file(path).unwrap());
     all_is_cached(&world, "second.jsonl").await;
 }
 
@@ -218,7 +218,7 @@ async fn lost_index_files_are_built_again() {
 async fn damaged_index_files_are_built_again() {
     let world = finished().await;
     let mut flipped = 0;
-    for path in world.journal(".idx1") {
+    for path in world.journal(".idx2") {
         let mut bytes = fs::read(&path).unwrap();
         // A block, not the header: only reading all of it tells. A segment without keys has none.
         if let Some(byte) = bytes.get_mut(200) {
@@ -235,7 +235,7 @@ async fn damaged_index_files_are_built_again() {
 async fn damage_under_a_running_router_costs_time_and_no_answer() {
     let world = finished().await;
     let server = world.start().await;
-    for path in world.journal(".idx1") {
+    for path in world.journal(".idx2") {
         let mut bytes = fs::read(&path).unwrap();
         if bytes.len() > 4_000 {
             bytes[200..4_000].fill(0);

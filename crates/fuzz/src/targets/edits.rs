@@ -145,7 +145,7 @@ fn change(bytes: &mut Vec<u8>, kind: u8, name: &str, script: &mut Script<'_>) {
 /// Makes the header's, the first block's and the tail's checksums right, where they can be found.
 fn seal_index(bytes: &mut [u8]) {
     const HEADER: usize = 64;
-    const BLOCK: usize = 4096;
+    const BLOCK: usize = 1024;
     if bytes.len() < HEADER + BLOCK {
         return;
     }
@@ -160,7 +160,7 @@ fn seal_index(bytes: &mut [u8]) {
 
 /// One hexadecimal digit of a name replaced, or its ending.
 fn renamed(name: &str, place: u8, digit: u8) -> String {
-    let endings = [".seg1", ".free", ".seg1.damaged", ".tmp", ".seg2", ".idx1", ""];
+    let endings = [".seg1", ".free", ".seg1.damaged", ".tmp", ".seg2", ".idx2", ""];
     let stem = name.split('.').next().unwrap_or(name);
     if place >= 0xf0 {
         return format!("{stem}{}", endings[usize::from(digit) % endings.len()]);

@@ -7,7 +7,7 @@ use crate::disk::{Disk, DiskError};
 use crate::name::TMP;
 
 /// Blocks written at once.
-const CHUNK_BLOCKS: usize = 64;
+const CHUNK_BLOCKS: usize = 256;
 
 /// Why an index was not built. What was there is still there.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

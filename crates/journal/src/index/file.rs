@@ -1,12 +1,12 @@
-//! Bytes of an index file, and looking a key up in one: two reads at most, of a block each.
+//! Bytes of an index file, and looking keys up in one: a block read for most, two at most, one for all that it may hold.
 //!
 //! ```text
-//!  0        64                        64 + 4096 n
+//!  0        64                        64 + 1024 n
 //!  +--------+---------+-----+---------+---------------------+----------------+--------+
 //!  | header | block 0 | ... | block n-1 | fences: n × u64     | filter         | crc u32|
 //!  +--------+---------+-----+---------+---------------------+----------------+--------+
 //!                                                            crc of fences and filter ─┘
-//!  header:  "SHEAFIX1" | first segment u64 | last segment u64 | keys u64 | blocks u32 | filter bytes u32 |
+//!  header:  "SHEAFIX2" | first segment u64 | last segment u64 | keys u64 | blocks u32 | filter bytes u32 |
 //!           zeros | crc u32 (of the first 60 bytes)
 //!  block:   crc u32 (of the rest, and its number) | count u16 | zero u16 | count × (key 16, lsn u64) | zeros
 //!  fence:   first eight bytes of the block's first key, big-endian order; kept in memory with the filter
@@ -23,14 +23,17 @@ use crate::disk::{Disk, DiskError, DiskErrorKind};
 use crate::name::SegmentId;
 use crate::number::Lsn;
 
-pub(super) const MAGIC: &[u8; 8] = b"SHEAFIX1";
+pub(super) const MAGIC: &[u8; 8] = b"SHEAFIX2";
 pub(super) const HEADER: usize = 64;
-pub(super) const BLOCK: usize = 4096;
+/// Small, for a look-up copies and checks a whole one; the fence of each takes 8 bytes of memory.
+pub(super) const BLOCK: usize = 1024;
 pub(super) const BLOCK_HEAD: usize = 8;
 pub(super) const ENTRY: usize = 24;
 /// Entries of a full block.
 pub(super) const BLOCK_ENTRIES: usize = (BLOCK - BLOCK_HEAD) / ENTRY;
-const SUFFIX: &str = ".idx1";
+const SUFFIX: &str = ".idx2";
+/// Of files in earlier formats.
+const SUFFIXES_BEFORE: [&str; 1] = [".idx1"];
 
 /// The segments that an index file is of: first and last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,7 +44,7 @@ pub struct Span {
     pub last: SegmentId,
 }
 
-/// An index file that is open: its fences and filter are in memory, about 9.4 bits a key.
+/// An index file that is open: its fences and filter are in memory, about 10.6 bits a key.
 #[derive(Clone, Debug)]
 pub struct Index {
     span: Span,
@@ -89,6 +92,11 @@ impl Span {
         Some(Self { first: id(first)?, last: id(last)? })
     }
 
+    /// True for the name of a file in an earlier format: its span is built again, and it is of no use.
+    pub(super) fn is_outdated(file: &str) -> bool {
+        SUFFIXES_BEFORE.iter().any(|suffix| file.ends_with(suffix))
+    }
+
     /// True if all segments of `other` are in this.
     pub fn covers(&self, other: Self) -> bool {
         self.first <= other.first && other.last <= self.last
@@ -100,7 +108,8 @@ impl Index {
     pub fn open<D: Disk>(disk: &D, span: Span) -> Result<Self, LookupError> {
         let damaged = Damaged { span };
         let file = span.file();
-        let header = read_exact(disk, &file, 0, HEADER, damaged)?;
+        let mut header = [0; HEADER];
+        read_exact(disk, &file, 0, &mut header, damaged)?;
         let number = |at: usize| header[at..at + 8].first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
         let crc = header[60..].first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
         let is_sound = header.starts_with(MAGIC)
@@ -111,7 +120,8 @@ impl Index {
         }
         let (blocks, filter) = ((number(32) & 0xffff_ffff) as usize, (number(32) >> 32) as usize);
         let tail_at = (HEADER + blocks * BLOCK) as u64;
-        let mut tail = read_exact(disk, &file, tail_at, blocks * 8 + filter + 4, damaged)?;
+        let mut tail = vec![0; blocks * 8 + filter + 4];
+        read_exact(disk, &file, tail_at, &mut tail, damaged)?;
         let crc = tail.split_off(blocks * 8 + filter);
         if crc != crc32c::crc32c(&tail).to_le_bytes() {
             return Err(damaged.into());
@@ -136,24 +146,36 @@ impl Index {
         self.fences.len() * 8 + self.filter.bytes().len()
     }
 
-    /// Appends to `found` the records that may hold the key.
-    pub fn lookup<D: Disk>(&self, disk: &D, key: &[u8; 16], found: &mut Vec<Lsn>) -> Result<(), LookupError> {
-        if self.keys == 0 || !self.filter.may_hold(key) {
-            return Ok(());
+    /// Appends to `found` the records that may hold each of the keys, which are named by their places.
+    pub fn lookup<D: Disk>(
+        &self,
+        disk: &D,
+        keys: &[[u8; 16]],
+        found: &mut Vec<(usize, Lsn)>,
+    ) -> Result<(), LookupError> {
+        let mut wanted: Vec<(usize, usize)> = Vec::new();
+        for (at, key) in keys.iter().enumerate().filter(|(_, key)| self.keys > 0 && self.filter.may_hold(key)) {
+            wanted.extend(self.blocks_of(key).map(|block| (block, at)));
         }
-        for block in self.blocks_of(key) {
-            let bytes = self.checked(disk, block)?;
+        wanted.sort_unstable();
+        let mut bytes = [0; BLOCK];
+        for wanted in wanted.chunk_by(|(a, _), (b, _)| a == b) {
+            self.read(disk, wanted[0].0, &mut bytes)?;
             let entries = entries(&bytes);
-            let from = entries.partition_point(|entry| entry[..16] < key[..]);
-            let own = entries[from..].iter().take_while(|entry| entry[..16] == key[..]);
-            found.extend(own.filter_map(posting).map(|(_, lsn)| lsn));
+            for (_, at) in wanted {
+                let key = &keys[*at];
+                let from = entries.partition_point(|entry| entry[..16] < key[..]);
+                let own = entries[from..].iter().take_while(|entry| entry[..16] == key[..]);
+                found.extend(own.filter_map(posting).map(|(_, lsn)| (*at, lsn)));
+            }
         }
         Ok(())
     }
 
     /// Reads and checks every block: what a look-up would find damaged only later.
     pub fn verify<D: Disk>(&self, disk: &D) -> Result<(), LookupError> {
-        (0..self.blocks()).try_for_each(|block| self.checked(disk, block).map(drop))
+        let mut bytes = [0; BLOCK];
+        (0..self.blocks()).try_for_each(|block| self.read(disk, block, &mut bytes))
     }
 
     /// Blocks that may hold the key: usually one.
@@ -167,17 +189,19 @@ impl Index {
 
     /// What a block holds.
     pub(super) fn block<D: Disk>(&self, disk: &D, block: usize) -> Result<Vec<Posting>, LookupError> {
-        Ok(entries(&self.checked(disk, block)?).iter().filter_map(posting).collect())
+        let mut bytes = [0; BLOCK];
+        self.read(disk, block, &mut bytes)?;
+        Ok(entries(&bytes).iter().filter_map(posting).collect())
     }
 
     /// Reads and checks a block.
-    fn checked<D: Disk>(&self, disk: &D, block: usize) -> Result<Vec<u8>, LookupError> {
+    fn read<D: Disk>(&self, disk: &D, block: usize, bytes: &mut [u8; BLOCK]) -> Result<(), LookupError> {
         let damaged = Damaged { span: self.span };
-        let bytes = read_exact(disk, &self.file, (HEADER + block * BLOCK) as u64, BLOCK, damaged)?;
-        if bytes[..4] != block_crc(block, &bytes).to_le_bytes() || count_of(&bytes) > BLOCK_ENTRIES {
+        read_exact(disk, &self.file, (HEADER + block * BLOCK) as u64, bytes, damaged)?;
+        if bytes[..4] != block_crc(block, bytes).to_le_bytes() || count_of(bytes) > BLOCK_ENTRIES {
             return Err(damaged.into());
         }
-        Ok(bytes)
+        Ok(())
     }
 
     pub(super) fn blocks(&self) -> usize {
@@ -208,12 +232,11 @@ fn read_exact<D: Disk>(
     disk: &D,
     file: &str,
     offset: u64,
-    len: usize,
+    bytes: &mut [u8],
     damaged: Damaged,
-) -> Result<Vec<u8>, LookupError> {
-    let mut bytes = vec![0; len];
-    match disk.read(file, offset, &mut bytes) {
-        Ok(read) if read == len => Ok(bytes),
+) -> Result<(), LookupError> {
+    match disk.read(file, offset, bytes) {
+        Ok(read) if read == bytes.len() => Ok(()),
         Ok(_) => Err(damaged.into()),
         Err(error) if error.kind == DiskErrorKind::NotFound => Err(damaged.into()),
         Err(error) => Err(error.into()),

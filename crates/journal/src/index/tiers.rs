@@ -18,8 +18,9 @@ pub struct Tiers {
 /// What a lookup found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Candidates {
-    /// Records that may hold the key, newest first. To be checked.
-    pub lsns: Vec<Lsn>,
+    /// Records that may hold a key, which is named by its place among those that were asked for: by key, newest first. To
+    /// be checked.
+    pub found: Vec<(usize, Lsn)>,
     /// Files that could not answer: [`Tiers::close`] and rebuild them.
     pub damaged: Vec<Damaged>,
 }
@@ -30,10 +31,12 @@ const FAN: usize = 4;
 const TIER_KEYS: u64 = 1 << 16;
 
 impl Tiers {
-    /// Opens what there is for the sealed segments (ascending) of a journal, and removes files of segments that are gone
-    /// or that a merged file covers. Returns also the segments without a file: build theirs.
+    /// Opens what there is for the sealed segments (ascending) of a journal, and removes files of segments that are gone,
+    /// that a merged file covers, or that are in an earlier format. Returns also the segments without a file: build theirs.
     pub fn open<D: Disk>(disk: &mut D, sealed: &[SegmentId]) -> Result<(Self, Vec<SegmentId>), DiskError> {
-        let mut spans: Vec<Span> = disk.list()?.iter().filter_map(|file| Span::parse(&file.name)).collect();
+        let files = disk.list()?;
+        files.iter().filter(|file| Span::is_outdated(&file.name)).try_for_each(|file| disk.remove(&file.name))?;
+        let mut spans: Vec<Span> = files.iter().filter_map(|file| Span::parse(&file.name)).collect();
         // The widest first where several begin alike, so that what a merge left behind is seen to be covered.
         spans.sort_unstable_by_key(|span| (span.first, std::cmp::Reverse(span.last)));
         let mut tiers = Self::default();
@@ -75,18 +78,18 @@ impl Tiers {
         self.files.retain(|file| file.span() != damaged.span);
     }
 
-    /// The records that may hold a key.
-    pub fn lookup<D: Disk>(&self, disk: &D, key: &[u8; 16]) -> Result<Candidates, DiskError> {
+    /// The records that may hold each of the keys.
+    pub fn lookup<D: Disk>(&self, disk: &D, keys: &[[u8; 16]]) -> Result<Candidates, DiskError> {
         let mut candidates = Candidates::default();
-        for file in self.files.iter().rev() {
-            match file.lookup(disk, key, &mut candidates.lsns) {
+        for file in &self.files {
+            match file.lookup(disk, keys, &mut candidates.found) {
                 Ok(()) => {}
                 Err(LookupError::Damaged(damaged)) => candidates.damaged.push(damaged),
                 Err(LookupError::Disk(error)) => return Err(error),
             }
         }
-        candidates.lsns.sort_unstable_by(|a, b| b.cmp(a));
-        candidates.lsns.dedup();
+        candidates.found.sort_unstable_by_key(|(at, lsn)| (*at, std::cmp::Reverse(*lsn)));
+        candidates.found.dedup();
         Ok(candidates)
     }
 

@@ -201,7 +201,7 @@ fn on_real_router(round: &mut Round, patient: &mut Patient, specimen: &Specimen,
     }
     patient.go_on(round, &files)?;
     let rebuilt = patient.data().join(&flip.file);
-    let is_index = flip.file.ends_with(".idx1");
+    let is_index = flip.file.ends_with(".idx2");
     if is_index && let Ok(bytes) = std::fs::read(rebuilt) {
         ensure!(bytes == specimen.files[&flip.file], "the index was not built again as it was");
     }
