@@ -1,10 +1,11 @@
 //! What recovery finds in a segment: its records for the map, its statistics, and every record that is damaged, by name.
 //! A segment is read by itself; what depends on the others is found when it is entered, in their order.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::disk::{Disk, DiskError};
-use crate::frame::Kind;
+use crate::frame::{KIND_MAX, Kind};
 use crate::map::{Map, Mark, STRIDE};
 use crate::name::SegmentName;
 use crate::number::{Epoch, Lsn, Seq};
@@ -19,6 +20,8 @@ pub struct Report {
     pub next: Lsn,
     /// Readable records, each counted once however often compaction moved it.
     pub records: u64,
+    /// Readable frames of records by kind, so a record for each copy of it: about what a replay will show.
+    pub kinds: BTreeMap<u8, u64>,
     /// Bytes of segments.
     pub bytes: u64,
     /// Segments, the new one included.
@@ -92,6 +95,7 @@ impl Tally {
 /// What is in a segment, before it is known what else there is.
 pub(crate) struct Surveyed {
     pub(crate) tally: Tally,
+    kinds: [u64; KIND_MAX as usize + 1],
     /// Records after the base, and the offset of that one's frame: for the map.
     places: Vec<(u32, u32)>,
     /// Copies that compaction wrote here, and their offsets.
@@ -109,8 +113,14 @@ pub(crate) fn survey<D: Disk>(
     trusts_length: bool,
 ) -> Result<Surveyed, DiskError> {
     let mut scanner = Scanner::new(disk, name, Some(end.0), trusts_length);
-    let found =
-        Surveyed { tally: Tally::default(), places: Vec::new(), moved: Vec::new(), lost: Vec::new(), lost_more: 0 };
+    let found = Surveyed {
+        tally: Tally::default(),
+        kinds: [0; KIND_MAX as usize + 1],
+        places: Vec::new(),
+        moved: Vec::new(),
+        lost: Vec::new(),
+        lost_more: 0,
+    };
     let mut survey = Survey { name, next: name.base, damage: None, found };
     loop {
         match scanner.step()? {
@@ -139,6 +149,9 @@ impl Surveyed {
             report.records += u64::from(map.moved(lsn).is_none() && lsn < map.base());
             map.mark(&Mark::Moved { lsn, segment: name.id, offset });
         }
+        for (kind, count) in (0..).zip(self.kinds).filter(|(_, count)| *count > 0) {
+            *report.kinds.entry(kind).or_default() += count;
+        }
         self.lost.into_iter().for_each(|lost| report.quarantine(lost));
         report.damaged += self.lost_more;
         self.tally
@@ -156,6 +169,11 @@ struct Survey<'a> {
 
 impl Survey<'_> {
     fn on_frame(&mut self, offset: u32, kind: Kind, lsn: Lsn) {
+        if let Kind::Record(kind) | Kind::Moved(kind) = kind
+            && let Some(count) = self.found.kinds.get_mut(usize::from(kind))
+        {
+            *count += 1;
+        }
         match kind {
             Kind::Record(_) => {
                 self.name_lost(lsn);

@@ -71,8 +71,15 @@ pub(crate) fn restore(
         generation: finished.generation(),
         limits: sheaf_roles::router::Limits::default(),
     });
+    router.expect(open_tasks(&report));
     replay(&journal, &mut router)?;
     Ok(Restored { router, finished, indexed, next: Lsn(report.next.0), journal })
+}
+
+/// About how many tasks will be open, by what the journal holds.
+fn open_tasks(report: &Report) -> usize {
+    let of = |kind| report.kinds.get(&kind).copied().unwrap_or(0);
+    of(kind::SUBMITTED).saturating_sub(of(kind::FINISHED) + of(kind::WITHDRAWN)) as usize
 }
 
 /// The least epoch of this start. A directory that is put back from an old copy does not know which epochs it has had;

@@ -8,7 +8,7 @@ use sheaf_task::{BATCH_BYTES_AIM, BATCH_ROWS_MAX, Fence};
 
 use super::event::{AssignItem, Lsn, Outbound};
 use super::record::JobNo;
-use super::slab::{ENDED, Ix, Spot};
+use super::slab::{ENDED, Ix, Moment, Spot};
 use super::workers::{Sent, ServiceNo, WorkerNo};
 use super::{Mode, Router};
 
@@ -100,7 +100,7 @@ impl Router {
         let now = self.time.now;
         let row = self.tasks.row_mut(ix);
         assert!(row.spot == Spot::Idle, "a task is in one place at a time");
-        (row.spot, row.worker, row.since) = (Spot::Assigned, no, now);
+        (row.spot, row.worker, row.since) = (Spot::Assigned, no, Moment::of(now));
         let (len, job) = (u64::from(row.len), row.job);
         let worker = self.workers.worker_mut(no);
         self.tasks.push_back(&mut worker.held, ix);
@@ -171,6 +171,6 @@ impl Router {
 
     /// How long a held task has been held.
     pub(super) fn held_for(&self, ix: Ix) -> Micros {
-        self.time.now.since(self.tasks.row(ix).since)
+        self.tasks.row(ix).since.until(Moment::of(self.time.now))
     }
 }

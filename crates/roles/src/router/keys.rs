@@ -23,7 +23,7 @@ pub(super) struct KeyTable {
 }
 
 /// Keys of a part on the average just after all were split; just before, it has twice as many.
-const PART_AIM: usize = 768;
+const PART_AIM: usize = 832;
 
 /// What a part has room for: 2,048 buckets, filled to seven eighths, so that parts hardly ever grow by themselves.
 const PART_ROOM: usize = 1_792;
@@ -31,6 +31,15 @@ const PART_ROOM: usize = 1_792;
 impl KeyTable {
     pub(super) fn new() -> Self {
         Self { parts: vec![HashTable::new()], len: 0 }
+    }
+
+    /// Makes the parts that so many keys will have, before there is any: those need not be split then.
+    pub(super) fn expect(&mut self, keys: usize) {
+        let parts = keys / PART_AIM;
+        if self.len == 0 && parts > self.parts.len() {
+            self.parts.clear();
+            self.parts.resize_with(parts, || HashTable::with_capacity(PART_ROOM));
+        }
     }
 
     /// Where `key` is; `is` tells whether it stands at a position.
@@ -137,6 +146,20 @@ mod tests {
         }
         assert_eq!(table.replace(key(1), 7, |at| at == 1), Some(1));
         assert_eq!(find(&table, 1), None);
+    }
+
+    #[test]
+    fn what_is_expected_moves_no_key() {
+        let mut table = KeyTable::new();
+        table.expect(20_000);
+        for n in 0..20_000 {
+            let key_at = |at: u32| -> Key { panic!("{at} is moved") };
+            // The last part is not a whole one.
+            table.insert(key(n), n, if n < 19_900 { key_at } else { key });
+        }
+        assert!((0..20_000).all(|n| table.find(key(n), |at| at == n) == Some(n)));
+        table.expect(1_000_000);
+        assert_eq!(table.parts.len(), 20_000_usize.div_ceil(PART_AIM), "too late");
     }
 
     #[test]

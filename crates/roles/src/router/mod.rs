@@ -209,6 +209,11 @@ impl Router {
         }
     }
 
+    /// Makes ready for about so many open tasks, before the first record is replayed: nothing need grow meanwhile.
+    pub fn expect(&mut self, tasks: usize) {
+        self.tasks.expect(tasks);
+    }
+
     /// Records that come next in a replay: what they need is fetched, many at once.
     pub fn prefetch(&self, records: &[(Lsn, Record)]) {
         let key_of = |record: &Record| {

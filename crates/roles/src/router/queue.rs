@@ -12,7 +12,7 @@ use sheaf_task::{Order, Tokens};
 use super::Router;
 use super::jobs::Job;
 use super::record::JobNo;
-use super::slab::{Ix, List, Spot, Tasks};
+use super::slab::{Ix, List, Moment, Spot, Tasks};
 use super::workers::{Room, ServiceNo, WorkerNo};
 
 /// List 0 takes what is handed out as it came; list 1 + n the bodies of 2^n bytes and more.
@@ -131,7 +131,7 @@ impl Job {
             }
             Order::Shortest => {
                 let ratio = |bucket: usize, list: &List| {
-                    let waited = now.since(tasks.row(list.head).since).as_ms();
+                    let waited = tasks.row(list.head).since.until(Moment::of(now)).as_ms();
                     (waited, service.expected(bucket))
                 };
                 let urgent = |a: (u64, u64), b: (u64, u64)| {
@@ -201,7 +201,7 @@ impl Router {
         assert!(row.spot == Spot::Idle, "a task is in one place at a time");
         let service = self.jobs.job(job_no).service;
         self.workers_active.insert(service);
-        self.tasks.row_mut(ix).since = now;
+        self.tasks.row_mut(ix).since = Moment::of(now);
         if self.tasks.cold(ix).deaths > 0 {
             self.tasks.row_mut(ix).spot = Spot::Suspect;
             self.tasks.push_back(&mut self.workers.service_mut(service).suspects, ix);

@@ -9,7 +9,7 @@ use super::Router;
 use super::limits::{BACKOFF_FIRST_MS, BACKOFF_MAX_MS, GARBAGE_MAX, QUARANTINE_FIRST_MS, QUARANTINE_MAX_MS};
 use super::queue::End;
 use super::record::{Ended, Record};
-use super::slab::{ENDED, Ix, Spot};
+use super::slab::{ENDED, Ix, Moment, Spot};
 use super::workers::WorkerNo;
 
 impl Router {
@@ -39,7 +39,7 @@ impl Router {
         let pause = Micros(self.rng.below(Micros::from_ms(most).0 + 1));
         let due = self.time.now + pause;
         let row = self.tasks.row_mut(ix);
-        (row.spot, row.since, row.attempt) = (Spot::Backoff, due, ENDED);
+        (row.spot, row.since, row.attempt) = (Spot::Backoff, Moment::of(due), ENDED);
         self.backoff.push(Reverse((due, ix)));
     }
 
@@ -50,7 +50,10 @@ impl Router {
                 return;
             };
             self.backoff.pop();
-            if self.tasks.used(ix) && self.tasks.row(ix).spot == Spot::Backoff && self.tasks.row(ix).since == due {
+            if self.tasks.used(ix)
+                && self.tasks.row(ix).spot == Spot::Backoff
+                && self.tasks.row(ix).since == Moment::of(due)
+            {
                 self.tasks.row_mut(ix).spot = Spot::Idle;
                 self.enqueue(ix, End::Back);
             }
