@@ -51,7 +51,7 @@ impl Default for Config {
             body_max: 1 << 20,
             packet_max: 2 << 20,
             packet_aim: 64 << 10,
-            buffer_max: 16 << 20,
+            buffer_max: 8 << 20,
             outbox_messages_max: 1 << 17,
             outbox_bytes_max: 16 << 20,
             window: 100,
