@@ -77,23 +77,33 @@ pub(super) fn echo_rate(frames: usize, body: usize) -> Result<f64> {
 
 /// Microseconds from a frame to its echo, one at a time: p50.
 pub(super) fn echo_latency(times: usize, body: usize) -> Result<f64> {
-    let (mut near, far) = connection()?;
+    let (near, far) = connection()?;
     let echo = spawn(move || relay(&far, &far, None))?;
-    let (mut frame, mut took) = (vec![b'x'; HEADER + body], Vec::with_capacity(times));
-    for _ in 0..times {
-        let since = Instant::now();
-        near.write_all(&frame)?;
-        near.read_exact(&mut frame)?;
-        took.push(since.elapsed().as_secs_f64() * 1e6);
-    }
-    drop(near);
+    let p50 = ping(near, times, body)?;
     join(echo)?;
-    took.sort_by(f64::total_cmp);
-    Ok(percentile(&took, 0.5))
+    Ok(p50)
 }
 
 /// Frames a second through a broker that makes each durable on its way there and on its way back.
 pub(super) fn broker_rate(ground: &Ground, frames: usize, body: usize) -> Result<f64> {
+    let (client, threads) = broker(ground)?;
+    let since = Instant::now();
+    pour(&client, frames, body)?;
+    let rate = frames as f64 / since.elapsed().as_secs_f64();
+    threads.into_iter().try_for_each(join)?;
+    Ok(rate)
+}
+
+/// Microseconds of one frame through that broker, one at a time: p50.
+pub(super) fn broker_latency(ground: &Ground, times: usize, body: usize) -> Result<f64> {
+    let (client, threads) = broker(ground)?;
+    let p50 = ping(client, times, body)?;
+    threads.into_iter().try_for_each(join)?;
+    Ok(p50)
+}
+
+/// The end that is its client's, and what it consists of.
+fn broker(ground: &Ground) -> Result<(TcpStream, [Work<()>; 3])> {
     let ((client, from_client), (to_worker, worker)) = (connection()?, connection()?);
     let (there, back) = (create(ground, "there")?, create(ground, "back")?);
     let (to_client, from_worker) = (from_client.try_clone()?, to_worker.try_clone()?);
@@ -102,11 +112,20 @@ pub(super) fn broker_rate(ground: &Ground, frames: usize, body: usize) -> Result
         spawn(move || relay(&worker, &worker, None))?,
         spawn(move || relay(&from_worker, &to_client, Some(back)))?,
     ];
-    let since = Instant::now();
-    pour(&client, frames, body)?;
-    let rate = frames as f64 / since.elapsed().as_secs_f64();
-    threads.into_iter().try_for_each(join)?;
-    Ok(rate)
+    Ok((client, threads))
+}
+
+/// Sends a frame and waits until it is back, again and again: p50 of that in microseconds.
+fn ping(mut stream: TcpStream, times: usize, body: usize) -> Result<f64> {
+    let (mut frame, mut took) = (vec![b'x'; HEADER + body], Vec::with_capacity(times));
+    for _ in 0..times {
+        let since = Instant::now();
+        stream.write_all(&frame)?;
+        stream.read_exact(&mut frame)?;
+        took.push(since.elapsed().as_secs_f64() * 1e6);
+    }
+    took.sort_by(f64::total_cmp);
+    Ok(percentile(&took, 0.5))
 }
 
 /// Processes a second that can be started and waited for, one after another on each processor.

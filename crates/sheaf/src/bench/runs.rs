@@ -70,6 +70,7 @@ fn router_figures(router: &Process, cpu_before: Option<f64>, tasks: u64) -> Vec<
 pub(super) async fn latency(dir: &Path, tasks: u64, body: usize) -> Result<Vec<Figure>> {
     let ground = Ground::new(dir)?;
     let [floor_p50, floor_p99] = blocking(|ground| floor::sync_pair(ground, 1_000), Ground::new(dir)?).await?;
+    let broker = blocking(move |ground| floor::broker_latency(ground, 1_000, body), Ground::new(dir)?).await?;
     let (_router, join, _) = ground.router()?;
     let _worker = ground.worker(0, &join, 1, 0)?;
     let mut seen = load::run(&join, Load { window: 1, ..load(tasks, body) }).await?;
@@ -77,6 +78,7 @@ pub(super) async fn latency(dir: &Path, tasks: u64, body: usize) -> Result<Vec<F
     let of = |p| percentile(&seen.latencies, p);
     Ok(vec![
         Figure::new("p50", of(0.5), "us").against(floor_p50),
+        Figure::new("p50, beside that of the floor's broker", of(0.5), "us").against(broker),
         Figure::new("p99", of(0.99), "us").against(floor_p99),
         Figure::new("p99.9", of(0.999), "us"),
     ])
