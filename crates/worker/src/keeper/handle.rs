@@ -52,11 +52,13 @@ impl Keeper {
     /// Starts the keeper process; `tasks` takes the task that serves its line.
     fn start(command: &KeeperCommand, tasks: &mut JoinSet<()>) -> io::Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
-        let (line, replies) = Line::new(ours)?;
+        let line = Line::new(ours)?;
+        let (replies, says) = io::pipe()?;
+        let replies = pipe::Receiver::from_owned_fd(replies.into())?;
         let child = Command::new(&command.program)
             .args(&command.args)
             .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .stdout(Stdio::null())
+            .stdout(says)
             .process_group(0) // Ctrl-C is the worker's to answer.
             .env_remove("SHEAF_TOKEN") // What it shows to its router is none of its programs' business.
             .spawn()?;

@@ -1,7 +1,9 @@
-//! The worker's end of the socket to its keeper. It knows requests as bytes and pipes, and ends by their numbers.
+//! The worker's ends of the socket and of the pipe to its keeper: requests leave through the one, as bytes and pipes; ends
+//! come through the other, by their numbers.
 //!
 //! A request is written by whoever makes it, at once: no thread and no task stands between an attempt and its program.
-//! Only while the socket is full do requests queue, in order, for the task that also reads the replies.
+//! Only while the socket is full do requests queue, in order, for the task that also reads the replies. That task waits to
+//! be able to write only then, or each request that the keeper takes in would wake it, just as a program is to be started.
 //!
 //! Invariants: a request that was begun is written to its last byte, whatever becomes of who asked for it; whoever waits
 //! for an end learns it, or that the keeper is gone, by then with all its programs.
@@ -16,8 +18,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, sendmsg, shutdown};
-use tokio::io::{AsyncReadExt, Interest};
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, oneshot};
 
 use super::process::end_orphans_of;
@@ -46,7 +48,7 @@ impl Request {
 
 /// What attempts, in parallel, share with the task that serves the socket.
 pub(super) struct Line {
-    socket: OwnedWriteHalf,
+    socket: UnixStream,
     /// The socket was full: what is asked now queues behind what waits.
     behind: Mutex<bool>,
     waiting: Mutex<HashMap<u64, oneshot::Sender<End>>>,
@@ -54,12 +56,10 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// The line, and what its task reads. Within a tokio runtime.
-    pub(super) fn new(socket: UnixStream) -> io::Result<(Arc<Self>, OwnedReadHalf)> {
+    pub(super) fn new(socket: UnixStream) -> io::Result<Arc<Self>> {
         socket.set_nonblocking(true)?;
-        let (replies, socket) = tokio::net::UnixStream::from_std(socket)?.into_split();
         let (behind, waiting) = (Mutex::new(false), Mutex::new(HashMap::new()));
-        Ok((Arc::new(Self { socket, behind, waiting, dead: AtomicBool::new(false) }), replies))
+        Ok(Arc::new(Self { socket, behind, waiting, dead: AtomicBool::new(false) }))
     }
 
     /// The keeper has ended: nothing can be asked of it.
@@ -91,9 +91,8 @@ impl Line {
 
     /// True when nothing of it is left to write. A socket that fails is shut: the task that reads it ends.
     fn write_some(&self, request: &mut Request) -> bool {
-        let socket = self.socket.as_ref();
         while request.sent < request.bytes.len() {
-            match socket.try_io(Interest::WRITABLE, || send(socket.as_fd(), request)) {
+            match send(self.socket.as_fd(), request) {
                 Ok(sent) => {
                     request.sent += sent;
                     request.pipes.clear();
@@ -115,7 +114,7 @@ impl Line {
     async fn write_queued(&self, inbox: &mut mpsc::Receiver<Request>) -> io::Result<()> {
         while let Some(mut request) = inbox.recv().await {
             while !self.write_some(&mut request) {
-                self.socket.writable().await?;
+                self.writable().await?;
             }
             let mut behind = self.behind();
             *behind = !inbox.is_empty();
@@ -123,8 +122,12 @@ impl Line {
         Ok(())
     }
 
+    async fn writable(&self) -> io::Result<()> {
+        tokio::net::UnixStream::from_std(self.socket.try_clone()?)?.writable().await
+    }
+
     /// Tells ends until the keeper says nothing more.
-    async fn read_replies(&self, replies: &mut OwnedReadHalf) -> io::Result<()> {
+    async fn read_replies(&self, replies: &mut pipe::Receiver) -> io::Result<()> {
         let (mut buffer, mut have) = ([0; REPLIES * REPLY], 0);
         loop {
             match replies.read(&mut buffer[have..]).await? {
@@ -154,7 +157,7 @@ impl Line {
 
     /// The keeper sees the end of its input, and ends everything.
     fn hang_up(&self, how: Shutdown) {
-        if let Err(error) = shutdown(self.socket.as_ref(), how) {
+        if let Err(error) = shutdown(&self.socket, how) {
             tracing::debug!(%error, "the keeper was gone already");
         }
     }
@@ -171,7 +174,7 @@ impl Line {
 /// The line's task: until the keeper is gone, which it will be once nobody holds the other end of `inbox`.
 pub(super) async fn serve(
     line: Arc<Line>,
-    mut replies: OwnedReadHalf,
+    mut replies: pipe::Receiver,
     mut inbox: mpsc::Receiver<Request>,
     keeper: Child,
 ) {

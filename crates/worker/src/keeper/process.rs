@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs;
-use std::io::{self, IoSliceMut, Read, Write};
+use std::io::{self, IoSliceMut, PipeWriter, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -31,7 +31,8 @@ const SWEEP_LAST: Duration = Duration::from_secs(1);
 const ORPHAN_LOOKS_MAX: u32 = 200;
 const ORPHAN_LOOK: Duration = Duration::from_millis(5);
 
-/// The keeper's whole life. Its standard input is the socket to the worker; call this before anything else in `main`.
+/// The keeper's whole life. Its standard input is the socket that the worker asks through, its standard output what it
+/// answers through; call this before anything else in `main`.
 /// Or the short life of a stage between the keeper and a program with a memory limit: see `limit`.
 pub fn main() -> ExitCode {
     if let Some(words) = limit::words_of_a_stage() {
@@ -48,11 +49,13 @@ pub fn main() -> ExitCode {
 
 fn keep() -> io::Result<()> {
     let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
-    // What a program without a row to read has for its input.
+    let replies = PipeWriter::from(io::stdout().as_fd().try_clone_to_owned()?);
+    // What a program without a row to read has for its input. Nothing of ours stays where a program looks.
     rustix::stdio::dup2_stdin(fs::File::open("/dev/null")?)?;
+    rustix::stdio::dup2_stdout(fs::File::options().write(true).open("/dev/null")?)?;
     restrict()?;
     // The threads live as long as the process: the table is theirs for good.
-    let keeper: &'static Keeper = Box::leak(Box::new(Keeper::new(socket.try_clone()?)));
+    let keeper: &'static Keeper = Box::leak(Box::new(Keeper::new(replies)));
     thread::Builder::new().name("reaper".into()).spawn(|| keeper.reap_forever())?;
     thread::Builder::new().name("sweeper".into()).spawn(|| keeper.sweep_forever())?;
     let heard = keeper.serve(&socket);
@@ -78,7 +81,7 @@ fn restrict() -> io::Result<()> {
 }
 
 struct Keeper {
-    replies: UnixStream,
+    replies: PipeWriter,
     /// Held while a program is started; always taken before the table.
     births: Mutex<()>,
     table: Mutex<Table>,
@@ -101,7 +104,7 @@ struct Table {
 }
 
 impl Keeper {
-    fn new(replies: UnixStream) -> Self {
+    fn new(replies: PipeWriter) -> Self {
         let table = Table { swept: true, ..Table::default() };
         Self {
             replies,

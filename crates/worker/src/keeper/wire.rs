@@ -1,4 +1,4 @@
-//! What the worker and its keeper say to each other over their socket.
+//! What the worker and its keeper say to each other over their socket and pipe.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};
