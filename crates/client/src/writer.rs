@@ -20,7 +20,7 @@ const COMMIT_ROWS: usize = 4_096;
 const FEW_ROWS: usize = 64;
 
 /// How long rows gather then. Nobody waits for them: a worker has its next task long before.
-const PAUSE: Duration = Duration::from_millis(10);
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Rows for the sink, with the cursor that they and all before them stand for; `None` leaves it where it is.
 pub(crate) type Batch = (Vec<SinkRow>, Option<Cursor>);

@@ -22,7 +22,7 @@ const LEAVE_WITHIN: Micros = Micros::from_secs(5);
 
 /// How long results wait for company where each takes a process, while there is more at hand to execute than is executing.
 /// Each message costs the router a sync and everybody else a wake: more than many a small program.
-const RESULTS_LINGER: Micros = Micros::from_ms(2);
+const RESULTS_LINGER: Micros = Micros::from_ms(5);
 
 const NO_CAPACITY: Capacity = Capacity { batch: 0, depth: 0, bytes: 0 };
 

@@ -92,7 +92,7 @@ pub(crate) struct ProgramArgs {
     /// Executions at once; the number of processors by default.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub batch: Option<u32>,
-    /// Tasks waiting behind them; as many as the batch by default, of a `run` 8 at least.
+    /// Tasks waiting behind them; as many as the batch by default, of a `run` 16 at least.
     #[arg(long, value_name = "N")]
     pub depth: Option<u32>,
     /// Give the program its row on standard input.

@@ -21,7 +21,7 @@ pub(super) struct Embedded {
 
 /// Rows that wait in the worker of a run at least, where each is a process: there is no other worker that could have them,
 /// and with some at hand results need not leave one by one.
-const DEPTH_MIN: u32 = 8;
+const DEPTH_MIN: u32 = 16;
 
 /// Where the router of a run can be asked about it: any free loopback port, noted in its data directory.
 const LISTEN: &str = "127.0.0.1:0";
