@@ -30,7 +30,7 @@ pub(super) fn measure(dir: &Path) -> Result<Vec<Figure>> {
     let ground = Ground::new(dir)?;
     let [p50, p99] = sync_pair(&ground, 1_000)?;
     Ok(vec![
-        Figure::new("append + fdatasync by 64 KiB", append_rate(&ground)? / 1e6, "MB/s"),
+        Figure::new("append + fdatasync by 64 KiB", append_rate(&ground, 0)? / 1e6, "MB/s"),
         Figure::new("two fdatasyncs, p50", p50, "us"),
         Figure::new("two fdatasyncs, p99", p99, "us"),
         Figure::new("frames of 200 bytes echoed over TCP", echo_rate(1_000_000, 200)?, "/s"),
@@ -40,11 +40,11 @@ pub(super) fn measure(dir: &Path) -> Result<Vec<Figure>> {
     ])
 }
 
-/// Bytes a second that can be made durable.
-pub(super) fn append_rate(ground: &Ground) -> Result<f64> {
+/// Bytes a second that can be made durable, of so many at least: disks lend speed for the first ones.
+pub(super) fn append_rate(ground: &Ground, least: usize) -> Result<f64> {
     let mut file = create(ground, "append")?;
     let (batch, since, mut bytes) = (vec![b'x'; BATCH], Instant::now(), 0);
-    while since.elapsed() < SPAN {
+    while bytes < least || since.elapsed() < SPAN {
         append(&mut file, &batch)?;
         bytes += batch.len();
     }

@@ -87,7 +87,8 @@ pub(super) async fn latency(dir: &Path, tasks: u64, body: usize) -> Result<Vec<F
 /// Submitted while nobody works; then the router is killed and started again.
 pub(super) async fn backlog(dir: &Path, tasks: u64, body: usize) -> Result<Vec<Figure>> {
     let ground = Ground::new(dir)?;
-    let floor = blocking(floor::append_rate, Ground::new(dir)?).await? / body as f64;
+    let bytes = tasks as usize * body;
+    let floor = blocking(move |ground| floor::append_rate(ground, bytes), Ground::new(dir)?).await? / body as f64;
     let (router, join, _) = ground.router()?;
     let before = router.cpu_seconds();
     let seen = load::run(&join, Load { submit_only: true, ..load(tasks, body) }).await?;
