@@ -34,6 +34,8 @@ pub const FRAME_EXTRA_MAX: usize = HEADER + 7;
 pub const RECORD_MAX: usize = 4 << 20;
 
 const MOVED: u8 = 0x80;
+/// The number of a record's kind is below this, in whatever frame it stands.
+pub(crate) const KINDS: usize = MOVED as usize;
 const MARK: u8 = 0xff;
 const PAYLOAD_MAX: usize = RECORD_MAX + MOVED_PREFIX;
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::disk::{Disk, DiskError};
-use crate::frame::{KIND_MAX, Kind};
+use crate::frame::{KINDS, Kind};
 use crate::map::{Map, Mark, STRIDE};
 use crate::name::SegmentName;
 use crate::number::{Epoch, Lsn, Seq};
@@ -95,7 +95,7 @@ impl Tally {
 /// What is in a segment, before it is known what else there is.
 pub(crate) struct Surveyed {
     pub(crate) tally: Tally,
-    kinds: [u64; KIND_MAX as usize + 1],
+    kinds: [u64; KINDS],
     /// Records after the base, and the offset of that one's frame: for the map.
     places: Vec<(u32, u32)>,
     /// Copies that compaction wrote here, and their offsets.
@@ -115,7 +115,7 @@ pub(crate) fn survey<D: Disk>(
     let mut scanner = Scanner::new(disk, name, Some(end.0), trusts_length);
     let found = Surveyed {
         tally: Tally::default(),
-        kinds: [0; KIND_MAX as usize + 1],
+        kinds: [0; KINDS],
         places: Vec::new(),
         moved: Vec::new(),
         lost: Vec::new(),
@@ -169,10 +169,8 @@ struct Survey<'a> {
 
 impl Survey<'_> {
     fn on_frame(&mut self, offset: u32, kind: Kind, lsn: Lsn) {
-        if let Kind::Record(kind) | Kind::Moved(kind) = kind
-            && let Some(count) = self.found.kinds.get_mut(usize::from(kind))
-        {
-            *count += 1;
+        if let Kind::Record(kind) | Kind::Moved(kind) = kind {
+            self.found.kinds[usize::from(kind)] += 1;
         }
         match kind {
             Kind::Record(_) => {

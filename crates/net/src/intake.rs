@@ -26,13 +26,19 @@ impl Intake {
     pub(crate) async fn read<R: AsyncRead + Unpin>(&mut self, half: &mut R) -> io::Result<Option<Bytes>> {
         if self.block.capacity() - self.block.len() < self.size.max(READ_BLOCK_MIN) / READS_A_BLOCK {
             let wanted = (self.largest * READS_A_BLOCK).next_power_of_two();
-            self.size = wanted.clamp(READ_BLOCK_MIN, READ_BLOCK_MAX);
-            self.largest = 0;
-            self.block.reserve(self.size);
+            self.renew(wanted.clamp(READ_BLOCK_MIN, READ_BLOCK_MAX));
         }
         let count = half.read_buf(&mut (&mut self.block).limit(self.size)).await?;
         self.largest = self.largest.max(count);
         Ok((count > 0).then(|| self.block.split().freeze()))
+    }
+
+    /// A block of that size: the one there is, if it has it and nobody has any of its bytes any more.
+    fn renew(&mut self, size: usize) {
+        if size != self.size || !self.block.try_reclaim(size) {
+            self.block = BytesMut::with_capacity(size);
+        }
+        (self.size, self.largest) = (size, 0);
     }
 }
 
@@ -65,6 +71,7 @@ mod tests {
                 }
                 assert_eq!(read, chunk);
             }
+            assert!(intake.block.capacity() <= intake.size, "no more memory than that");
             sizes.push(intake.size);
         }
         assert_eq!(sizes, [READ_BLOCK_MIN, READ_BLOCK_MAX, READ_BLOCK_MIN]);

@@ -24,6 +24,9 @@ use crate::store::Store;
 /// How long look-ups wait for a damaged file, in all. Longer: what it would answer runs again.
 const MEND_MAX: Duration = Duration::from_secs(10);
 
+/// Keys looked up while the index stands still for them: whoever moves a record waits for no more than these.
+const KEYS_AT_ONCE: usize = 64;
+
 /// The index files that are open.
 #[derive(Debug)]
 pub(crate) struct Finished {
@@ -109,19 +112,22 @@ impl Finished {
 
     /// What the files and the moved records name for the keys, and files that could not say.
     fn look(&self, keys: &[[u8; 16]]) -> (Vec<(usize, sheaf_journal::Lsn)>, Vec<Damaged>) {
-        // Held throughout: a record that went from here into a file, or from a file to here, between the two looks would
-        // be in neither.
-        let moved = read(&self.moved);
-        let (mut found, damaged) = match self.tiers().lookup(&self.disk, keys) {
-            Ok(candidates) => (candidates.found, candidates.damaged),
-            Err(error) => {
+        let (mut found, mut damaged) = (Vec::new(), Vec::new());
+        for (part, keys) in keys.chunks(KEYS_AT_ONCE).enumerate() {
+            let place = |at: usize| part * KEYS_AT_ONCE + at;
+            // Held throughout: a record that went from here into a file, or from a file to here, between the two looks would
+            // be in neither.
+            let moved = read(&self.moved);
+            let candidates = self.tiers().lookup(&self.disk, keys);
+            if let Some(error) = candidates.failed {
                 tracing::error!(%error, "the index cannot be read: rows that it would answer run again");
-                (Vec::new(), Vec::new())
             }
-        };
-        for (at, key) in keys.iter().enumerate().filter(|_| !moved.is_empty()) {
-            let own = (*key, sheaf_journal::Lsn(0))..=(*key, sheaf_journal::Lsn(u64::MAX));
-            found.extend(moved.range(own).map(|((_, lsn), _)| (at, *lsn)));
+            found.extend(candidates.found.into_iter().map(|(at, lsn)| (place(at), lsn)));
+            damaged.extend(candidates.damaged);
+            for (at, key) in keys.iter().enumerate().filter(|_| !moved.is_empty()) {
+                let own = (*key, sheaf_journal::Lsn(0))..=(*key, sheaf_journal::Lsn(u64::MAX));
+                found.extend(moved.range(own).map(|((_, lsn), _)| (place(at), *lsn)));
+            }
         }
         (found, damaged)
     }

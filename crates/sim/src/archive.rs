@@ -94,7 +94,7 @@ impl Archive {
 
     /// The records that the index names for `key`, in LSN order.
     pub(crate) fn records(&self, journal: &Journal<MemDisk>, key: Key) -> Vec<(Lsn, Record)> {
-        let found = self.tiers.lookup(journal.disk(), &[key.0]).map(|candidates| candidates.found).unwrap_or_default();
+        let found = self.tiers.lookup(journal.disk(), &[key.0]).found;
         let own = (key.0, sheaf_journal::Lsn(0))..=(key.0, sheaf_journal::Lsn(u64::MAX));
         let mut lsns: Vec<_> = found.into_iter().map(|(_, lsn)| lsn).collect();
         lsns.extend(self.moved.range(own).map(|((_, lsn), _)| *lsn));

@@ -1,4 +1,4 @@
-//! Bytes of an index file, and looking keys up in one: a block read for most, two at most, one for all that it may hold.
+//! Bytes of an index file, and looking keys up in one: each block that may hold some of them is read once, for most keys one.
 //!
 //! ```text
 //!  0        64                        64 + 1024 n
@@ -31,6 +31,8 @@ pub(super) const BLOCK_HEAD: usize = 8;
 pub(super) const ENTRY: usize = 24;
 /// Entries of a full block.
 pub(super) const BLOCK_ENTRIES: usize = (BLOCK - BLOCK_HEAD) / ENTRY;
+/// Blocks read at once by whoever reads them all.
+pub(super) const RUN: usize = 64;
 const SUFFIX: &str = ".idx2";
 /// Of files in earlier formats.
 const SUFFIXES_BEFORE: [&str; 1] = [".idx1"];
@@ -94,7 +96,9 @@ impl Span {
 
     /// True for the name of a file in an earlier format: its span is built again, and it is of no use.
     pub(super) fn is_outdated(file: &str) -> bool {
-        SUFFIXES_BEFORE.iter().any(|suffix| file.ends_with(suffix))
+        SUFFIXES_BEFORE.iter().any(|suffix| {
+            file.strip_suffix(suffix).is_some_and(|stem| Self::parse(&format!("{stem}{SUFFIX}")).is_some())
+        })
     }
 
     /// True if all segments of `other` are in this.
@@ -146,7 +150,8 @@ impl Index {
         self.fences.len() * 8 + self.filter.bytes().len()
     }
 
-    /// Appends to `found` the records that may hold each of the keys, which are named by their places.
+    /// Appends to `found` the records that may hold each of the keys, which are named by their places. What one block cannot
+    /// say, for whatever reason, is missing then, and only that.
     pub fn lookup<D: Disk>(
         &self,
         disk: &D,
@@ -158,9 +163,12 @@ impl Index {
             wanted.extend(self.blocks_of(key).map(|block| (block, at)));
         }
         wanted.sort_unstable();
-        let mut bytes = [0; BLOCK];
+        let (mut bytes, mut outcome) = ([0; BLOCK], Ok(()));
         for wanted in wanted.chunk_by(|(a, _), (b, _)| a == b) {
-            self.read(disk, wanted[0].0, &mut bytes)?;
+            if let Err(error) = self.read(disk, wanted[0].0, &mut bytes) {
+                outcome = outcome.and(Err(error));
+                continue;
+            }
             let entries = entries(&bytes);
             for (_, at) in wanted {
                 let key = &keys[*at];
@@ -169,13 +177,12 @@ impl Index {
                 found.extend(own.filter_map(posting).map(|(_, lsn)| (*at, lsn)));
             }
         }
-        Ok(())
+        outcome
     }
 
     /// Reads and checks every block: what a look-up would find damaged only later.
     pub fn verify<D: Disk>(&self, disk: &D) -> Result<(), LookupError> {
-        let mut bytes = [0; BLOCK];
-        (0..self.blocks()).try_for_each(|block| self.read(disk, block, &mut bytes))
+        (0..self.blocks()).step_by(RUN).try_for_each(|first| self.run(disk, first).map(drop))
     }
 
     /// Blocks that may hold the key: usually one.
@@ -187,21 +194,21 @@ impl Index {
         first..=last.max(first)
     }
 
-    /// What a block holds.
-    pub(super) fn block<D: Disk>(&self, disk: &D, block: usize) -> Result<Vec<Posting>, LookupError> {
-        let mut bytes = [0; BLOCK];
-        self.read(disk, block, &mut bytes)?;
-        Ok(entries(&bytes).iter().filter_map(posting).collect())
+    /// What the blocks from `first` on hold, up to [`RUN`] of them.
+    pub(super) fn run<D: Disk>(&self, disk: &D, first: usize) -> Result<Vec<Posting>, LookupError> {
+        let mut bytes = vec![0; RUN.min(self.blocks() - first) * BLOCK];
+        self.read(disk, first, &mut bytes)?;
+        Ok(bytes.chunks_exact(BLOCK).flat_map(entries).filter_map(posting).collect())
     }
 
-    /// Reads and checks a block.
-    fn read<D: Disk>(&self, disk: &D, block: usize, bytes: &mut [u8; BLOCK]) -> Result<(), LookupError> {
+    /// Reads and checks whole blocks.
+    fn read<D: Disk>(&self, disk: &D, first: usize, bytes: &mut [u8]) -> Result<(), LookupError> {
         let damaged = Damaged { span: self.span };
-        read_exact(disk, &self.file, (HEADER + block * BLOCK) as u64, bytes, damaged)?;
-        if bytes[..4] != block_crc(block, bytes).to_le_bytes() || count_of(bytes) > BLOCK_ENTRIES {
-            return Err(damaged.into());
-        }
-        Ok(())
+        read_exact(disk, &self.file, (HEADER + first * BLOCK) as u64, bytes, damaged)?;
+        let is_sound = |(block, bytes): (usize, &[u8])| {
+            bytes[..4] == block_crc(block, bytes).to_le_bytes() && count_of(bytes) <= BLOCK_ENTRIES
+        };
+        if (first..).zip(bytes.chunks_exact(BLOCK)).all(is_sound) { Ok(()) } else { Err(damaged.into()) }
     }
 
     pub(super) fn blocks(&self) -> usize {

@@ -2,7 +2,7 @@
 
 use super::Posting;
 use super::build::{BuildError, Writer};
-use super::file::{Index, LookupError, Span};
+use super::file::{Index, LookupError, RUN, Span};
 use crate::disk::Disk;
 use crate::number::Lsn;
 
@@ -37,15 +37,17 @@ pub fn merge<D: Disk>(disk: &mut D, spans: &[Span], is_gone: &dyn Fn(Lsn) -> boo
 /// A place in one source.
 struct Cursor {
     index: Index,
-    block: usize,
+    /// The first block behind `entries`.
+    next: usize,
     entries: Vec<Posting>,
     at: usize,
 }
 
 impl Cursor {
     fn new<D: Disk>(index: Index, disk: &D) -> Result<Self, LookupError> {
-        let entries = if index.blocks() > 0 { index.block(disk, 0)? } else { Vec::new() };
-        Ok(Self { index, block: 0, entries, at: 0 })
+        let mut cursor = Self { index, next: 0, entries: Vec::new(), at: 0 };
+        cursor.load(disk)?;
+        Ok(cursor)
     }
 
     fn head(&self) -> Option<Posting> {
@@ -54,10 +56,13 @@ impl Cursor {
 
     fn advance<D: Disk>(&mut self, disk: &D) -> Result<(), LookupError> {
         self.at += 1;
-        if self.at == self.entries.len() && self.block + 1 < self.index.blocks() {
-            self.block += 1;
-            self.at = 0;
-            self.entries = self.index.block(disk, self.block)?;
+        if self.at == self.entries.len() { self.load(disk) } else { Ok(()) }
+    }
+
+    fn load<D: Disk>(&mut self, disk: &D) -> Result<(), LookupError> {
+        if self.next < self.index.blocks() {
+            self.entries = self.index.run(disk, self.next)?;
+            (self.next, self.at) = (self.next + RUN, 0);
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use super::{Candidates, Damaged, Index, LookupError, Posting, Span, Tiers, build, merge};
 use crate::testing::{DiskCall, MemDisk};
 use crate::tests::Dice;
-use crate::{Disk, Lsn, SegmentId};
+use crate::{Disk, DiskErrorKind, Lsn, SegmentId};
 
 fn postings(dice: &mut Dice, count: u64, from: u64) -> Vec<Posting> {
     (0..count).map(|i| (key(dice.below(count / 2 + 1)), Lsn(from + i))).collect()
@@ -54,6 +54,27 @@ fn many_keys_share_what_is_read() {
     let want: Vec<_> = asked.iter().enumerate().flat_map(|(at, n)| of(at, wanted(&all, &key(*n)))).collect();
     assert_eq!(found, want);
     assert!(disk.calls(DiskCall::Read) - before <= index.blocks() as u64, "each block once");
+}
+
+#[test]
+fn a_block_that_says_nothing_costs_its_own_keys_alone() {
+    let (mut disk, dice) = (MemDisk::new(), &mut Dice(9));
+    let all = postings(dice, 3_000, 1);
+    let span = Span::of(SegmentId(3));
+    tiers_with(&mut disk, &all, span);
+    let keys: Vec<_> = (0..2_000).map(key).collect();
+    let (tiers, _) = Tiers::open(&mut disk, &[SegmentId(3)]).unwrap();
+    let whole = tiers.lookup(&disk, &keys).found.len();
+    let mut flipped = disk.clone();
+    flipped.flip(&span.file(), (64 + 20) * 8);
+    let candidates = tiers.lookup(&flipped, &keys);
+    assert_eq!((candidates.damaged, candidates.failed), (vec![Damaged { span }], None));
+    let lost = whole - candidates.found.len();
+    assert!((1..=42).contains(&lost), "{lost} entries are lost with the first block");
+    disk.fail_next(DiskCall::Read, DiskErrorKind::Io);
+    let candidates = tiers.lookup(&disk, &keys);
+    assert!(candidates.failed.is_some() && candidates.damaged.is_empty(), "a disk that fails is no damage");
+    assert!(!candidates.found.is_empty(), "what it tells else is told");
 }
 
 /// As a look-up names them.
@@ -111,8 +132,8 @@ fn tiers_merge_and_follow_the_segments() {
         for n in 0..160 {
             let mut want = wanted(&all, &key(n));
             want.reverse();
-            let want = Candidates { found: of(0, want), damaged: vec![] };
-            assert_eq!(tiers.lookup(&disk, &[key(n)]).unwrap(), want);
+            let want = Candidates { found: of(0, want), ..Candidates::default() };
+            assert_eq!(tiers.lookup(&disk, &[key(n)]), want);
         }
     }
     assert!(tiers.files().len() <= 4, "{}", tiers.files().len());
@@ -133,10 +154,10 @@ fn a_broken_file_is_missing_and_rebuilt() {
     let (mut tiers, missing) = Tiers::open(&mut disk, &[SegmentId(1)]).unwrap();
     assert!(missing.is_empty(), "blocks are checked when they are read");
     assert_eq!(tiers.files()[0].verify(&disk), Err(Damaged { span }.into()));
-    let damaged: Vec<_> = (0..200).flat_map(|n| tiers.lookup(&disk, &[key(n)]).unwrap().damaged).collect();
+    let damaged: Vec<_> = (0..200).flat_map(|n| tiers.lookup(&disk, &[key(n)]).damaged).collect();
     assert!(!damaged.is_empty());
     tiers.close(damaged[0]);
-    assert_eq!(tiers.lookup(&disk, &[key(1)]).unwrap(), Candidates::default());
+    assert_eq!(tiers.lookup(&disk, &[key(1)]), Candidates::default());
     assert_eq!(tiers.missing(&[SegmentId(1)]), [SegmentId(1)]);
     disk.truncate(&span.file(), 100);
     assert_eq!(Tiers::open(&mut disk, &[SegmentId(1)]).unwrap().1, [SegmentId(1)]);
@@ -215,7 +236,7 @@ fn a_file_that_vanished_is_damaged_when_it_is_asked_and_removed_when_it_leaves()
     let built = build(&mut disk, span, &mut vec![(key(1), Lsn(10))]).unwrap();
     tiers.add(&mut disk, built).unwrap();
     disk.remove(&span.file()).unwrap();
-    assert_eq!(tiers.lookup(&disk, &[key(1)]).unwrap().damaged, [Damaged { span }]);
+    assert_eq!(tiers.lookup(&disk, &[key(1)]).damaged, [Damaged { span }]);
     assert!(matches!(Index::open(&disk, span), Err(LookupError::Damaged(_))));
     tiers.drop_before(&mut disk, SegmentId(2)).unwrap();
     assert!(tiers.files().is_empty());

@@ -23,6 +23,8 @@ pub struct Candidates {
     pub found: Vec<(usize, Lsn)>,
     /// Files that could not answer: [`Tiers::close`] and rebuild them.
     pub damaged: Vec<Damaged>,
+    /// Why the disk did not tell all.
+    pub failed: Option<DiskError>,
 }
 
 /// So many neighbours of one tier become one of the next.
@@ -79,18 +81,18 @@ impl Tiers {
     }
 
     /// The records that may hold each of the keys.
-    pub fn lookup<D: Disk>(&self, disk: &D, keys: &[[u8; 16]]) -> Result<Candidates, DiskError> {
+    pub fn lookup<D: Disk>(&self, disk: &D, keys: &[[u8; 16]]) -> Candidates {
         let mut candidates = Candidates::default();
         for file in &self.files {
             match file.lookup(disk, keys, &mut candidates.found) {
                 Ok(()) => {}
                 Err(LookupError::Damaged(damaged)) => candidates.damaged.push(damaged),
-                Err(LookupError::Disk(error)) => return Err(error),
+                Err(LookupError::Disk(error)) => candidates.failed = Some(error),
             }
         }
         candidates.found.sort_unstable_by_key(|(at, lsn)| (*at, std::cmp::Reverse(*lsn)));
         candidates.found.dedup();
-        Ok(candidates)
+        candidates
     }
 
     /// Files to [`merge`](fn@super::merge) into one now, if there are such; ask again after adding the result.

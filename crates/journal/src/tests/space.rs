@@ -86,7 +86,11 @@ fn a_moved_record_is_still_of_the_kind_and_epoch_that_wrote_it() {
     while compact_oldest(&mut journal, &mut |lsn| lsn == Lsn(7)).is_some() && journal.map().base() <= Lsn(60) {}
     let record = journal.read(Lsn(7)).unwrap();
     assert_eq!((record.kind, record.epoch), (1, Epoch(1)));
-    assert_eq!(contents(&open(journal.into_disk()).0)[&7], 7_u64.to_le_bytes().repeat(12));
+    let others = journal.last().0 - journal.map().base().0 + 1;
+    let (journal, report) = open(journal.into_disk());
+    assert_eq!(contents(&journal)[&7], 7_u64.to_le_bytes().repeat(12));
+    // All are of kind 1; that one is where it was moved to, and not where it was.
+    assert_eq!(report.kinds, [(1, others + 1)].into());
 }
 
 #[test]

@@ -3,8 +3,8 @@
 
 use std::collections::VecDeque;
 use std::io::Write;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sheaf_session::{CloseReason, Fatal};
@@ -42,6 +42,17 @@ struct Puppet {
     now: Micros,
     commanded: Arc<AtomicUsize>,
     transmitted: Arc<AtomicUsize>,
+    /// What it was called for: input, command, poll; polls in a row once.
+    calls: Arc<Mutex<String>>,
+}
+
+impl Puppet {
+    fn note(&self, call: char) {
+        let mut calls = self.calls.lock().unwrap();
+        if call != 'p' || !calls.ends_with('p') {
+            calls.push(call);
+        }
+    }
 }
 
 impl Endpoint for Puppet {
@@ -50,6 +61,7 @@ impl Endpoint for Puppet {
 
     fn input(&mut self, now: Micros, input: Input) -> Result<(), Fatal> {
         self.now = now;
+        self.note('i');
         self.steps.push_back(Step::Report(match input {
             Input::Connected { conn } => Saw::Connected(conn),
             Input::Bytes(bytes) if bytes[..] == *b"garbage" => return Err(Fatal::Malformed),
@@ -62,6 +74,7 @@ impl Endpoint for Puppet {
 
     fn command(&mut self, _: Micros, command: Do) {
         self.commanded.fetch_add(1, Ordering::Relaxed);
+        self.note('c');
         match command {
             Do::Transmit(times, bytes) => {
                 self.steps.extend(std::iter::repeat_n(bytes, times).map(Step::Transmit));
@@ -72,6 +85,7 @@ impl Endpoint for Puppet {
     }
 
     fn poll(&mut self, _: Micros) -> Step<Saw> {
+        self.note('p');
         match self.steps.pop_front() {
             Some(step) => {
                 self.transmitted.fetch_add(usize::from(matches!(step, Step::Transmit(_))), Ordering::Relaxed);
@@ -191,6 +205,25 @@ async fn a_flood_of_commands_starves_nothing() {
     }
     assert!(peer.reader.read().await.unwrap().is_some());
     assert!(stage.commanded.load(Ordering::Relaxed) < 2_000, "nothing was written before the last command was taken");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_wakes_the_link_what_was_commanded_by_then_leaves_with_what_came_of_it() {
+    let puppet = Puppet::default();
+    let calls = Arc::clone(&puppet.calls);
+    let mut stage = Stage::new(puppet);
+    let mut peer = stage.connect(1).await;
+    // Which of the two wakes it is chance.
+    for _ in 0..30 {
+        calls.lock().unwrap().push(' ');
+        write(&mut peer, Bytes::from_static(b"x")).await;
+        stage.commands.try_send(vec![Do::Transmit(1, Bytes::from_static(b"y"))]).unwrap();
+        stage.saw_until(|saw| matches!(saw, Saw::Bytes(_))).await;
+        assert!(peer.reader.read().await.unwrap().is_some());
+    }
+    let calls = calls.lock().unwrap().clone();
+    let rounds = || calls.split(' ').skip(1);
+    assert!(rounds().any(|round| round == "icp") && rounds().all(|round| ["icp", "cpip"].contains(&round)), "{calls}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -171,6 +171,6 @@ impl Router {
 
     /// How long a held task has been held.
     pub(super) fn held_for(&self, ix: Ix) -> Micros {
-        self.tasks.row(ix).since.until(Moment::of(self.time.now))
+        self.tasks.row(ix).since.age(self.time.now)
     }
 }

@@ -11,7 +11,7 @@ use sheaf_task::{
 use super::Router;
 use super::event::{FailureItem, Lsn, Outbound, PeerId, Prior, View};
 use super::record::JobNo;
-use super::slab::{Ix, Moment, Spot};
+use super::slab::{Ix, Spot};
 use super::workers::{ServiceNo, Worker};
 
 /// What the index knows of the task that is asked about.
@@ -175,10 +175,7 @@ impl Router {
             Spot::Withheld => {
                 TaskState::Waiting(Waiting::Withheld { ms: self.restart.left(self.time.lease()).as_ms() })
             }
-            Spot::Backoff => {
-                let left = Moment::of(self.time.now).until(row.since);
-                TaskState::Waiting(Waiting::Backoff { ms: left.as_ms() })
-            }
+            Spot::Backoff => TaskState::Waiting(Waiting::Backoff { ms: row.since.ahead(self.time.now).as_ms() }),
             Spot::Ready | Spot::Suspect | Spot::Idle => TaskState::Waiting(self.why_ready(ix)),
         }
     }

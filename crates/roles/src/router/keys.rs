@@ -23,7 +23,7 @@ pub(super) struct KeyTable {
 }
 
 /// Keys of a part on the average just after all were split; just before, it has twice as many.
-const PART_AIM: usize = 832;
+const PART_AIM: usize = 800;
 
 /// What a part has room for: 2,048 buckets, filled to seven eighths, so that parts hardly ever grow by themselves.
 const PART_ROOM: usize = 1_792;

@@ -131,7 +131,7 @@ impl Job {
             }
             Order::Shortest => {
                 let ratio = |bucket: usize, list: &List| {
-                    let waited = tasks.row(list.head).since.until(Moment::of(now)).as_ms();
+                    let waited = tasks.row(list.head).since.age(now).as_ms();
                     (waited, service.expected(bucket))
                 };
                 let urgent = |a: (u64, u64), b: (u64, u64)| {

@@ -49,7 +49,7 @@ pub(super) enum Spot {
     Assigned,
 }
 
-/// A time of the router's clock in half of the memory: to the millisecond, and good for spans of up to 24 days.
+/// A time of the router's clock in half of the memory: to the millisecond, modulo 49 days.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Moment(u32);
 
@@ -58,10 +58,14 @@ impl Moment {
         Self(time.as_ms() as u32)
     }
 
-    /// The span from this one to a later one.
-    pub(super) fn until(self, later: Self) -> Micros {
-        // Wraps with the clock; what comes out below zero was no later one.
-        Micros::from_ms(u64::try_from(later.0.wrapping_sub(self.0) as i32).unwrap_or(0))
+    /// How long ago it was. After 49 days that begins anew.
+    pub(super) fn age(self, now: Micros) -> Micros {
+        Micros::from_ms(u64::from(Self::of(now).0.wrapping_sub(self.0)))
+    }
+
+    /// How far ahead it is, by up to 24 days; zero if it is over.
+    pub(super) fn ahead(self, now: Micros) -> Micros {
+        Micros::from_ms(u64::try_from(self.0.wrapping_sub(Self::of(now).0) as i32).unwrap_or(0))
     }
 }
 
@@ -189,7 +193,7 @@ impl Tasks {
         &mut self.chunks[ix.0 as usize / CHUNK][ix.0 as usize % CHUNK]
     }
 
-    /// Makes ready for so many tasks, before there is one.
+    /// Makes the key table ready for so many tasks, before there is one.
     pub(super) fn expect(&mut self, tasks: usize) {
         self.keys.expect(tasks);
     }
@@ -364,13 +368,16 @@ mod tests {
 
     #[test]
     fn spans_are_told_across_the_end_of_the_numbers() {
-        let at = |ms: u64| Moment::of(Micros::from_ms(ms));
-        let end = u64::from(u32::MAX);
-        for (from, to) in [(0, 5), (7, 7), (end - 2, end + 3), (3 * end, 3 * end + 1_000_000_000)] {
-            assert_eq!(at(from).until(at(to)), Micros::from_ms(to - from), "from {from} to {to}");
+        let ms = Micros::from_ms;
+        let (end, month) = (u64::from(u32::MAX), 30 * 24 * 3_600 * 1_000);
+        for (from, to) in [(0, 5), (7, 7), (end - 2, end + 3), (3 * end, 3 * end + month), (1, 1 + month)] {
+            assert_eq!(Moment::of(ms(from)).age(ms(to)), ms(to - from), "from {from} to {to}");
         }
-        assert_eq!(at(9).until(at(8)), Micros::ZERO, "not later");
-        assert_eq!(Moment::of(Micros(1_999)), at(1));
+        for (now, due) in [(0, 5), (7, 7), (end - 2, end + 3), (3 * end, 3 * end + month / 2)] {
+            assert_eq!(Moment::of(ms(due)).ahead(ms(now)), ms(due - now), "from {now} to {due}");
+        }
+        assert_eq!(Moment::of(ms(8)).ahead(ms(9)), Micros::ZERO, "it is over");
+        assert_eq!(Moment::of(Micros(1_999)), Moment::of(ms(1)));
     }
 
     #[test]

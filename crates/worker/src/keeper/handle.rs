@@ -52,7 +52,7 @@ impl Keeper {
     /// Starts the keeper process; `tasks` takes the task that serves its line.
     fn start(command: &KeeperCommand, tasks: &mut JoinSet<()>) -> io::Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
-        let line = Line::new(ours)?;
+        let (line, same) = Line::new(ours)?;
         let (replies, says) = io::pipe()?;
         let replies = pipe::Receiver::from_owned_fd(replies.into())?;
         let child = Command::new(&command.program)
@@ -63,7 +63,7 @@ impl Keeper {
             .env_remove("SHEAF_TOKEN") // What it shows to its router is none of its programs' business.
             .spawn()?;
         let (requests, inbox) = mpsc::channel(REQUESTS_MAX);
-        tasks.spawn(line::serve(line.clone(), replies, inbox, child));
+        tasks.spawn(line::serve(line.clone(), same, replies, inbox, child));
         Ok(Self { line, next: Arc::new(AtomicU64::new(1)), requests })
     }
 

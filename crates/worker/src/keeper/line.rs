@@ -56,10 +56,12 @@ pub(super) struct Line {
 }
 
 impl Line {
-    pub(super) fn new(socket: UnixStream) -> io::Result<Arc<Self>> {
+    /// The line, and the same socket for its task to wait with: no descriptor is wanted later, when there may be none.
+    pub(super) fn new(socket: UnixStream) -> io::Result<(Arc<Self>, UnixStream)> {
         socket.set_nonblocking(true)?;
+        let same = socket.try_clone()?;
         let (behind, waiting) = (Mutex::new(false), Mutex::new(HashMap::new()));
-        Ok(Arc::new(Self { socket, behind, waiting, dead: AtomicBool::new(false) }))
+        Ok((Arc::new(Self { socket, behind, waiting, dead: AtomicBool::new(false) }), same))
     }
 
     /// The keeper has ended: nothing can be asked of it.
@@ -89,7 +91,7 @@ impl Line {
         queue.send(request);
     }
 
-    /// True when nothing of it is left to write. A socket that fails is shut: the task that reads it ends.
+    /// True when nothing of it is left to write. A socket that fails is shut: the keeper ends, and with it the line's task.
     fn write_some(&self, request: &mut Request) -> bool {
         while request.sent < request.bytes.len() {
             match send(self.socket.as_fd(), request) {
@@ -111,10 +113,12 @@ impl Line {
     }
 
     /// Writes what queues, until nobody can ask for anything any more.
-    async fn write_queued(&self, inbox: &mut mpsc::Receiver<Request>) -> io::Result<()> {
+    async fn write_queued(&self, mut same: UnixStream, inbox: &mut mpsc::Receiver<Request>) -> io::Result<()> {
         while let Some(mut request) = inbox.recv().await {
             while !self.write_some(&mut request) {
-                self.writable().await?;
+                let waiting = tokio::net::UnixStream::from_std(same)?;
+                waiting.writable().await?;
+                same = waiting.into_std()?;
             }
             let mut behind = self.behind();
             *behind = !inbox.is_empty();
@@ -122,12 +126,9 @@ impl Line {
         Ok(())
     }
 
-    async fn writable(&self) -> io::Result<()> {
-        tokio::net::UnixStream::from_std(self.socket.try_clone()?)?.writable().await
-    }
-
     /// Tells ends until the keeper says nothing more.
-    async fn read_replies(&self, replies: &mut pipe::Receiver) -> io::Result<()> {
+    async fn read_replies(&self, replies: &mut Option<pipe::Receiver>) -> io::Result<()> {
+        let Some(replies) = replies else { return Ok(()) };
         let (mut buffer, mut have) = ([0; REPLIES * REPLY], 0);
         loop {
             match replies.read(&mut buffer[have..]).await? {
@@ -155,8 +156,9 @@ impl Line {
         Ok(())
     }
 
-    /// The keeper sees the end of its input, and ends everything.
+    /// The keeper sees the end of its input, and ends everything. Nothing more is asked of it.
     fn hang_up(&self, how: Shutdown) {
+        self.dead.store(true, Ordering::Release);
         if let Err(error) = shutdown(&self.socket, how) {
             tracing::debug!(%error, "the keeper was gone already");
         }
@@ -174,16 +176,17 @@ impl Line {
 /// The line's task: until the keeper is gone, which it will be once nobody holds the other end of `inbox`.
 pub(super) async fn serve(
     line: Arc<Line>,
-    mut replies: pipe::Receiver,
+    same: UnixStream,
+    replies: pipe::Receiver,
     mut inbox: mpsc::Receiver<Request>,
     keeper: Child,
 ) {
-    let ward = Ward { line: line.clone(), keeper };
+    let mut ward = Ward { line: line.clone(), keeper, replies: Some(replies) };
     let read = {
-        let mut read = std::pin::pin!(line.read_replies(&mut replies));
+        let mut read = std::pin::pin!(line.read_replies(&mut ward.replies));
         tokio::select! {
             read = &mut read => read,
-            written = line.write_queued(&mut inbox) => {
+            written = line.write_queued(same, &mut inbox) => {
                 if let Err(error) = written {
                     tracing::warn!(%error, "the keeper of programs does not listen any more");
                 }
@@ -204,11 +207,13 @@ pub(super) async fn serve(
 struct Ward {
     line: Arc<Line>,
     keeper: Child,
+    replies: Option<pipe::Receiver>,
 }
 
 impl Drop for Ward {
     fn drop(&mut self) {
-        self.line.dead.store(true, Ordering::Release);
+        // A keeper that waits for somebody to read must not be waited for.
+        drop(self.replies.take());
         self.line.hang_up(Shutdown::Both);
         match self.keeper.wait() {
             Ok(status) if status.success() => {}

@@ -12,7 +12,10 @@
 //!
 //! ```text
 //! request   len u32 | kind u8 | flags u8 | 0 u16 | id u64 | payload[len]      little-endian; pipes ride on the header
+//!           through the socket that is the keeper's standard input
 //! reply     id u64 | value i32 | kind u8 | 0 ×3
+//!           through the pipe that is its standard output: nobody else holds that end, for its close tells the worker of a
+//!           keeper's death
 //! ```
 
 mod handle;

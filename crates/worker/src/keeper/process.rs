@@ -61,11 +61,9 @@ fn keep() -> io::Result<()> {
     let heard = keeper.serve(&socket);
     keeper.end_everything();
     match heard {
-        // The worker is gone: its socket ends, or is reset with requests unread.
-        Err(error) if !matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) => {
-            Err(error)
-        }
-        _ => Ok(()),
+        // The worker is gone: its socket ends.
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(()),
+        heard => heard,
     }
 }
 
