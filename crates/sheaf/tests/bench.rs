@@ -48,6 +48,7 @@ fn backlog() {
 #[test]
 fn fan() {
     all_are_positive(&figures(&["fan", "--tasks", "2000", "--connections", "1,20"]), 2);
+    all_are_positive(&figures(&["fan", "--tasks", "2000", "--connections", "1,20", "--batch", "3"]), 2);
 }
 
 #[test]

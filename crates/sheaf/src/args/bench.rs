@@ -62,6 +62,10 @@ pub(crate) enum BenchCommand {
         #[arg(long, value_delimiter = ',', default_value = "1,10,100,1000",
               value_parser = clap::value_parser!(u32).range(1..=10_000))]
         connections: Vec<u32>,
+        /// Executions at once in each worker, and as many rows behind them; if not given, the workers share 4,096, and each
+        /// has 8 at least.
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+        batch: Option<u32>,
     },
     /// Many small jobs, some at a time.
     Jobs {

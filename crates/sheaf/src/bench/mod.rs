@@ -40,7 +40,7 @@ async fn measure(args: &BenchArgs) -> Result<Vec<Figure>> {
         }
         BenchCommand::Latency { tasks, body } => runs::latency(dir, *tasks, *body as usize).await,
         BenchCommand::Backlog { tasks, body } => runs::backlog(dir, *tasks, *body as usize).await,
-        BenchCommand::Fan { tasks, connections } => runs::fan(dir, *tasks, connections).await,
+        BenchCommand::Fan { tasks, connections, batch } => runs::fan(dir, *tasks, connections, *batch).await,
         BenchCommand::Jobs { jobs, tasks, at_once } => runs::jobs(dir, *jobs, *tasks, *at_once).await,
         BenchCommand::Session { messages, body } => talk::session(*messages, *body as usize).await,
         BenchCommand::Cached { tasks, body } => runs::cached(dir, *tasks, *body as usize).await,

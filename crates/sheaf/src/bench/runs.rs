@@ -21,7 +21,7 @@ use crate::args::WorkersArgs;
 /// Tasks on their way where nothing else bounds them.
 const ALL: u64 = u64::MAX;
 
-/// Executions at once in the one worker, where the command line does not say.
+/// Executions at once in the one worker, or in all together, where the command line does not say.
 const BATCH: u32 = 4_096;
 
 /// The least that a worker has at once, however many there are.
@@ -115,12 +115,13 @@ fn tenths(seen: &Seen, tasks: u64) -> [Figure; 2] {
 }
 
 /// Many connections, each a worker; all of them in this process.
-pub(super) async fn fan(dir: &Path, tasks: u64, connections: &[u32]) -> Result<Vec<Figure>> {
+pub(super) async fn fan(dir: &Path, tasks: u64, connections: &[u32], batch: Option<u32>) -> Result<Vec<Figure>> {
     let mut figures: Vec<Figure> = Vec::new();
     for workers in connections {
         let ground = Ground::new(dir)?;
         let (_router, join, _) = ground.router()?;
-        let crowd = Crowd::gather(&join, *workers).await?;
+        let batch = batch.unwrap_or((BATCH / workers).max(BATCH_MIN));
+        let crowd = Crowd::gather(&join, *workers, batch).await?;
         let warm = load::run(&join, Load { seed: 2, ..load(u64::from(*workers) * 10, 200) });
         warm.await.context("warming up")?;
         let seen = load::run(&join, load(tasks, 200)).await?;
@@ -139,9 +140,8 @@ struct Crowd {
 }
 
 impl Crowd {
-    async fn gather(join: &str, workers: u32) -> Result<Self> {
+    async fn gather(join: &str, workers: u32, batch: u32) -> Result<Self> {
         let (stop, stopped) = watch::channel(Stop::No);
-        let batch = (BATCH / workers).max(BATCH_MIN);
         let mut set = JoinSet::new();
         for n in 0..workers {
             let config = sheaf_worker::Config {
