@@ -113,7 +113,7 @@ async fn cancel(batches: &Arc<Batches>, app: &str, id: &str) -> Result<Value, Ap
     };
     let cancel = async move {
         match live.handle(Event::Cancel).await.map_err(|error| refused(&error))? {
-            Ok(batch) => Ok(batch.json(live.counts())),
+            Ok(batch) => Ok(batch.json(live.counts(&batch))),
             Err(TooLate) => Err(too_late(&live.batch())),
         }
     };

@@ -54,9 +54,8 @@ impl Live {
         self.seen.borrow().status
     }
 
-    /// Lines that are done by now.
-    pub(super) fn counts(&self) -> Counts {
-        let batch = self.seen.borrow();
+    /// Lines that are done by now of the batch, which was as it is here a moment ago: looked at again it may be over.
+    pub(super) fn counts(&self, batch: &Batch) -> Counts {
         match batch.status {
             Status::InProgress | Status::Finalizing | Status::Cancelling => self.gauges.counts(batch.counts.total),
             Status::Validating | Status::Failed | Status::Completed | Status::Expired | Status::Cancelled => {

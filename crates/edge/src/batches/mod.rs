@@ -111,8 +111,9 @@ impl Shared {
     /// A batch of this app as it is now, with the lines that are done. Blocks, unless it is not over.
     fn look(&self, app: &str, id: &str) -> io::Result<Option<(Batch, Counts)>> {
         if let Some(live) = self.find(app, id) {
-            let counts = live.counts();
-            return Ok(Some((live.batch(), counts)));
+            let batch = live.batch();
+            let counts = live.counts(&batch);
+            return Ok(Some((batch, counts)));
         }
         let (Some(place), Some(number)) = (Place::of(&self.root, app, id), number_of(PREFIX, id)) else {
             return Ok(None);
