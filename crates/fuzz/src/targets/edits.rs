@@ -146,7 +146,7 @@ fn change(bytes: &mut Vec<u8>, kind: u8, name: &str, script: &mut Script<'_>) {
 fn seal_index(bytes: &mut [u8]) {
     const HEADER: usize = 64;
     const BLOCK: usize = 1024;
-    if bytes.len() < HEADER + BLOCK {
+    if bytes.len() < HEADER + BLOCK + 4 {
         return;
     }
     let crc = crc32c::crc32c(&bytes[..60]).to_le_bytes();
