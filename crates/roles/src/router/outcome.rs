@@ -111,9 +111,9 @@ impl Router {
         let row = self.tasks.row(ix);
         let (key, submitted, body_len) = (row.key, row.body, row.len);
         let attempts = self.tasks.cold(ix).ended + 1;
-        let askers = self.tasks.askers(ix).collect::<Vec<_>>();
-        let mut deliveries = Vec::<Delivery>::with_capacity(askers.len());
-        for asker in askers {
+        // Nearly all have one.
+        let mut deliveries = Vec::<Delivery>::with_capacity(1);
+        for asker in self.tasks.askers(ix) {
             let given = deliveries.iter().filter(|delivery| delivery.job == asker.job).count() as u64;
             let number = self.jobs.job(asker.job).counts.last_number + 1 + given;
             deliveries.push(Delivery { job: asker.job, row: asker.row, number });
