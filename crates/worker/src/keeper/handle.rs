@@ -67,7 +67,7 @@ impl Keeper {
         Ok(Self { line, next: Arc::new(AtomicU64::new(1)), requests })
     }
 
-    /// True when the keeper process has ended; programs can no longer be started through it.
+    /// True when the keeper process has ended, or is told to; programs can no longer be started through it.
     pub(crate) fn is_dead(&self) -> bool {
         self.line.is_dead()
     }

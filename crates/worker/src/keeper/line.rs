@@ -64,7 +64,7 @@ impl Line {
         Ok((Arc::new(Self { socket, behind, waiting, dead: AtomicBool::new(false) }), same))
     }
 
-    /// The keeper has ended: nothing can be asked of it.
+    /// The keeper has ended, or is told to: nothing can be asked of it.
     pub(super) fn is_dead(&self) -> bool {
         self.dead.load(Ordering::Acquire)
     }
