@@ -261,7 +261,7 @@ mod tests {
             outcome: sheaf_task::Outcome::Ok(bytes::Bytes::new()),
             key: None,
             attempts: 1,
-            worker: String::new(),
+            worker: "".into(),
             ms: 0,
             tokens: None,
         };

@@ -143,7 +143,7 @@ mod tests {
                     outcome: Outcome::Ok(answer.into()),
                     key: None,
                     attempts: 1,
-                    worker: String::new(),
+                    worker: "".into(),
                     ms: 0,
                     tokens: None,
                 });

@@ -61,7 +61,7 @@ pub(crate) async fn post(door: &Door, tenant: &Tenant, request: Request<Incoming
             };
             let mut fields = outcome_fields(key, &outcome);
             fields.insert("attempts".to_owned(), attempts.into());
-            fields.insert("worker".to_owned(), worker.into());
+            fields.insert("worker".to_owned(), (&*worker).into());
             fields.insert("ms".to_owned(), ms.into());
             named(json_reply(status, &Value::Object(fields)), key)
         }

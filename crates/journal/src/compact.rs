@@ -9,7 +9,7 @@
 //! left to move.
 
 use crate::disk::{Disk, DiskError};
-use crate::frame;
+use crate::frame::{self, Original};
 use crate::journal::{AppendError, Class, Health, Journal};
 use crate::name::SegmentId;
 use crate::number::{Epoch, Lsn, Seq};
@@ -175,11 +175,12 @@ impl<D: Disk> Journal<D> {
             match scanner.step()? {
                 Step::Frame { offset, head } => {
                     work.at = (offset + head.size() as u64, Some(head.seq.next()));
-                    if self.is_newest(oldest.name.id, offset, &head)
-                        && let Some((epoch, kind, payload)) = frame::original(&head, scanner.payload())
-                        && keep(head.lsn, kind, payload) == Keep::Keep
-                    {
-                        kept.push(head.lsn, epoch, kind, payload);
+                    for original in frame::originals(&head, scanner.payload()) {
+                        if self.is_newest(oldest.name.id, offset, &head, original.lsn)
+                            && keep(original.lsn, original.kind, original.payload) == Keep::Keep
+                        {
+                            kept.push(&original);
+                        }
                     }
                     if work.at.0 >= until {
                         break false;
@@ -197,7 +198,7 @@ impl<D: Disk> Journal<D> {
 }
 
 impl Kept {
-    fn push(&mut self, lsn: Lsn, epoch: Epoch, kind: u8, payload: &[u8]) {
+    fn push(&mut self, &Original { lsn, epoch, kind, payload }: &Original<'_>) {
         self.records.push((lsn, epoch, kind, payload.len()));
         self.payloads.extend_from_slice(payload);
         self.framed += frame::size(frame::MOVED_PREFIX + payload.len());

@@ -1,10 +1,11 @@
 //! Names of the journal's files. All that recovery must know of a segment without trusting its content is in its name:
 //!
 //! ```text
-//! <id>-<epoch>-<seq>-<lsn>.seg1     a segment: hexadecimal, 16 8 16 16 digits; the epoch that made it, its first frame's
+//! <id>-<epoch>-<seq>-<lsn>.seg2     a segment: hexadecimal, 16 8 16 16 digits; the epoch that made it, its first frame's
 //!                                   seq, the lsn of its first record. The digit of the suffix is the format's version
+//! <…>.seg1                          one that was written before records shared frames: the same, but for that
 //! <id>.free                         a dropped segment that waits to be written again
-//! <id>-….seg1.damaged               a dropped segment with a quarantined record: kept as evidence, never read again
+//! <id>-….seg2.damaged               a dropped segment with a quarantined record: kept as evidence, never read again
 //! reserve                           blocks for upkeep on a full disk
 //! <anything>.tmp                    never finished: removed at open
 //! ```
@@ -27,13 +28,22 @@ pub struct SegmentName {
     /// Number of the first record in it, or of the first one after it if there is none.
     pub base: Lsn,
     pub(crate) base_seq: Seq,
+    pub(crate) format: Format,
+}
+
+/// The versions of the format that are read. Only the last one is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// Every record has a frame of its own.
+    One,
+    /// Small records share frames.
+    Two,
 }
 
 /// The reserved file.
 pub(crate) const RESERVE: &str = "reserve";
 /// Ending of files that are not finished.
 pub(crate) const TMP: &str = ".tmp";
-const SEGMENT: &str = ".seg1";
 const SEGMENT_ANY: &str = ".seg";
 const FREE: &str = ".free";
 const DAMAGED: &str = ".damaged";
@@ -55,8 +65,9 @@ pub(crate) enum FileKind {
 impl SegmentName {
     /// The file's name.
     pub fn file(&self) -> String {
-        let Self { id, epoch, base, base_seq } = self;
-        format!("{:016x}-{:08x}-{:016x}-{:016x}{SEGMENT}", id.0, epoch.0, base_seq.0, base.0)
+        let Self { id, epoch, base, base_seq, format } = self;
+        let version = format.version();
+        format!("{:016x}-{:08x}-{:016x}-{:016x}{SEGMENT_ANY}{version}", id.0, epoch.0, base_seq.0, base.0)
     }
 
     /// The file's name once it is dropped but kept as evidence.
@@ -64,7 +75,7 @@ impl SegmentName {
         format!("{}{DAMAGED}", self.file())
     }
 
-    fn parse(stem: &str) -> Option<Self> {
+    fn parse(stem: &str, format: Format) -> Option<Self> {
         let mut parts = stem.split('-').map(|part| u64::from_str_radix(part, 16));
         let mut next = || parts.next()?.ok();
         let (id, epoch, base_seq, base) = (next()?, next()?, next()?, next()?);
@@ -73,8 +84,22 @@ impl SegmentName {
             epoch: Epoch(u32::try_from(epoch).ok()?),
             base: Lsn(base),
             base_seq: Seq(base_seq),
+            format,
         };
         Some(name)
+    }
+}
+
+impl Format {
+    fn version(self) -> &'static str {
+        match self {
+            Self::One => "1",
+            Self::Two => "2",
+        }
+    }
+
+    fn of(version: &str) -> Option<Self> {
+        [Self::One, Self::Two].into_iter().find(|format| format.version() == version)
     }
 }
 
@@ -94,13 +119,17 @@ pub(crate) fn kind_of(file: &str) -> FileKind {
     if let Some(stem) = file.strip_suffix(FREE) {
         return u64::from_str_radix(stem, 16).map_or(FileKind::Other, |id| FileKind::Free(SegmentId(id)));
     }
-    if let Some(stem) = file.strip_suffix(DAMAGED).and_then(|rest| rest.strip_suffix(SEGMENT)) {
-        return SegmentName::parse(stem).map_or(FileKind::Other, |name| FileKind::Damaged(name.id));
+    if let Some(segment) = file.strip_suffix(DAMAGED) {
+        return match kind_of(segment) {
+            FileKind::Segment(name) => FileKind::Damaged(name.id),
+            _ => FileKind::Other,
+        };
     }
-    match file.rsplit_once(SEGMENT_ANY) {
-        Some((stem, "1")) => SegmentName::parse(stem).map_or(FileKind::Other, FileKind::Segment),
-        Some((_, version)) if version.bytes().all(|b| b.is_ascii_digit()) => FileKind::Foreign,
-        Some(_) | None => FileKind::Other,
+    let Some((stem, version)) = file.rsplit_once(SEGMENT_ANY) else { return FileKind::Other };
+    match Format::of(version) {
+        Some(format) => SegmentName::parse(stem, format).map_or(FileKind::Other, FileKind::Segment),
+        None if version.bytes().all(|b| b.is_ascii_digit()) => FileKind::Foreign,
+        None => FileKind::Other,
     }
 }
 
@@ -110,11 +139,14 @@ mod tests {
 
     #[test]
     fn names_come_back() {
-        let name = SegmentName { id: SegmentId(7), epoch: Epoch(2), base: Lsn(900), base_seq: Seq(1000) };
-        assert_eq!(kind_of(&name.file()), FileKind::Segment(name));
-        assert_eq!(kind_of(&name.damaged_file()), FileKind::Damaged(SegmentId(7)));
+        for format in [Format::One, Format::Two] {
+            let name = SegmentName { id: SegmentId(7), epoch: Epoch(2), base: Lsn(900), base_seq: Seq(1000), format };
+            assert_eq!(kind_of(&name.file()), FileKind::Segment(name));
+            assert_eq!(kind_of(&name.damaged_file()), FileKind::Damaged(SegmentId(7)));
+            let version = format!("seg{}", format.version());
+            assert_eq!(kind_of(&name.file().replace(&version, "seg3")), FileKind::Foreign);
+        }
         assert_eq!(kind_of(&free_file(SegmentId(7))), FileKind::Free(SegmentId(7)));
-        assert_eq!(kind_of(&name.file().replace("seg1", "seg2")), FileKind::Foreign);
         assert_eq!(kind_of("something.tmp"), FileKind::Tmp);
         assert_eq!(kind_of("notes.txt"), FileKind::Other);
         assert_eq!(kind_of("notes.segments"), FileKind::Other);

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 
 use crate::disk::{Disk, DiskError, DiskErrorKind};
-use crate::frame::{self, HEADER, Head, Kind};
+use crate::frame::{self, HEADER, Head, Kind, Original};
 use crate::map::{Map, Place, STRIDE};
 use crate::name::SegmentId;
 use crate::number::{Epoch, Lsn};
@@ -71,7 +71,11 @@ pub fn read_many<D: Disk>(disk: &D, map: &Map, lsns: &[Lsn], found: &mut dyn FnM
             other.name.id == place.name.id && other.offset as usize - (place.offset as usize) < LARGE - SMALL
         };
         // Only where a read is due: what the last one brought is not asked for again.
-        let due = if window.holds(place) { &[] } else { &places[i..] };
+        let is_held = window.holds(place);
+        if !is_held {
+            window = Window::default();
+        }
+        let due = if is_held { &[] } else { &places[i..] };
         let ahead = due.iter().take(AHEAD_MAX).take_while(near).last();
         let span = ahead.map_or(0, |(last, _)| (last.offset - place.offset) as usize);
         found(*lsn, window.read(disk, place, *lsn, span + SMALL));
@@ -84,6 +88,10 @@ pub(crate) struct Window {
     segment: SegmentId,
     start: u64,
     bytes: Bytes,
+    /// Nothing is behind it.
+    is_end: bool,
+    /// The frame in it that was checked last: neighbours often share one.
+    checked: Option<(u64, Head)>,
 }
 
 /// Read at once for one record.
@@ -102,26 +110,41 @@ impl Window {
         lsn: Lsn,
         ahead: usize,
     ) -> Result<Record, ReadError> {
-        let seed = frame::seed(place.name.id.0);
-        let found = match self.walk(disk, place, lsn, ahead)? {
-            Some((at, head)) if self.is_intact(disk, place, at, &head, seed)? => Some((at, head)),
-            Some(_) | None => self.search(disk, place, lsn, seed)?,
+        let known = self.checked.filter(|(_, head)| self.segment == place.name.id && is_wanted(head, place, lsn));
+        let found = match known {
+            Some(_) => known,
+            None => self.find(disk, place, lsn, ahead)?,
         };
+        self.checked = found;
         let Some((at, head)) = found else {
             return Err(ReadError::Corrupt { lsn, file: place.name.file(), offset: u64::from(place.offset) });
         };
         let from = (at - self.start) as usize + HEADER;
-        let payload = self.bytes.slice(from..from + head.len);
-        let Some((epoch, kind, original)) = frame::original(&head, &payload) else {
-            return Err(ReadError::Missing { lsn });
-        };
-        Ok(Record { lsn, epoch, kind, payload: payload.slice_ref(original) })
+        let original = frame::originals(&head, &self.bytes[from..from + head.len]).nth((lsn.0 - head.lsn.0) as usize);
+        let Some(Original { lsn, epoch, kind, payload }) = original else { return Err(ReadError::Missing { lsn }) };
+        Ok(Record { lsn, epoch, kind, payload: self.bytes.slice_ref(payload) })
     }
 
-    /// True if the place itself is in memory.
+    /// The frame that the record is in, checked.
+    fn find<D: Disk>(
+        &mut self,
+        disk: &D,
+        place: &Place,
+        lsn: Lsn,
+        ahead: usize,
+    ) -> Result<Option<(u64, Head)>, ReadError> {
+        let seed = frame::seed(place.name.id.0);
+        match self.walk(disk, place, lsn, ahead)? {
+            Some((at, head)) if self.is_intact(disk, place, at, &head, seed)? => Ok(Some((at, head))),
+            Some(_) | None => self.search(disk, place, lsn, seed),
+        }
+    }
+
+    /// True if whatever begins at or near the place is in memory, to its end; a long record's is not.
     fn holds(&self, place: &Place) -> bool {
-        let at = u64::from(place.offset);
-        self.segment == place.name.id && at >= self.start && at < self.start + self.bytes.len() as u64
+        let (at, end) = (u64::from(place.offset), self.start + self.bytes.len() as u64);
+        let is_within = at + SMALL as u64 <= end || (self.is_end && at < end);
+        self.segment == place.name.id && at >= self.start && is_within
     }
 
     /// Steps from frame to frame by their lengths. Cheap, and possibly misled by a damaged one.
@@ -202,19 +225,19 @@ impl Window {
         }
         let mut bytes = vec![0; need.max(ahead)];
         let read = disk.read(&place.name.file(), at, &mut bytes)?;
+        let is_end = read < bytes.len();
         bytes.truncate(read);
-        *self = Self { segment: place.name.id, start: at, bytes: Bytes::from(bytes) };
+        *self = Self { segment: place.name.id, start: at, bytes: Bytes::from(bytes), is_end, checked: None };
         Ok(read >= need)
     }
 }
 
 fn is_wanted(head: &Head, place: &Place, lsn: Lsn) -> bool {
-    let kind = match head.kind {
-        Kind::Record(_) => !place.is_moved,
-        Kind::Moved(_) => place.is_moved,
+    match head.kind {
+        Kind::Record(_) | Kind::Group(_) => !place.is_moved && head.holds(lsn),
+        Kind::Moved(_) => place.is_moved && head.lsn == lsn,
         Kind::Mark => false,
-    };
-    kind && head.lsn == lsn
+    }
 }
 
 fn gone(error: DiskError, lsn: Lsn) -> ReadError {

@@ -19,10 +19,10 @@ use std::collections::VecDeque;
 
 use crate::config::Config;
 use crate::disk::{Disk, DiskError, DiskErrorKind};
-use crate::frame::{self, Head, Kind};
+use crate::frame::{self, GROUP_MAX, Head, Kind};
 use crate::journal::{Active, Health, Journal, Sealed, Tip};
 use crate::map::Map;
-use crate::name::{FileKind, RESERVE, SegmentId, SegmentName, TMP, free_file, kind_of};
+use crate::name::{FileKind, Format, RESERVE, SegmentId, SegmentName, TMP, free_file, kind_of};
 use crate::number::{Epoch, Lsn, Seq};
 use crate::scan::{Scanner, Step};
 use crate::space::{Stock, make_reserve};
@@ -167,9 +167,10 @@ impl Tail {
                 }
                 Step::Damage(damage) => {
                     holes.push((end, damage.offset));
-                    // Each lost frame may have been a record: no number of one is ever given again. A record or a mark
-                    // behind tells exactly.
-                    end.1 = Lsn(end.1.0 + (damage.next.0 - damage.first.0));
+                    // Each lost frame may have been full of records: no number of one is ever given again. A record or
+                    // a mark behind tells exactly.
+                    let lost = (damage.next.0 - damage.first.0).saturating_mul(GROUP_MAX as u64);
+                    end.1 = Lsn(end.1.0.saturating_add(lost));
                 }
                 Step::End { offset } => break offset,
             }
@@ -215,7 +216,8 @@ fn begin<D: Disk>(
     };
     disk.sync(&aside)?;
     report.copied = copied.frames;
-    let name = SegmentName { id, epoch, base: copied.base.unwrap_or(tail.end.1), base_seq: tail.copy_from };
+    let base = copied.base.unwrap_or(tail.end.1);
+    let name = SegmentName { id, epoch, base, base_seq: tail.copy_from, format: Format::Two };
     disk.rename(&aside, &name.file())?;
     Ok(name)
 }
@@ -244,9 +246,9 @@ fn copy_tail<D: Disk>(
             match scanner.step()? {
                 Step::Frame { head, .. } if head.seq < tail.copy_from => {}
                 Step::Frame { offset, head } => {
-                    frame::encode(&mut buf, seed, &head, &[], scanner.payload());
+                    frame::encode(&mut buf, seed, &head, |out| out.extend_from_slice(scanner.payload()));
                     copied.frames += 1;
-                    copied.base = copied.base.or(matches!(head.kind, Kind::Record(_)).then_some(head.lsn));
+                    copied.base = copied.base.or(head.holds(head.lsn).then_some(head.lsn));
                     if buf.len() >= COPY_CHUNK {
                         (read_from, resume) = (offset + head.size() as u64, Some(head.seq.next()));
                         break false;
@@ -264,7 +266,7 @@ fn copy_tail<D: Disk>(
         buf.clear();
     }
     let mark = Head { len: 0, kind: Kind::Mark, seq: tail.end.0, lsn: tail.end.1, epoch, durable: tail.end.0.prev() };
-    frame::encode(&mut buf, seed, &mark, &[], &[]);
+    frame::encode(&mut buf, seed, &mark, |_| {});
     disk.write(aside, at, &buf)?;
     Ok(copied)
 }

@@ -2,7 +2,7 @@
 //! once, however many copies a crash left.
 
 use crate::disk::{Disk, DiskError};
-use crate::frame::{self, Kind};
+use crate::frame::{self, Head, Kind, Original};
 use crate::journal::{Journal, Sealed};
 use crate::map::Place;
 use crate::name::SegmentId;
@@ -42,15 +42,16 @@ impl<D: Disk> Journal<D> {
                 Scanner::new(&self.disk, &name, Some(end), self.config.trusts_length()).resuming(start, None);
             loop {
                 match scanner.step()? {
-                    Step::Frame { head, .. } if matches!(head.kind, Kind::Record(_)) && head.lsn >= from => {
-                        show.moved_before(head.lsn)?;
-                        if show.left == 0 {
-                            return Ok(Some(show.next));
-                        }
-                        if let (None, Some((epoch, kind, payload))) =
-                            (self.map.moved(head.lsn), frame::original(&head, scanner.payload()))
-                        {
-                            show.show(head.lsn, epoch, kind, payload);
+                    Step::Frame { head, .. } if matches!(head.kind, Kind::Record(_) | Kind::Group(_)) => {
+                        let originals = frame::originals(&head, scanner.payload());
+                        for original in originals.skip_while(|original| original.lsn < from) {
+                            show.moved_before(original.lsn)?;
+                            if show.left == 0 {
+                                return Ok(Some(show.next));
+                            }
+                            if self.map.moved(original.lsn).is_none() {
+                                show.show(&original);
+                            }
                         }
                     }
                     Step::Frame { .. } | Step::Damage(_) => {}
@@ -70,10 +71,10 @@ impl<D: Disk> Journal<D> {
         loop {
             match scanner.step()? {
                 Step::Frame { offset, head } => {
-                    if self.is_newest(id, offset, &head)
-                        && let Some((epoch, kind, payload)) = frame::original(&head, scanner.payload())
-                    {
-                        visit(head.lsn, epoch, kind, payload);
+                    for Original { lsn, epoch, kind, payload } in frame::originals(&head, scanner.payload()) {
+                        if self.is_newest(id, offset, &head, lsn) {
+                            visit(lsn, epoch, kind, payload);
+                        }
                     }
                 }
                 Step::Damage(_) => {}
@@ -82,10 +83,10 @@ impl<D: Disk> Journal<D> {
         }
     }
 
-    /// True if this frame is where its record is read from.
-    pub(crate) fn is_newest(&self, id: SegmentId, offset: u64, head: &frame::Head) -> bool {
-        match (head.kind, self.map.moved(head.lsn)) {
-            (Kind::Record(_), spot) => spot.is_none(),
+    /// True if this frame is where the record of this number is read from.
+    pub(crate) fn is_newest(&self, id: SegmentId, offset: u64, head: &Head, lsn: Lsn) -> bool {
+        match (head.kind, self.map.moved(lsn)) {
+            (Kind::Record(_) | Kind::Group(_), spot) => spot.is_none(),
             (Kind::Moved(_), spot) => spot.is_some_and(|spot| spot.segment == id && u64::from(spot.offset) == offset),
             (Kind::Mark, _) => false,
         }
@@ -112,7 +113,7 @@ struct Show<'a, 'v, D> {
 }
 
 impl<D: Disk> Show<'_, '_, D> {
-    fn show(&mut self, lsn: Lsn, epoch: Epoch, kind: u8, payload: &[u8]) {
+    fn show(&mut self, &Original { lsn, epoch, kind, payload }: &Original<'_>) {
         (self.visit)(lsn, epoch, kind, payload);
         self.next = lsn.next();
         self.left = self.left.saturating_sub(payload.len().max(1));
@@ -126,7 +127,9 @@ impl<D: Disk> Show<'_, '_, D> {
             self.next = moved.next();
             let Some(place) = self.journal.map.place(moved) else { continue };
             match self.window.read(&self.journal.disk, &place, moved, LARGE) {
-                Ok(Record { lsn, epoch, kind, payload }) => self.show(lsn, epoch, kind, &payload),
+                Ok(Record { lsn, epoch, kind, payload }) => {
+                    self.show(&Original { lsn, epoch, kind, payload: &payload });
+                }
                 Err(ReadError::Missing { .. } | ReadError::Corrupt { .. }) => {}
                 Err(ReadError::Disk(error)) => return Err(error),
             }

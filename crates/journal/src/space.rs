@@ -14,7 +14,7 @@ use crate::disk::{Disk, DiskError, DiskErrorKind};
 use crate::frame;
 use crate::journal::{Active, AppendError, Class, Health, Journal, Sealed};
 use crate::map::Mark;
-use crate::name::{RESERVE, SegmentId, SegmentName, TMP, free_file};
+use crate::name::{Format, RESERVE, SegmentId, SegmentName, TMP, free_file};
 use crate::survey::Tally;
 
 /// Files in store.
@@ -130,7 +130,8 @@ impl<D: Disk> Journal<D> {
         }
         self.sync_active().map_err(|error| self.poison(error))?;
         let id = self.stock.take_id();
-        let name = SegmentName { id, epoch: self.epoch, base: self.tip.next_lsn, base_seq: self.tip.next };
+        let (epoch, base, base_seq) = (self.epoch, self.tip.next_lsn, self.tip.next);
+        let name = SegmentName { id, epoch, base, base_seq, format: Format::Two };
         let fresh = Active::new(name);
         self.fetch(&fresh.file).map_err(|error| self.poison(error))?;
         let old = std::mem::replace(&mut self.active, fresh);

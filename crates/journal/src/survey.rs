@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::disk::{Disk, DiskError};
-use crate::frame::{KINDS, Kind};
+use crate::frame::{self, Head, KINDS, Kind};
 use crate::map::{Map, Mark, STRIDE};
 use crate::name::SegmentName;
 use crate::number::{Epoch, Lsn, Seq};
@@ -126,7 +126,7 @@ pub(crate) fn survey<D: Disk>(
         match scanner.step()? {
             Step::Frame { offset, head } => {
                 survey.found.tally.bytes = offset + head.size() as u64;
-                survey.on_frame(offset as u32, head.kind, head.lsn);
+                survey.on_frame(offset as u32, &head, scanner.payload());
             }
             Step::Damage(damage) => survey.on_damage(damage),
             Step::End { offset } => {
@@ -149,7 +149,7 @@ impl Surveyed {
             report.records += u64::from(map.moved(lsn).is_none() && lsn < map.base());
             map.mark(&Mark::Moved { lsn, segment: name.id, offset });
         }
-        for (kind, count) in (0..).zip(self.kinds).filter(|(_, count)| *count > 0) {
+        for (kind, count) in (0..=u8::MAX).zip(self.kinds).filter(|(_, count)| *count > 0) {
             *report.kinds.entry(kind).or_default() += count;
         }
         self.lost.into_iter().for_each(|lost| report.quarantine(lost));
@@ -168,15 +168,16 @@ struct Survey<'a> {
 }
 
 impl Survey<'_> {
-    fn on_frame(&mut self, offset: u32, kind: Kind, lsn: Lsn) {
-        if let Kind::Record(kind) | Kind::Moved(kind) = kind {
-            self.found.kinds[usize::from(kind)] += 1;
+    fn on_frame(&mut self, offset: u32, head: &Head, payload: &[u8]) {
+        for original in frame::originals(head, payload) {
+            self.found.kinds[usize::from(original.kind)] += 1;
         }
-        match kind {
-            Kind::Record(_) => {
+        let lsn = head.lsn;
+        match head.kind {
+            Kind::Record(_) | Kind::Group(_) => {
                 self.name_lost(lsn);
-                self.next = lsn.next();
-                self.found.tally.records += 1;
+                self.next = head.next_lsn(lsn);
+                self.found.tally.records += self.next.0 - lsn.0;
                 if self.found.tally.wants_place(offset) {
                     self.found.tally.place = Some(offset);
                     // A segment is smaller than 4 GiB, and so has fewer records.

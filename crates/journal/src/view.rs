@@ -3,7 +3,7 @@
 //! It deliberately knows no map: a record that was moved on meanwhile is still shown from here.
 
 use crate::disk::{Disk, DiskError};
-use crate::frame;
+use crate::frame::{self, Original};
 use crate::journal::{Journal, Sealed};
 use crate::name::{SegmentId, SegmentName};
 use crate::number::{Lsn, Seq};
@@ -47,8 +47,8 @@ impl SegmentView {
         loop {
             match scanner.step()? {
                 Step::Frame { head, .. } => {
-                    if let Some((epoch, kind, payload)) = frame::original(&head, scanner.payload()) {
-                        visit(head.lsn, epoch, kind, payload);
+                    for Original { lsn, epoch, kind, payload } in frame::originals(&head, scanner.payload()) {
+                        visit(lsn, epoch, kind, payload);
                     }
                 }
                 Step::Damage(_) => {}

@@ -28,11 +28,7 @@ impl<D: Disk> Journal<D> {
             bytes += frame::size(len);
         }
         if !entries.is_empty() {
-            self.put(class, bytes, |batch| {
-                for entry in entries {
-                    batch.record(entry.kind, entry.payload.as_ref());
-                }
-            })?;
+            self.put(class, bytes, |batch| batch.records(entries))?;
         }
         Ok(self.last())
     }
@@ -66,7 +62,7 @@ impl<D: Disk> Journal<D> {
         Ok(Committed { durable: after.durable, marks: [committed.marks, after.marks].concat() })
     }
 
-    /// Writes a batch of `bytes` that `fill` encodes; `fill` may run more than once.
+    /// Writes a batch of at most `bytes` that `fill` encodes; `fill` may run more than once.
     pub(crate) fn put(&mut self, class: Class, bytes: usize, fill: impl Fn(&mut Batch)) -> Result<(), AppendError> {
         match (self.health, class) {
             (Health::Poisoned, Class::Intake | Class::Upkeep) => return Err(AppendError::Poisoned),
@@ -146,41 +142,57 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    /// A caller's record, with the next number.
-    pub(crate) fn record(&mut self, kind: u8, payload: &[u8]) {
+    /// A caller's records, with the next numbers; small ones share frames.
+    pub(crate) fn records<P: AsRef<[u8]>>(&mut self, mut entries: &[Entry<P>]) {
+        while !entries.is_empty() {
+            let (count, len) = frame::group(entries.iter().map(|entry| entry.payload.as_ref()));
+            let (these, rest) = entries.split_at(count);
+            self.records_in_one(these, len);
+            entries = rest;
+        }
+    }
+
+    /// Records for one frame, of `len` bytes if they share it.
+    fn records_in_one<P: AsRef<[u8]>>(&mut self, entries: &[Entry<P>], len: usize) {
         let (lsn, offset) = (self.tip.next_lsn, self.offset());
         if self.tally.wants_place(offset) {
             self.tally.place = Some(offset);
             self.marks.push(Mark::At { lsn, offset });
         }
-        self.frame(Kind::Record(kind), lsn, &[], payload);
-        self.tip.next_lsn = lsn.next();
-        self.tally.records += 1;
+        if let [Entry { kind, payload }] = entries {
+            let payload = payload.as_ref();
+            self.frame(Kind::Record(*kind), lsn, payload.len(), |out| out.extend_from_slice(payload));
+        } else {
+            self.frame(Kind::Group(entries.len() as u8), lsn, len, |out| {
+                entries.iter().for_each(|entry| frame::push_member(out, entry.kind, entry.payload.as_ref()));
+            });
+        }
+        self.tip.next_lsn = Lsn(lsn.0 + entries.len() as u64);
+        self.tally.records += entries.len() as u64;
     }
 
     /// A record that is here already, once more.
     pub(crate) fn moved(&mut self, lsn: Lsn, epoch: Epoch, kind: u8, payload: &[u8]) {
         let offset = self.offset();
         self.marks.push(Mark::Moved { lsn, segment: self.segment, offset });
-        self.frame(Kind::Moved(kind), lsn, &frame::moved_prefix(epoch), payload);
+        let len = MOVED_PREFIX + payload.len();
+        self.frame(Kind::Moved(kind), lsn, len, |out| frame::push_moved(out, epoch, payload));
         self.tally.moved += 1;
     }
 
     /// Nothing but the statement of what is durable.
     pub(crate) fn mark(&mut self) {
-        self.frame(Kind::Mark, self.tip.next_lsn, &[], &[]);
+        self.frame(Kind::Mark, self.tip.next_lsn, 0, |_| {});
     }
 
     fn offset(&self) -> u32 {
         (self.start + self.bytes.len() as u64) as u32
     }
 
-    fn frame(&mut self, kind: Kind, lsn: Lsn, prefix: &[u8], payload: &[u8]) {
+    fn frame(&mut self, kind: Kind, lsn: Lsn, len: usize, fill: impl FnOnce(&mut Vec<u8>)) {
         let Tip { next, durable, .. } = self.tip;
-        let len = prefix.len() + payload.len();
-        debug_assert!(prefix.is_empty() || prefix.len() == MOVED_PREFIX);
         let head = Head { len, kind, seq: next, lsn, epoch: self.epoch, durable };
-        frame::encode(&mut self.bytes, self.seed, &head, prefix, payload);
+        frame::encode(&mut self.bytes, self.seed, &head, fill);
         self.tip.next = next.next();
         self.tally.bytes = self.start + self.bytes.len() as u64;
     }

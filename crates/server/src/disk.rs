@@ -71,7 +71,7 @@ impl Faults {
 
     fn on_write(&self, name: &str, file: &File, end: u64) -> io::Result<()> {
         self.on_grown(file, end).inspect_err(|_| {
-            self.refused.fetch_add(u64::from(name.ends_with(".seg1")), Ordering::SeqCst);
+            self.refused.fetch_add(u64::from(name.ends_with(".seg2")), Ordering::SeqCst);
         })
     }
 }

@@ -94,7 +94,7 @@ impl World {
     fn written(&self) -> u64 {
         let used = |bytes: Vec<u8>| bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last as u64 + 1);
         // One may be dropped between the two looks.
-        self.journal(".seg1").iter().filter_map(|path| fs::read(path).ok()).map(used).sum()
+        self.journal(".seg2").iter().filter_map(|path| fs::read(path).ok()).map(used).sum()
     }
 
     fn journal(&self, ending: &str) -> Vec<PathBuf> {
@@ -106,7 +106,7 @@ impl World {
 
     /// As files are named: sixteen digits, and the indexes' second sixteen.
     fn last_sealed(&self) -> Option<String> {
-        let segments = self.journal(".seg1");
+        let segments = self.journal(".seg2");
         let sealed = segments.get(segments.len().checked_sub(2)?)?;
         Some(file_name(sealed)[..16].to_owned())
     }
@@ -285,7 +285,7 @@ async fn compaction_takes_what_is_settled_and_nothing_that_is_open() {
     let server = world.start().await;
     let waits = world.job(&server, "open", "open.jsonl");
     until("the open rows are written", || world.written() > OPEN as u64 * 200).await;
-    let first = world.journal(".seg1").remove(0);
+    let first = world.journal(".seg2").remove(0);
     let worker = echo(&server, "a");
     let summary = world.job(&server, "a", "a.jsonl").await.unwrap();
     assert_eq!(summary.ended.audit.ok, 4 * ROWS as u64);
@@ -341,7 +341,7 @@ async fn compaction_keeps_results_that_nobody_has_fetched() {
     stop(server).await;
 
     world.limits.retention_ms = 0;
-    let first = world.journal(".seg1").remove(0);
+    let first = world.journal(".seg2").remove(0);
     let server = world.start().await;
     let worker = echo(&server, "a");
     world.job(&server, "a", "a.jsonl").await.unwrap();

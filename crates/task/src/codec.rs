@@ -12,6 +12,7 @@ mod stats;
 mod worker;
 
 use bytes::Bytes;
+use bytestring::ByteString;
 use prost::Message;
 
 use crate::put::{self, Put, Writer};
@@ -48,6 +49,12 @@ pub enum DecodeError {
         field: &'static str,
         /// What.
         value: u32,
+    },
+    /// A name that is not UTF-8.
+    #[error("{field} is not UTF-8")]
+    NotText {
+        /// Which.
+        field: &'static str,
     },
     /// A list or a name is longer than the limit.
     #[error("{field} has {len} entries or bytes, {max} are allowed")]
@@ -102,6 +109,12 @@ fn at_most(len: usize, max: usize, field: &'static str) -> Result<()> {
 fn name(text: String, field: &'static str) -> Result<String> {
     at_most(text.len(), NAME_BYTES_MAX, field)?;
     Ok(text)
+}
+
+/// A name that shares the message's bytes.
+fn shared_name(text: Bytes, field: &'static str) -> Result<ByteString> {
+    at_most(text.len(), NAME_BYTES_MAX, field)?;
+    ByteString::try_from(text).map_err(|_| DecodeError::NotText { field })
 }
 
 fn all<W, M: TryFrom<W, Error = DecodeError>>(items: Vec<W>, max: usize, field: &'static str) -> Result<Vec<M>> {

@@ -7,6 +7,7 @@
 //! | [`ToClient`] | router → client | deliveries bulk, the rest urgent |
 
 use bytes::Bytes;
+use bytestring::ByteString;
 
 use crate::{Answer, JobId, Key, Outcome, Question, RouterId, RowId, WorkerId};
 
@@ -357,7 +358,7 @@ pub struct DeliveredRow {
     /// Attempts that it took.
     pub attempts: u32,
     /// Who did it.
-    pub worker: String,
+    pub worker: ByteString,
     /// How long the last attempt took, milliseconds.
     pub ms: u64,
     /// Answered from the journal: nobody executed it for this job.

@@ -378,8 +378,9 @@ pub(crate) struct DeliveredRow {
     pub outcome: Option<Outcome>,
     #[prost(uint32, tag = "5")]
     pub attempts: u32,
-    #[prost(string, tag = "6")]
-    pub worker: String,
+    /// UTF-8.
+    #[prost(bytes = "bytes", tag = "6")]
+    pub worker: Bytes,
     #[prost(uint64, tag = "7")]
     pub ms: u64,
     #[prost(bool, tag = "8")]

@@ -89,7 +89,7 @@ fn without_reserved(mut bytes: Vec<u8>) -> Vec<u8> {
 }
 
 pub(crate) fn is_segment(name: &str) -> bool {
-    name.ends_with(".seg1")
+    name.ends_with(".seg2")
 }
 
 /// Frames from the first on, as long as their numbers follow each other.

@@ -94,7 +94,7 @@ impl EchoRouter {
                 key: Key([1; 16]),
                 outcome: Outcome::Ok(row.body),
                 attempts: 1,
-                worker: String::new(),
+                worker: "".into(),
                 ms: 0,
                 cached: false,
             });

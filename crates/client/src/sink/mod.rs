@@ -15,6 +15,7 @@ mod tests;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use bytestring::ByteString;
 use sheaf_task::{Key, Outcome, RouterId, RowId};
 
 use crate::prompt::Tokens;
@@ -39,7 +40,7 @@ pub struct SinkRow {
     /// Attempts that it took.
     pub attempts: u32,
     /// Who did it; empty where nobody did.
-    pub worker: String,
+    pub worker: ByteString,
     /// How long the last attempt took, milliseconds.
     pub ms: u64,
     /// What it cost, where that is known.

@@ -1,6 +1,7 @@
 //! What the machine of calls takes and gives.
 
 use bytes::Bytes;
+use bytestring::ByteString;
 use sheaf_roles::client::{Event, Tag, Ticket};
 use sheaf_task::{JobId, Key, Outcome, Piece, Refusal, RowId, ToRouter};
 
@@ -66,7 +67,7 @@ pub(crate) struct Done {
     pub key: Key,
     pub outcome: Outcome,
     pub attempts: u32,
-    pub worker: String,
+    pub worker: ByteString,
     /// How long the last attempt took, milliseconds.
     pub ms: u64,
 }

@@ -160,7 +160,7 @@ fn seal_index(bytes: &mut [u8]) {
 
 /// One hexadecimal digit of a name replaced, or its ending.
 fn renamed(name: &str, place: u8, digit: u8) -> String {
-    let endings = [".seg1", ".free", ".seg1.damaged", ".tmp", ".seg2", ".idx2", ""];
+    let endings = [".seg2", ".free", ".seg2.damaged", ".tmp", ".seg3", ".idx2", "", ".seg1", ".seg1.damaged"];
     let stem = name.split('.').next().unwrap_or(name);
     if place >= 0xf0 {
         return format!("{stem}{}", endings[usize::from(digit) % endings.len()]);
@@ -191,7 +191,8 @@ fn set(disk: &mut MemDisk, name: &str, bytes: Option<&[u8]>) {
 
 /// The id in the name of a segment file.
 pub(crate) fn segment_of(name: &str) -> Option<u64> {
-    let (id, _) = name.strip_suffix(".seg1")?.split_once('-')?;
+    let stem = name.strip_suffix(".seg2").or_else(|| name.strip_suffix(".seg1"))?;
+    let (id, _) = stem.split_once('-')?;
     u64::from_str_radix(id, 16).ok()
 }
 

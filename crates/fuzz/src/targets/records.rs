@@ -140,7 +140,7 @@ fn finished(failure: Failure) -> Fact {
         worker: "w".into(),
         ms: 4,
         outcome: Outcome::Failed(failure),
-        deliveries: Vec::new(),
+        deliveries: Default::default(),
     })
 }
 

@@ -171,7 +171,7 @@ fn to_client() -> Vec<ToClient> {
         key,
         outcome: Outcome::Ok(Bytes::new()),
         attempts: 1,
-        worker: worker.clone(),
+        worker: worker.as_str().into(),
         ms: 5,
         cached: true,
     };

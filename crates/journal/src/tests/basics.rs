@@ -97,10 +97,37 @@ fn restarts_do_not_pile_up_small_segments() {
 fn a_journal_of_another_version_is_refused_and_left_alone() {
     let mut disk = open(MemDisk::new()).0.into_disk();
     let file = disk.list().unwrap().remove(0).name;
-    disk.rename(&file, &file.replace(".seg1", ".seg2")).unwrap();
+    disk.rename(&file, &file.replace(".seg2", ".seg3")).unwrap();
     let before = disk.list().unwrap();
     assert!(matches!(Journal::open(&mut disk, config()), Err(OpenError::Foreign { .. })));
     assert_eq!(disk.list().unwrap(), before);
+}
+
+/// Of the first version, in which every record had a frame of its own, this one differs by the names of its files alone.
+#[test]
+fn a_journal_from_before_records_shared_frames_goes_on() {
+    let (mut journal, _) = open(MemDisk::new());
+    for i in 0..100_u64 {
+        append(&mut journal, &[&i.to_le_bytes().repeat(20)]);
+    }
+    journal.mark_idle().unwrap();
+    let mut wanted = contents(&journal);
+    let mut disk = journal.into_disk();
+    for file in disk.list().unwrap() {
+        disk.rename(&file.name, &file.name.replace(".seg2", ".seg1")).unwrap();
+    }
+    let (mut journal, report) = open(disk);
+    assert_eq!((report.records, report.damaged), (100, 0));
+    assert_eq!(contents(&journal), wanted);
+    append(&mut journal, &[[7_u8; 90].as_slice(); 200]);
+    journal.commit().unwrap();
+    wanted.extend((101..=300).map(|lsn| (lsn, vec![7; 90])));
+    while journal.disk().list().unwrap().iter().any(|file| file.name.ends_with(".seg1")) {
+        journal.compact(1 << 10, &mut |_, _, _| crate::Keep::Keep).unwrap();
+        journal.commit().unwrap();
+    }
+    assert_eq!(contents(&journal), wanted, "old segments were left behind, and nothing with them");
+    assert_eq!(contents(&open(journal.into_disk()).0), wanted);
 }
 
 #[test]

@@ -211,7 +211,7 @@ fn a_long_unconfirmed_tail_is_copied_whole_and_only_the_tail() {
     let mut disk = journal.into_disk();
     disk.kill();
     let (journal, report) = Journal::open(disk, config.clone()).unwrap();
-    assert_eq!(report.copied, 5000);
+    assert_eq!(report.copied, 50 * 25, "four records share a frame");
     let mut disk = journal.into_disk();
     disk.crash(&mut |_| 0);
     let (journal, report) = Journal::open(disk, config).unwrap();

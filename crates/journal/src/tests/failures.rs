@@ -164,7 +164,7 @@ fn a_segment_that_cannot_leave_stops_the_journal_and_is_there_next_time() {
     let refused = |free_segments_max, flipped: bool, call| {
         let mut disk = filled(300).into_disk();
         if flipped {
-            let first = names(&disk).into_iter().find(|name| name.ends_with(".seg1")).unwrap();
+            let first = names(&disk).into_iter().find(|name| name.ends_with(".seg2")).unwrap();
             disk.flip(&first, 8 * 500);
         }
         let (mut journal, report) = Journal::open(disk, Config { free_segments_max, ..config() }).unwrap();

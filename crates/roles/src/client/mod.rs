@@ -27,6 +27,7 @@ mod tests;
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use bytestring::ByteString;
 use sheaf_session::Micros;
 use sheaf_task::{DeliveredRow, Failure, JobCounts, JobSpec, Key, Outcome, Refusal, RouterId, RowId, ToRouter};
 
@@ -186,7 +187,7 @@ pub struct WriteRow {
     /// Attempts that it took.
     pub attempts: u32,
     /// Who did it.
-    pub worker: String,
+    pub worker: ByteString,
     /// How long the last attempt took, milliseconds.
     pub ms: u64,
 }

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 
+use bytestring::ByteString;
 use sheaf_session::Micros;
 use sheaf_task::{
     BATCH_BYTES_AIM, BATCH_ROWS_MAX, BODY_BYTES_MAX, Class, Failure, JobId, Outcome, Refusal, RowId, SubmitRow,
@@ -195,7 +196,7 @@ impl Client {
             outcome: Outcome::Failed(failure),
             key: None,
             attempts: 0,
-            worker: String::new(),
+            worker: ByteString::new(),
             ms: 0,
         });
         self.check_failures();

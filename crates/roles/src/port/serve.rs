@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
+use bytestring::ByteString;
 use sheaf_task::{
     Answer, Assignment, Class, DeliveredRow, Failure, FailureRow, Fence, Key, Outcome, RowId, TaskInfo, TaskState,
     ToClient, ToWorker,
@@ -205,7 +206,7 @@ fn damaged(row: RowId, number: u64) -> DeliveredRow {
         key: Key::default(),
         outcome: Outcome::Failed(Failure::new(Class::Error, message)),
         attempts: 0,
-        worker: String::new(),
+        worker: ByteString::new(),
         ms: 0,
         cached: false,
     }
@@ -306,7 +307,7 @@ mod tests {
             worker: "w".into(),
             ms: 5,
             outcome: Outcome::Failed(failure.clone()),
-            deliveries: Vec::new(),
+            deliveries: Default::default(),
         });
         let asked =
             TaskInfo { key, service: String::new(), body_len: 0, attempts: 0, state: TaskState::Ok, output: None };

@@ -2,6 +2,7 @@
 //! error.
 
 use bytes::Bytes;
+use bytestring::ByteString;
 use prost::Message;
 use sheaf_session::{Receipt, SessionId};
 use sheaf_task::put::append;
@@ -225,6 +226,7 @@ fn finished_out(wire: FinishedWire) -> Result<Finished, RecordError> {
         Some(failure) => Outcome::Failed(failure_out(failure)?),
         None => Outcome::Ok(body),
     };
+    let worker = ByteString::try_from(worker).map_err(|_| RecordError::Field("worker"))?;
     let deliveries = deliveries.into_iter().map(delivery_out).collect();
     let key = Key(id_out(key));
     Ok(Finished { key, submitted: Lsn(submitted), body_len, attempts, worker, ms, outcome, deliveries })
@@ -259,10 +261,10 @@ mod tests {
             submitted: Lsn(2),
             body_len: 3,
             attempts: 1,
-            worker: "w".to_owned(),
+            worker: "w".into(),
             ms: 4,
             outcome: Outcome::Failed(Failure { class: Class::Rejected, message: "no".to_owned(), evidence }),
-            deliveries: Vec::new(),
+            deliveries: Default::default(),
         })
     }
 

@@ -111,7 +111,7 @@ impl Router {
         let lease = self.time.lease();
         let info = |worker: &Worker| WorkerInfo {
             worker: worker.id,
-            name: worker.name.clone(),
+            name: worker.name.to_string(),
             services: worker.services.iter().map(|no| self.workers.service(*no).name.clone()).collect(),
             batch: worker.capacity.batch,
             depth: worker.capacity.depth,
@@ -169,7 +169,7 @@ impl Router {
         let row = self.tasks.row(ix);
         match row.spot {
             Spot::Assigned => {
-                let worker = self.workers.worker(row.worker).name.clone();
+                let worker = self.workers.worker(row.worker).name.to_string();
                 TaskState::Running { worker, ms: self.held_for(ix).as_ms() }
             }
             Spot::Withheld => {

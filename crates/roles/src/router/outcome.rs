@@ -3,7 +3,9 @@
 //! Invariants: a stale attempt contributes only an `ok`, and only to an open task; a result of a finished task is
 //! dropped and counted; a task finishes once, with a delivery number for every row that asked for it.
 
+use bytestring::ByteString;
 use sheaf_task::{Class, Failure, Fence, Outcome, ResultItem, ToWorker, Tokens};
+use smallvec::SmallVec;
 
 use super::Router;
 use super::event::{Lsn, Outbound, Output, PeerId, Wanted};
@@ -111,15 +113,14 @@ impl Router {
         let row = self.tasks.row(ix);
         let (key, submitted, body_len) = (row.key, row.body, row.len);
         let attempts = self.tasks.cold(ix).ended + 1;
-        // Nearly all have one.
-        let mut deliveries = Vec::<Delivery>::with_capacity(1);
+        let mut deliveries = SmallVec::<[Delivery; 1]>::new();
         for asker in self.tasks.askers(ix) {
             let given = deliveries.iter().filter(|delivery| delivery.job == asker.job).count() as u64;
             let number = self.jobs.job(asker.job).counts.last_number + 1 + given;
             deliveries.push(Delivery { job: asker.job, row: asker.row, number });
         }
         self.note(no, ms, &outcome);
-        let worker = if no == WorkerNo::NONE { String::new() } else { self.workers.worker(no).name.clone() };
+        let worker = if no == WorkerNo::NONE { ByteString::new() } else { self.workers.worker(no).name.clone() };
         let finished = Finished { key, submitted, body_len, attempts, worker, ms, outcome, deliveries };
         self.write(Record::Finished(finished));
     }

@@ -45,7 +45,7 @@ impl Router {
             self.enqueue(ix, End::Back);
             return;
         }
-        let worker = self.workers.worker(no).name.clone();
+        let worker = self.workers.worker(no).name.to_string();
         let message = format!("{deaths} workers died while they executed this; it is not tried again");
         let mut failure = Failure::new(Class::Crashed, message);
         failure.evidence = Evidence { worker, deaths: u32::from(deaths), ..Evidence::default() };

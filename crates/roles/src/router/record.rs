@@ -13,8 +13,10 @@
 //! ```
 
 use bytes::Bytes;
+use bytestring::ByteString;
 use sheaf_session::{Receipt, SessionId};
 use sheaf_task::{Class, DeliveredRow, JobCounts, JobId, JobOptions, Key, Outcome, RowId, WorkerId};
+use smallvec::SmallVec;
 
 use super::event::{Lsn, Prior, PriorFinished};
 
@@ -201,13 +203,13 @@ pub struct Finished {
     /// Attempts that it took.
     pub attempts: u32,
     /// Who did it.
-    pub worker: String,
+    pub worker: ByteString,
     /// How long the last attempt took, milliseconds.
     pub ms: u64,
     /// How it ended.
     pub outcome: Outcome,
-    /// Who gets it.
-    pub deliveries: Vec<Delivery>,
+    /// Who gets it: nearly always one.
+    pub deliveries: SmallVec<[Delivery; 1]>,
 }
 
 /// See [`Record::Withdrawn`].
@@ -436,7 +438,7 @@ fn withdrawn_row(withdrawn: &Withdrawn) -> DeliveredRow {
         key: withdrawn.key,
         outcome: Outcome::Failed(cancelled()),
         attempts: 0,
-        worker: String::new(),
+        worker: ByteString::new(),
         ms: 0,
         cached: false,
     }

@@ -143,8 +143,9 @@ pub(super) struct FinishedWire {
     pub(super) body_len: u32,
     #[prost(uint32, tag = "4")]
     pub(super) attempts: u32,
-    #[prost(string, tag = "5")]
-    pub(super) worker: String,
+    /// UTF-8.
+    #[prost(bytes = "bytes", tag = "5")]
+    pub(super) worker: Bytes,
     #[prost(uint64, tag = "6")]
     pub(super) ms: u64,
     #[prost(message, repeated, tag = "7")]

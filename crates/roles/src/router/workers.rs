@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use bytestring::ByteString;
 use sheaf_session::{Micros, Place};
 use sheaf_task::{Capacity, Fence, WorkerId};
 
@@ -30,7 +31,7 @@ pub(super) struct ServiceNo(pub(super) u32);
 pub(super) struct Worker {
     pub(super) id: WorkerId,
     pub(super) incarnation: u64,
-    pub(super) name: String,
+    pub(super) name: ByteString,
     pub(super) services: Vec<ServiceNo>,
     /// Its `Registered` record; `None`: it left.
     pub(super) registered: Option<Lsn>,
@@ -234,7 +235,7 @@ impl Workers {
         self.registered += u32::from(self.worker(no).registered.is_none());
         let worker = self.worker_mut(no);
         worker.incarnation = record.incarnation;
-        worker.name.clone_from(&record.name);
+        worker.name = record.name.as_str().into();
         worker.services = services;
         worker.registered = Some(lsn);
         self.room_changed(no);
@@ -247,7 +248,7 @@ impl Workers {
         self.all.push(Worker {
             id,
             incarnation: 0,
-            name: String::new(),
+            name: ByteString::new(),
             services: Vec::new(),
             registered: None,
             link: Link::default(),

@@ -1,6 +1,6 @@
 //! [`ToClient`] and what it carries.
 
-use super::{Result, all, at_most, id, name, required};
+use super::{Result, all, at_most, id, required, shared_name};
 use crate::put::{Put, Writer};
 use crate::wire::{self, ToClientKind};
 use crate::{Answer, BATCH_ROWS_MAX, DecodeError, DeliveredRow, JobId, Key, RouterId, RowId, ToClient};
@@ -102,7 +102,7 @@ impl TryFrom<wire::DeliveredRow> for DeliveredRow {
             key: id!(Key, w.key, "deliver.key")?,
             outcome: required(w.outcome, "deliver.outcome")?.try_into()?,
             attempts: w.attempts,
-            worker: name(w.worker, "deliver.worker")?,
+            worker: shared_name(w.worker, "deliver.worker")?,
             ms: w.ms,
             cached: w.cached,
         })

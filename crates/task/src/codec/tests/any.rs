@@ -268,7 +268,7 @@ pub(super) fn to_client() -> impl Strategy<Value = ToClient> {
     let made = (small(), text(), number(), any::<bool>());
     let row = (number(), id(RowId), id(Key), outcome(), made).prop_map(|(number, row, key, outcome, made)| {
         let (attempts, worker, ms, cached) = made;
-        DeliveredRow { number, row, key, outcome, attempts, worker, ms, cached }
+        DeliveredRow { number, row, key, outcome, attempts, worker: worker.into(), ms, cached }
     });
     prop_oneof![
         (id(JobId), id(RouterId), number(), counts()).prop_map(|(job, router, cursor, counts)| ToClient::JobOpened {
