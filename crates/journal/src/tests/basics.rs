@@ -68,8 +68,10 @@ fn a_reader_follows_by_marks_alone() {
 #[test]
 fn replay_goes_on_where_a_slice_ended() {
     let (mut journal, _) = open(MemDisk::new());
-    for i in 0..300_u64 {
-        append(&mut journal, &[&i.to_le_bytes()]);
+    // Seven share a frame and ten are a slice: it ends anywhere in a frame.
+    let payloads: Vec<_> = (0..300_u64).map(u64::to_le_bytes).collect();
+    for batch in payloads.chunks(7) {
+        append(&mut journal, &batch.iter().map(<[u8; 8]>::as_slice).collect::<Vec<_>>());
     }
     let (mut next, mut seen, mut slices) = (Some(Lsn(11)), Vec::new(), 0);
     while let Some(from) = next {
