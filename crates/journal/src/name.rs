@@ -120,10 +120,8 @@ pub(crate) fn kind_of(file: &str) -> FileKind {
         return u64::from_str_radix(stem, 16).map_or(FileKind::Other, |id| FileKind::Free(SegmentId(id)));
     }
     if let Some(segment) = file.strip_suffix(DAMAGED) {
-        return match kind_of(segment) {
-            FileKind::Segment(name) => FileKind::Damaged(name.id),
-            _ => FileKind::Other,
-        };
+        let FileKind::Segment(name) = kind_of(segment) else { return FileKind::Other };
+        return FileKind::Damaged(name.id);
     }
     let Some((stem, version)) = file.rsplit_once(SEGMENT_ANY) else { return FileKind::Other };
     match Format::of(version) {

@@ -1,5 +1,5 @@
-//! `cargo xtask hot`: counts the instructions that the hottest functions cost a task, and compares them with those on
-//! record. A count does not depend on the machine's load, so it may fail a build; a time never does.
+//! `cargo xtask hot`: counts the instructions and the allocations that the hottest functions cost a task, and compares
+//! them with those on record. A count does not depend on the machine's load, so it may fail a build; a time never does.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -18,6 +18,9 @@ const RECORD: &str = "crates/hot/counts.txt";
 
 /// A count may be above the one on record by so much, in percent: another libc or processor moves it a little.
 const TOLERANCE_PERCENT: f64 = 5.0;
+
+/// A task may have so many allocations more than on record: buffers that grow.
+const ALLOCATIONS_TOLERANCE: f64 = 0.05;
 
 /// Whether the counter is there.
 pub(crate) fn has_counter() -> bool {
@@ -60,10 +63,18 @@ fn compiler() -> anyhow::Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// Instructions for one task.
-fn count(binary: &std::path::Path, name: &str) -> anyhow::Result<f64> {
+/// What a task costs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Cost {
+    instructions: f64,
+    allocations: f64,
+}
+
+fn count(binary: &std::path::Path, name: &str) -> anyhow::Result<Cost> {
+    let profile = workspace::target_dir()?.join(format!("hot-{name}.callgrind"));
     let output = Command::new("valgrind")
-        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null", "--collect-atstart=no"])
+        .args(["--tool=callgrind", "--compress-strings=no", "--collect-atstart=no"])
+        .arg(format!("--callgrind-out-file={}", profile.display()))
         .arg(format!("--toggle-collect={BINARY}::{name}::measured"))
         .arg(binary)
         .arg(name)
@@ -75,41 +86,63 @@ fn count(binary: &std::path::Path, name: &str) -> anyhow::Result<f64> {
     let collected = told.lines().find_map(|line| line.split_once("Collected : ")).context("no count")?.1;
     let instructions: f64 = collected.trim().parse().context("a count")?;
     ensure!(instructions > 0.0, "nothing was counted: `measured` of {name} was inlined or renamed");
-    Ok(instructions / tasks)
+    let allocations =
+        allocations(&std::fs::read_to_string(&profile).with_context(|| format!("{}", profile.display()))?)?;
+    Ok(Cost { instructions: instructions / tasks, allocations: allocations as f64 / tasks })
+}
+
+/// Calls of the allocator in a profile of callgrind: who is called is in one line, how often in the next.
+fn allocations(profile: &str) -> anyhow::Result<u64> {
+    const ALLOCATORS: [&str; 4] = ["malloc", "calloc", "realloc", "posix_memalign"];
+    let (mut lines, mut sum) = (profile.lines(), 0);
+    while let Some(line) = lines.next() {
+        let callee = line.strip_prefix("cfn=");
+        if callee.is_some_and(|name| ALLOCATORS.contains(&name)) {
+            let calls = lines.next().and_then(|line| line.strip_prefix("calls=")).context("no count of calls")?;
+            sum += calls.split(' ').next().unwrap_or_default().parse::<u64>().context("a count of calls")?;
+        }
+    }
+    Ok(sum)
 }
 
 /// The counts on record.
 #[derive(Debug, PartialEq)]
 struct Recorded {
     compiler: String,
-    counts: BTreeMap<String, f64>,
+    costs: BTreeMap<String, Cost>,
 }
 
 impl Recorded {
     fn parse(text: &str) -> anyhow::Result<Self> {
         let mut lines = text.lines().filter(|line| !line.starts_with('#'));
         let compiler = lines.next().context("no line names the compiler")?.to_owned();
-        let count = |line: &str| {
-            let (name, count) = line.split_once(' ').with_context(|| format!("no count: {line}"))?;
-            Ok((name.to_owned(), count.trim().parse()?))
+        let cost = |line: &str| {
+            let mut words = line.split(' ');
+            let mut next = || words.next().with_context(|| format!("a name and two counts are wanted: {line}"));
+            let (name, instructions, allocations) = (next()?, next()?, next()?);
+            let cost = Cost { instructions: instructions.parse()?, allocations: allocations.parse()? };
+            anyhow::Ok((name.to_owned(), cost))
         };
-        Ok(Self { compiler, counts: lines.map(count).collect::<anyhow::Result<_>>()? })
+        Ok(Self { compiler, costs: lines.map(cost).collect::<anyhow::Result<_>>()? })
     }
 }
 
-fn written(compiler: &str, counts: &[(&str, f64)]) -> String {
-    let head = "# Instructions for one task, by `cargo xtask hot --record`; before them, the compiler.";
-    let lines: String = counts.iter().map(|(name, count)| format!("{name} {count:.0}\n")).collect();
-    format!("{head}\n{compiler}\n{lines}")
+fn written(compiler: &str, costs: &[(&str, Cost)]) -> String {
+    let head = "# Instructions and allocations for one task, by `cargo xtask hot --record`; before them, the compiler.";
+    let line = |(name, cost): &(&str, Cost)| format!("{name} {:.0} {:.2}\n", cost.instructions, cost.allocations);
+    format!("{head}\n{compiler}\n{}", costs.iter().map(line).collect::<String>())
 }
 
-fn judge(recorded: &Recorded, compiler: &str, counts: &[(&str, f64)]) -> anyhow::Result<()> {
+fn judge(recorded: &Recorded, compiler: &str, costs: &[(&str, Cost)]) -> anyhow::Result<()> {
     let mut above = Vec::new();
-    for (name, count) in counts {
-        let before = *recorded.counts.get(*name).with_context(|| format!("{RECORD} has no count of {name}"))?;
-        let percent = (count / before - 1.0) * 100.0;
-        println!("{name:<8} {count:>8.0} instructions a task, on record {before:>8.0} ({percent:+.1} %)");
-        if percent > TOLERANCE_PERCENT {
+    for (name, cost) in costs {
+        let before = *recorded.costs.get(*name).with_context(|| format!("{RECORD} has no count of {name}"))?;
+        let percent = (cost.instructions / before.instructions - 1.0) * 100.0;
+        println!(
+            "{name:<8} {:>8.0} instructions a task, on record {:>8.0} ({percent:+.1} %), {:.2} allocations, on record {:.2}",
+            cost.instructions, before.instructions, cost.allocations, before.allocations
+        );
+        if percent > TOLERANCE_PERCENT || cost.allocations > before.allocations + ALLOCATIONS_TOLERANCE {
             above.push(*name);
         }
     }
@@ -129,20 +162,39 @@ fn judge(recorded: &Recorded, compiler: &str, counts: &[(&str, f64)]) -> anyhow:
 mod tests {
     use super::*;
 
-    const COUNTS: [(&str, f64); 2] = [("feed", 1_000.0), ("route", 2_000.0)];
+    fn cost(instructions: f64, allocations: f64) -> Cost {
+        Cost { instructions, allocations }
+    }
+
+    fn recorded() -> Recorded {
+        let costs = [("feed", cost(1_000.0, 1.0)), ("route", cost(2_000.0, 0.1))];
+        Recorded::parse(&written("rustc 1", &costs)).unwrap()
+    }
 
     #[test]
     fn what_is_recorded_is_read_again() {
-        let recorded = Recorded::parse(&written("rustc 1", &COUNTS)).unwrap();
-        assert_eq!((recorded.compiler.as_str(), recorded.counts["route"]), ("rustc 1", 2_000.0));
+        let recorded = recorded();
+        assert_eq!((recorded.compiler.as_str(), recorded.costs["route"]), ("rustc 1", cost(2_000.0, 0.1)));
+        assert!(Recorded::parse("rustc 1\nfeed 1").is_err());
     }
 
     #[test]
     fn more_than_the_tolerance_fails_unless_the_compiler_is_another() {
-        let recorded = Recorded::parse(&written("rustc 1", &COUNTS)).unwrap();
-        assert!(judge(&recorded, "rustc 1", &[("feed", 1_049.0), ("route", 1_000.0)]).is_ok());
-        assert!(judge(&recorded, "rustc 1", &[("feed", 1_051.0)]).is_err());
-        assert!(judge(&recorded, "rustc 2", &[("feed", 1_051.0)]).is_ok());
-        assert!(judge(&recorded, "rustc 1", &[("other", 1.0)]).is_err());
+        let recorded = recorded();
+        let judged = |compiler, name, now| judge(&recorded, compiler, &[(name, now)]);
+        assert!(judged("rustc 1", "feed", cost(1_049.0, 1.0)).is_ok());
+        assert!(judged("rustc 1", "feed", cost(1_051.0, 1.0)).is_err());
+        assert!(judged("rustc 1", "route", cost(1_000.0, 1.1)).is_err(), "one allocation more in every task");
+        assert!(judged("rustc 1", "route", cost(1_000.0, 0.11)).is_ok());
+        assert!(judged("rustc 2", "feed", cost(1_051.0, 2.0)).is_ok());
+        assert!(judged("rustc 1", "other", cost(1.0, 0.0)).is_err());
+    }
+
+    #[test]
+    fn calls_of_the_allocator_are_counted_whoever_makes_them() {
+        let profile =
+            "fn=one\n16 5\ncfn=malloc\ncalls=3 0\n16 9\ncfn=other\ncalls=8 0\nfn=two\ncfn=realloc\ncalls=2 +4\n7 1\n";
+        assert_eq!(allocations(profile).unwrap(), 5);
+        assert!(allocations("cfn=malloc\n").is_err());
     }
 }
