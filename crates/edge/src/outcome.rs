@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     fn failure(class: Class, upstream: Option<Upstream>) -> Failure {
-        let evidence = Evidence { upstream: upstream.map(Box::new), ..Evidence::default() };
+        let evidence = Box::new(Evidence { upstream: upstream.map(Box::new), ..Evidence::default() });
         Failure { class, message: "http://h answers 499 m".into(), evidence }
     }
 

@@ -117,7 +117,7 @@ impl Endpoint for Peer {
             Output::Send { lane, tag, message, .. } => RouterCommand::Send { lane, tag, message },
             Output::Signal { counts, .. } => RouterCommand::Signal(counts),
             Output::Relook { peer, place, receipt, inbound } => {
-                let event = Event::Message { peer, place, receipt, inbound };
+                let event = Event::Message { peer, place, receipt, inbound: *inbound };
                 let no = self.job_no(&event);
                 return self.relooked.push_back(self.lookups.now(event, no));
             }

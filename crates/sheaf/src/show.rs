@@ -181,7 +181,7 @@ pub(crate) fn failure_row_json(row: &FailureRow) -> Value {
 }
 
 fn failure_json(failure: &Failure) -> Value {
-    let Evidence { exit_code, signal, stderr, worker, deaths, upstream } = &failure.evidence;
+    let Evidence { exit_code, signal, stderr, worker, deaths, upstream } = &*failure.evidence;
     let upstream = upstream.as_deref().map(|upstream| {
         let Upstream { status, message, kind, param, code } = upstream;
         json!({"status": status, "message": message, "type": kind, "param": param, "code": code})

@@ -476,13 +476,17 @@ impl WorkerHost {
 /// What the program says to a body. The answer depends on the body alone, so that the ledger can check it.
 fn execute(env: &mut Env, assignment: &Assignment) -> Outcome {
     let body = &assignment.body;
-    let failed = |class| Outcome::Failed(Failure { class, message: "simulated".into(), evidence: Evidence::default() });
+    let failed = |class| Outcome::Failed(Failure { class, message: "simulated".into(), evidence: Box::default() });
     if body.starts_with(b"bad") {
         return failed(Class::Rejected);
     }
     if body.starts_with(b"die") {
         let evidence = Evidence { signal: Some(6), ..Evidence::default() };
-        return Outcome::Failed(Failure { class: Class::Crashed, message: "simulated".into(), evidence });
+        return Outcome::Failed(Failure {
+            class: Class::Crashed,
+            message: "simulated".into(),
+            evidence: Box::new(evidence),
+        });
     }
     if body.starts_with(b"flaky") && env.rng.chance(0.4) {
         return failed(if env.rng.chance(0.5) { Class::Error } else { Class::Timeout });

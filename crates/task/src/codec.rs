@@ -160,7 +160,7 @@ impl TryFrom<wire::Outcome> for Outcome {
 
 impl Put for Failure {
     fn put(&self, to: &mut Writer) {
-        let Evidence { exit_code, signal, stderr, worker, deaths, upstream } = &self.evidence;
+        let Evidence { exit_code, signal, stderr, worker, deaths, upstream } = &*self.evidence;
         to.uint(1, number_of(&Class::ALL, self.class));
         to.bytes(2, &self.message);
         to.sint(3, *exit_code);
@@ -205,14 +205,14 @@ impl TryFrom<wire::Failure> for Failure {
         Ok(Self {
             class: numbered(&Class::ALL, w.class, "failure.class")?,
             message: w.message,
-            evidence: Evidence {
+            evidence: Box::new(Evidence {
                 exit_code: w.exit_code,
                 signal: w.signal,
                 stderr: w.stderr,
                 worker: name(w.worker, "failure.worker")?,
                 deaths: w.deaths,
                 upstream: w.upstream.map(|upstream| Upstream::try_from(*upstream).map(Box::new)).transpose()?,
-            },
+            }),
         })
     }
 }

@@ -243,7 +243,7 @@ pub struct Assignment {
     /// Which.
     pub fence: Fence,
     /// What is asked for.
-    pub service: String,
+    pub service: ByteString,
     /// Longest time that it may take, milliseconds; 0: none.
     pub timeout_ms: u64,
     /// A suspect: nothing else may execute beside it in the same process.

@@ -44,13 +44,13 @@ pub struct Failure {
     /// One line for a person: what happened, to which input, and what to do next.
     pub message: String,
     /// What was seen.
-    pub evidence: Evidence,
+    pub evidence: Box<Evidence>,
 }
 
 impl Failure {
     /// A failure without evidence beyond its message.
     pub fn new(class: Class, message: impl Into<String>) -> Self {
-        Self { class, message: message.into(), evidence: Evidence::default() }
+        Self { class, message: message.into(), evidence: Box::default() }
     }
 }
 

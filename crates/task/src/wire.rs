@@ -295,8 +295,9 @@ pub(crate) struct Assign {
 pub(crate) struct Assignment {
     #[prost(message, optional, tag = "1")]
     pub fence: Option<Fence>,
-    #[prost(string, tag = "2")]
-    pub service: String,
+    /// UTF-8.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub service: Bytes,
     #[prost(uint64, tag = "3")]
     pub timeout_ms: u64,
     #[prost(bool, tag = "4")]

@@ -64,5 +64,5 @@ fn direct(argv: &[OsString], times: u32) -> std::io::Result<()> {
 fn assignment(n: u32) -> Assignment {
     let fence = Fence { key: Key([0; 16]), epoch: 1, attempt: n };
     let body = Bytes::from_static(&[b'x'; 200]);
-    Assignment { fence, service: String::new(), timeout_ms: 0, alone: false, body }
+    Assignment { fence, service: "".into(), timeout_ms: 0, alone: false, body }
 }

@@ -112,11 +112,11 @@ fn examples() -> Vec<(String, Vec<u8>)> {
         app: "a".into(),
     };
     let mut bytes = vec![1];
-    Fact::Opened(opened).encode_into(&mut bytes);
+    Fact::Opened(Box::new(opened)).encode_into(&mut bytes);
     examples.push(("opened".to_owned(), bytes));
     for (name, upstream) in [("failed", None), ("failed-upstream", Some(Box::new(said())))] {
         let evidence = Evidence { exit_code: Some(4), upstream, ..Evidence::default() };
-        let failure = Failure { class: Class::Rejected, message: "no".into(), evidence };
+        let failure = Failure { class: Class::Rejected, message: "no".into(), evidence: Box::new(evidence) };
         let mut bytes = Vec::new();
         let fact = finished(failure);
         bytes.push(fact.kind());

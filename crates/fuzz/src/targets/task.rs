@@ -108,7 +108,7 @@ fn failure() -> Failure {
         deaths: 3,
         upstream: Some(Box::new(upstream)),
     };
-    Failure { class: Class::Expired, message: "why".into(), evidence }
+    Failure { class: Class::Expired, message: "why".into(), evidence: Box::new(evidence) }
 }
 
 fn job() -> JobSpec {

@@ -77,10 +77,10 @@ impl Principal {
 pub(super) fn turned_down(message: &ToRouter) -> Option<Outbound> {
     match message {
         ToRouter::OpenJob(spec) => {
-            Some(Outbound::Client(ToClient::JobRefused { job: spec.job, refusal: Refusal::Forbidden }))
+            Some(Outbound::client(ToClient::JobRefused { job: spec.job, refusal: Refusal::Forbidden }))
         }
         ToRouter::Ask { id, question: _ } => {
-            Some(Outbound::Client(ToClient::Answer { id: *id, answer: Answer::Forbidden }))
+            Some(Outbound::client(ToClient::Answer { id: *id, answer: Answer::Forbidden }))
         }
         ToRouter::Register(_) => Some(Outbound::Worker(ToWorker::Refused(Refusal::Forbidden))),
         ToRouter::Submit { .. }

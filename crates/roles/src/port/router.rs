@@ -232,7 +232,7 @@ impl RouterPort {
                 let Some(known) = self.jobs.get(&job) else {
                     let rows = rows.into_iter().map(|row| row.row).collect();
                     let refused = ToClient::Refused { job, rows, refusal: Refusal::UnknownJob };
-                    self.send(now, Lane::Urgent, Tag::NONE, Outbound::Client(refused));
+                    self.send(now, Lane::Urgent, Tag::NONE, Outbound::client(refused));
                     self.pump.session.commit(now, place);
                     return None;
                 };
@@ -322,7 +322,9 @@ impl RouterPort {
 impl RouterPort {
     fn send(&mut self, now: Micros, lane: Lane, tag: Tag, message: Outbound) {
         let (body, serving) = match message {
-            Outbound::Client(ToClient::Piece { .. }) if !self.waiting.has_ease(lane) => return,
+            Outbound::Client(piece) if matches!(*piece, ToClient::Piece { .. }) && !self.waiting.has_ease(lane) => {
+                return;
+            }
             Outbound::Client(message) => {
                 self.on_answered(now, &message, None);
                 (Body::Inline(message.encode()), None)

@@ -112,7 +112,7 @@ impl Serving {
                 Next::Provide(ToClient::Answer { id: *id, answer: Answer::Failures(rows) }.encode())
             }
             (_, Outbound::Task { id, info, finished: _ }) => {
-                let info = task(info.clone(), records);
+                let info = task((**info).clone(), records);
                 Next::Provide(ToClient::Answer { id: *id, answer: Answer::Task(info) }.encode())
             }
             (_, Outbound::Client(message) | Outbound::Opened { message, .. }) => Next::Provide(message.encode()),
@@ -218,13 +218,14 @@ fn assign(
     records: Vec<Option<Fetched>>,
     unreadable: &mut Vec<(Lsn, Wanted)>,
 ) -> Bytes {
+    let service = ByteString::from(service);
     let mut assignments = Vec::with_capacity(items.len());
     let mut records = records.into_iter();
     for item in items {
         match records.next().flatten().and_then(|record| body_of_submitted(record.payload).ok()) {
             Some(body) => assignments.push(Assignment {
                 fence: item.fence,
-                service: service.to_owned(),
+                service: service.clone(),
                 timeout_ms: item.timeout_ms,
                 alone: item.alone,
                 body,

@@ -111,7 +111,7 @@ impl Record {
     /// Reads a payload of this kind; bodies are slices of it.
     pub fn decode(kind: u8, payload: Bytes) -> Result<Record, RecordError> {
         Ok(match kind {
-            kind::OPENED => Record::Opened(opened_out(OpenedWire::decode(payload)?)?),
+            kind::OPENED => Record::Opened(Box::new(opened_out(OpenedWire::decode(payload)?)?)),
             kind::SUBMITTED => {
                 let RowWire { key, job, row, body } = RowWire::decode(payload)?;
                 Record::Submitted(Submitted { key: Key(id_out(key)), job: JobNo(job), row: RowId(id_out(row)), body })
@@ -210,7 +210,7 @@ fn ended_out(wire: EndedWire) -> Result<Ended, RecordError> {
 fn failure_out(wire: FailureWire) -> Result<Failure, RecordError> {
     let FailureWire { class, message, exit_code, signal, stderr, worker, deaths, upstream } = wire;
     let upstream = upstream.map(|upstream| upstream_out(*upstream).map(Box::new)).transpose()?;
-    let evidence = Evidence { exit_code, signal, stderr, worker, deaths, upstream };
+    let evidence = Box::new(Evidence { exit_code, signal, stderr, worker, deaths, upstream });
     Ok(Failure { class: class_out(class)?, message, evidence })
 }
 
@@ -255,7 +255,7 @@ mod tests {
     use super::*;
 
     fn finished(upstream: Option<Box<Upstream>>) -> Record {
-        let evidence = Evidence { exit_code: Some(4), upstream, ..Evidence::default() };
+        let evidence = Box::new(Evidence { exit_code: Some(4), upstream, ..Evidence::default() });
         Record::Finished(Finished {
             key: Key([3; 16]),
             submitted: Lsn(2),

@@ -59,7 +59,7 @@ impl Router {
         let (row, job) = (self.tasks.row(ix).row, self.jobs.job(self.tasks.row(ix).job));
         let Some(client) = job.client.filter(|client| client.watches) else { return };
         let message = ToClient::Piece { job: job.spec.job, row, piece };
-        self.send(client.peer, Lsn::NONE, Outbound::Client(message), None);
+        self.send(client.peer, Lsn::NONE, Outbound::client(message), None);
     }
 
     fn next_items(&self, no: JobNo, sent: u64) -> Vec<DeliverItem> {

@@ -136,7 +136,7 @@ impl Put for Finished {
 }
 
 fn failure(to: &mut Writer, failure: &Failure) {
-    let Evidence { exit_code, signal, stderr, worker, deaths, upstream } = &failure.evidence;
+    let Evidence { exit_code, signal, stderr, worker, deaths, upstream } = &*failure.evidence;
     to.uint(1, class_number(failure.class));
     to.bytes(2, &failure.message);
     to.sint(3, *exit_code);

@@ -298,7 +298,7 @@ pub enum Output {
         /// Of the message.
         receipt: Option<(SessionId, Receipt)>,
         /// The message.
-        inbound: Inbound,
+        inbound: Box<Inbound>,
     },
     /// Signal on topic PROGRESS.
     Signal {
@@ -317,13 +317,13 @@ pub enum Output {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outbound {
     /// Complete as it stands.
-    Client(ToClient),
+    Client(Box<ToClient>),
     /// [`ToClient::JobOpened`], and what the port needs to look up rows of the job ([`super::record::prior_of`]).
     Opened {
         /// The job as records name it.
         job_no: JobNo,
         /// The message.
-        message: ToClient,
+        message: Box<ToClient>,
     },
     /// Complete as it stands.
     Worker(ToWorker),
@@ -355,16 +355,21 @@ pub enum Outbound {
         /// The asker's number.
         id: u64,
         /// Its key. The rest the record gives; until then `body_len` is about how long the record is.
-        info: TaskInfo,
+        info: Box<TaskInfo>,
         /// The record with its outcome.
         finished: Lsn,
     },
 }
 
 impl Outbound {
+    /// A message that is complete as it stands.
+    pub(crate) fn client(message: ToClient) -> Self {
+        Outbound::Client(Box::new(message))
+    }
+
     /// An answer that is complete.
     pub(super) fn answer(id: u64, answer: Answer) -> Self {
-        Outbound::Client(ToClient::Answer { id, answer })
+        Self::client(ToClient::Answer { id, answer })
     }
 }
 

@@ -150,7 +150,7 @@ impl Router {
             };
             let (service, body_len) = (String::new(), u64::from(finished.len));
             let info = TaskInfo { key, service, body_len, attempts: 0, state: TaskState::Ok, output: None };
-            return Outbound::Task { id, info, finished: finished.lsn };
+            return Outbound::Task { id, info: Box::new(info), finished: finished.lsn };
         };
         let row = self.tasks.row(ix);
         let held = u32::from(row.spot == Spot::Assigned);

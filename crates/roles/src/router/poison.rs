@@ -48,7 +48,7 @@ impl Router {
         let worker = self.workers.worker(no).name.to_string();
         let message = format!("{deaths} workers died while they executed this; it is not tried again");
         let mut failure = Failure::new(Class::Crashed, message);
-        failure.evidence = Evidence { worker, deaths: u32::from(deaths), ..Evidence::default() };
+        failure.evidence = Box::new(Evidence { worker, deaths: u32::from(deaths), ..Evidence::default() });
         self.finish(ix, no, *fence, 0, Outcome::Failed(failure));
     }
 

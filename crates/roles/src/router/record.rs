@@ -30,7 +30,7 @@ pub struct JobNo(pub u32);
 #[derive(Clone, Debug, PartialEq)]
 pub enum Record {
     /// A job is known, or known with other options (same number).
-    Opened(Opened),
+    Opened(Box<Opened>),
     /// A task is open; its body is here.
     Submitted(Submitted),
     /// One more row waits for an open task.

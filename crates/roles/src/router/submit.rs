@@ -44,7 +44,7 @@ impl Router {
             if let Some(peer) = self.peers.get_mut(&peer) {
                 peer.relooked.insert(place);
             }
-            self.out.put(Lsn::NONE, Output::Relook { peer, place, receipt, inbound });
+            self.out.put(Lsn::NONE, Output::Relook { peer, place, receipt, inbound: Box::new(inbound) });
             return;
         }
         if let Some(peer) = self.peers.get_mut(&peer) {
@@ -112,12 +112,12 @@ impl Router {
                     cursor: job.counts.settled,
                     counts: self.counts_of(no),
                 };
-                self.send(peer, gate, Outbound::Opened { job_no: no, message }, None);
+                self.send(peer, gate, Outbound::Opened { job_no: no, message: Box::new(message) }, None);
                 gate
             }
             Err(refusal) => {
                 let message = ToClient::JobRefused { job: spec.job, refusal };
-                self.send(peer, Lsn::NONE, Outbound::Client(message), None);
+                self.send(peer, Lsn::NONE, Outbound::client(message), None);
                 Lsn::NONE
             }
         }
@@ -168,7 +168,8 @@ impl Router {
         }
         let no = known.unwrap_or_else(|| self.jobs.next_no());
         let JobSpec { job, name, service, revision, nonce, cursor: _, cursor_router: _, options } = spec.clone();
-        self.write(Record::Opened(Opened { no, job, name, service, revision, nonce, options, app }));
+        let opened = Opened { no, job, name, service, revision, nonce, options, app };
+        self.write(Record::Opened(Box::new(opened)));
         Ok(no)
     }
 
@@ -279,7 +280,7 @@ impl Router {
         }
         for (refusal, rows) in refused.into_values() {
             self.totals.refused += rows.len() as u64;
-            self.send(peer, Lsn::NONE, Outbound::Client(ToClient::Refused { job, rows, refusal }), None);
+            self.send(peer, Lsn::NONE, Outbound::client(ToClient::Refused { job, rows, refusal }), None);
             gate = gate.max(self.peers.get(&peer).map_or(Lsn::NONE, |peer| peer.gate));
         }
         gate

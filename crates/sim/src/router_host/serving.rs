@@ -180,7 +180,7 @@ impl RouterHost {
         while let Some(output) = run.router.poll() {
             if let Output::Relook { peer, place, receipt, mut inbound } = output {
                 look_up(run, peer, &mut inbound);
-                run.router.handle(env.now(), Event::Message { peer, place, receipt, inbound });
+                run.router.handle(env.now(), Event::Message { peer, place, receipt, inbound: *inbound });
                 continue;
             }
             env.trace.note(env.agenda.now(), &[fact(&output)], || format!("router -> {output:?}"));
@@ -259,7 +259,9 @@ fn on_output(run: &mut Running, env: &mut Env, output: Output) -> Option<PeerId>
         Output::Send { peer, lane, tag, message } => {
             note_sent(env, &message);
             env.tell(Who::Router, |story| Some(format!("-> {}: {}", peer_name(run, peer), story.outbound(&message))));
-            if let Outbound::Client(ToClient::Refused { rows: refused, .. }) = &message {
+            if let Outbound::Client(told) = &message
+                && let ToClient::Refused { rows: refused, .. } = &**told
+            {
                 env.ledger.on_rows_refused(refused);
                 run.submits.values_mut().for_each(|rows| rows.retain(|row| !refused.contains(row)));
             }

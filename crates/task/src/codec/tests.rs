@@ -30,7 +30,7 @@ fn failure() -> Failure {
         deaths: 3,
         upstream: Some(Box::new(upstream())),
     };
-    Failure { class: Class::Expired, message: "why".into(), evidence }
+    Failure { class: Class::Expired, message: "why".into(), evidence: Box::new(evidence) }
 }
 
 fn counts() -> JobCounts {
@@ -330,7 +330,7 @@ fn what_is_wrong_is_named() {
     assert_eq!(by_hand(wire::ToRouterKind::Submit(submit)), error);
     let long = Assignment {
         fence: fence(),
-        service: "s".repeat(NAME_BYTES_MAX + 1),
+        service: "s".repeat(NAME_BYTES_MAX + 1).into(),
         timeout_ms: 0,
         alone: false,
         body: Bytes::new(),

@@ -1,6 +1,6 @@
 //! [`ToWorker`] and what it carries.
 
-use super::{Result, all, id, name, required};
+use super::{Result, all, id, required, shared_name};
 use crate::put::{Put, Writer};
 use crate::wire::{self, ToWorkerKind};
 use crate::{Assignment, BATCH_ROWS_MAX, DecodeError, FENCES_MAX, RouterId, ToWorker};
@@ -57,7 +57,7 @@ impl TryFrom<wire::Assignment> for Assignment {
     fn try_from(w: wire::Assignment) -> Result<Self> {
         Ok(Self {
             fence: required(w.fence, "assign.fence")?.try_into()?,
-            service: name(w.service, "assign.service")?,
+            service: shared_name(w.service, "assign.service")?,
             timeout_ms: w.timeout_ms,
             alone: w.alone,
             body: w.body,

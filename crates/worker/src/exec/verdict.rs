@@ -71,7 +71,7 @@ pub(crate) fn not_started(program: &str, errno: i32) -> Outcome {
 
 /// A failure with what was seen.
 pub(crate) fn failed(class: Class, message: String, evidence: Evidence) -> Outcome {
-    Outcome::Failed(Failure { class, message, evidence })
+    Outcome::Failed(Failure { class, message, evidence: Box::new(evidence) })
 }
 
 fn evidence(seen: &Seen) -> Evidence {

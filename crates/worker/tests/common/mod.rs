@@ -27,7 +27,7 @@ pub fn config(mode: Mode, argv: &[&str]) -> ProgramConfig {
 }
 
 pub fn assignment(n: u32, body: impl Into<Bytes>) -> Assignment {
-    Assignment { fence: fence(n), service: "test".to_owned(), timeout_ms: 0, alone: false, body: body.into() }
+    Assignment { fence: fence(n), service: "test".into(), timeout_ms: 0, alone: false, body: body.into() }
 }
 
 pub fn fence(n: u32) -> Fence {

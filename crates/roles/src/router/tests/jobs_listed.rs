@@ -30,13 +30,12 @@ fn submit(world: &mut World, job: &str, row: &str) {
 fn listed(world: &mut World) -> Vec<String> {
     let (prior, owners, view) = (None, Vec::new(), View::All);
     let outputs = world.message("c", Inbound::Ask { id: 7, question: Question::Jobs, prior, owners, view });
-    let infos = outputs.into_iter().find_map(|output| match output {
-        Output::Send { message: Outbound::Client(ToClient::Answer { answer: Answer::Jobs(infos), .. }), .. } => {
-            Some(infos)
-        }
+    let told = outputs.into_iter().find_map(|output| match output {
+        Output::Send { message: Outbound::Client(told), .. } => Some(*told),
         _ => None,
     });
-    infos.unwrap().into_iter().map(|JobInfo { name, .. }| name).collect()
+    let Some(ToClient::Answer { answer: Answer::Jobs(infos), .. }) = told else { panic!("no list: {told:?}") };
+    infos.into_iter().map(|JobInfo { name, .. }| name).collect()
 }
 
 /// Of more jobs than an answer holds, those that something is left of are not pushed out by those that came after them.

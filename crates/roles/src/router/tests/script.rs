@@ -418,7 +418,7 @@ fn show_record(record: &Record) -> String {
             let outcome = match &f.outcome {
                 Outcome::Ok(_) => "ok".to_owned(),
                 Outcome::Failed(failure) => {
-                    let Evidence { deaths, worker, .. } = &failure.evidence;
+                    let Evidence { deaths, worker, .. } = &*failure.evidence;
                     let at = if worker.is_empty() { String::new() } else { format!(" at {worker}") };
                     format!("{} deaths {deaths}{at}", failure.class.name())
                 }

@@ -56,7 +56,7 @@ fn failure() -> impl Strategy<Value = Failure> {
     let evidence = (ends, bytes(), text(), small(), option::of(upstream()));
     (select(&Class::ALL[..]), text(), evidence).prop_map(|(class, message, seen)| {
         let ((exit_code, signal), stderr, worker, deaths, upstream) = seen;
-        Failure { class, message, evidence: Evidence { exit_code, signal, stderr, worker, deaths, upstream } }
+        Failure { class, message, evidence: Box::new(Evidence { exit_code, signal, stderr, worker, deaths, upstream }) }
     })
 }
 
@@ -170,8 +170,10 @@ pub(super) fn to_router() -> impl Strategy<Value = ToRouter> {
 }
 
 pub(super) fn to_worker() -> impl Strategy<Value = ToWorker> {
-    let assignment = (fence(), text(), number(), any::<bool>(), bytes())
-        .prop_map(|(fence, service, timeout_ms, alone, body)| Assignment { fence, service, timeout_ms, alone, body });
+    let assignment =
+        (fence(), text(), number(), any::<bool>(), bytes()).prop_map(|(fence, service, timeout_ms, alone, body)| {
+            Assignment { fence, service: service.into(), timeout_ms, alone, body }
+        });
     prop_oneof![
         (any::<u64>(), id(RouterId), vec(fence(), 0..4), vec(fence(), 0..4))
             .prop_map(|(incarnation, router, keep, drop)| ToWorker::Registered { incarnation, router, keep, drop }),

@@ -142,7 +142,7 @@ pub(super) fn ended(class: Class, message: &str, body: &[u8]) -> Verdict {
 /// With the beginning of what was answered as the evidence: there an error says what it is.
 fn failure(class: Class, message: &str, body: &[u8]) -> Failure {
     let stderr = Bytes::copy_from_slice(&body[..body.len().min(STDERR_TAIL_MAX)]);
-    Failure { class, message: message.to_owned(), evidence: Evidence { stderr, ..Evidence::default() } }
+    Failure { class, message: message.to_owned(), evidence: Box::new(Evidence { stderr, ..Evidence::default() }) }
 }
 
 /// What an answer says of an error, `: no such model`: its message, where it has one, or its first line.
