@@ -24,7 +24,7 @@ pub(crate) fn run() -> u64 {
         now = now + ROUND;
         feed(&mut to, now, Input::Tick);
         take(&mut to, now, &mut back);
-        back.drain(..).for_each(|packet| feed(&mut from, now, Input::Bytes(packet)));
+        back.drain(..).for_each(|packet| feed(&mut from, now, Input::Bytes(packet.into())));
         feed(&mut from, now, Input::Tick);
     }
     taken
@@ -33,7 +33,7 @@ pub(crate) fn run() -> u64 {
 /// Takes one packet and everything that follows from it.
 #[inline(never)]
 fn measured(to: &mut Session, now: Micros, packet: Bytes, back: &mut Vec<Bytes>) -> u64 {
-    feed(to, now, Input::Bytes(packet));
+    feed(to, now, Input::Bytes(packet.into()));
     take(to, now, back)
 }
 

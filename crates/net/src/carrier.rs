@@ -5,7 +5,7 @@ use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -81,20 +81,20 @@ impl Carrier {
 impl Reader {
     /// The next bytes, as many as there are up to a bound; `None` at the end. May be dropped at any await and called
     /// again: nothing is lost.
-    pub(crate) async fn read(&mut self) -> io::Result<Option<Bytes>> {
+    pub(crate) async fn read(&mut self) -> io::Result<Option<BytesMut>> {
         match self {
             Reader::Tcp { half, intake } => intake.read(half).await,
             Reader::Tls { half, intake } => intake.read(half).await,
-            Reader::InProcess(chunks) => Ok(chunks.recv().await),
+            Reader::InProcess(chunks) => Ok(chunks.recv().await.map(BytesMut::from)),
         }
     }
 
     /// The same with at most `most` bytes from a socket, and no more memory than that: for strangers.
-    pub(crate) async fn read_little(&mut self, most: usize) -> io::Result<Option<Bytes>> {
+    pub(crate) async fn read_little(&mut self, most: usize) -> io::Result<Option<BytesMut>> {
         match self {
             Reader::Tcp { half, .. } => intake::read_little(half, most).await,
             Reader::Tls { half, .. } => intake::read_little(half, most).await,
-            Reader::InProcess(chunks) => Ok(chunks.recv().await),
+            Reader::InProcess(chunks) => Ok(chunks.recv().await.map(BytesMut::from)),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::limits::{READ_BLOCK_MAX, READ_BLOCK_MIN};
@@ -23,14 +23,14 @@ pub(crate) struct Intake {
 impl Intake {
     /// The next bytes, as many as there are up to a bound; `None` at the end. May be dropped at any await and called
     /// again: nothing is lost.
-    pub(crate) async fn read<R: AsyncRead + Unpin>(&mut self, half: &mut R) -> io::Result<Option<Bytes>> {
+    pub(crate) async fn read<R: AsyncRead + Unpin>(&mut self, half: &mut R) -> io::Result<Option<BytesMut>> {
         if self.block.capacity() - self.block.len() < self.size.max(READ_BLOCK_MIN) / READS_A_BLOCK {
             let wanted = (self.largest * READS_A_BLOCK).next_power_of_two();
             self.renew(wanted.clamp(READ_BLOCK_MIN, READ_BLOCK_MAX));
         }
         let count = half.read_buf(&mut (&mut self.block).limit(self.size)).await?;
         self.largest = self.largest.max(count);
-        Ok((count > 0).then(|| self.block.split().freeze()))
+        Ok((count > 0).then(|| self.block.split()))
     }
 
     /// A block of that size: the one there is, if it has it and nobody has any of its bytes any more.
@@ -43,10 +43,10 @@ impl Intake {
 }
 
 /// The next bytes, at most `most`, in memory of their own.
-pub(crate) async fn read_little<R: AsyncRead + Unpin>(half: &mut R, most: usize) -> io::Result<Option<Bytes>> {
+pub(crate) async fn read_little<R: AsyncRead + Unpin>(half: &mut R, most: usize) -> io::Result<Option<BytesMut>> {
     let mut bytes = BytesMut::with_capacity(most);
     let count = half.read_buf(&mut (&mut bytes).limit(most)).await?;
-    Ok((count > 0).then(|| bytes.freeze()))
+    Ok((count > 0).then(|| bytes))
 }
 
 #[cfg(test)]

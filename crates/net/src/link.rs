@@ -9,7 +9,7 @@
 use std::future::{pending, ready};
 use std::io;
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, BytesMut};
 use sheaf_session::{CloseReason, Endpoint, Input, Micros, Refusal, Step, refuse};
 use tokio::sync::mpsc;
 
@@ -58,7 +58,7 @@ enum Woken<C> {
     Commands(Option<Vec<C>>),
     Reported,
     Connected(Option<Result<Incoming, Untrusted>>),
-    Read(io::Result<Option<Bytes>>),
+    Read(io::Result<Option<BytesMut>>),
     Wrote(io::Result<()>),
     Time,
 }
@@ -263,11 +263,11 @@ impl<E: Endpoint> Link<E> {
         self.carrier = Some(carrier);
         self.input(Input::Connected { conn });
         if !read.is_empty() {
-            self.feed(read);
+            self.feed(read.into());
         }
     }
 
-    fn feed(&mut self, bytes: Bytes) {
+    fn feed(&mut self, bytes: BytesMut) {
         if self.connections.hears_alert(&bytes) {
             self.disconnected();
             return self.distrust(&Untrusted::SpeaksTls);
@@ -280,7 +280,7 @@ impl<E: Endpoint> Link<E> {
     fn distrust(&mut self, why: &Untrusted) {
         tracing::error!(target = %self.connections, %why, "not connected");
         self.input(Input::Connected { conn: 0 });
-        self.input(Input::Bytes(refuse(0, Refusal::Untrusted)));
+        self.input(Input::Bytes(refuse(0, Refusal::Untrusted).into()));
     }
 
     fn on_time(&mut self) {
@@ -334,7 +334,7 @@ impl<E: Endpoint> Link<E> {
     }
 }
 
-async fn read(reader: Option<&mut Reader>) -> io::Result<Option<Bytes>> {
+async fn read(reader: Option<&mut Reader>) -> io::Result<Option<BytesMut>> {
     match reader {
         Some(reader) => reader.read().await,
         None => pending().await,

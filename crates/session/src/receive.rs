@@ -3,7 +3,7 @@
 //! Invariant: any bytes are taken without panic. What breaks the protocol is `Fatal`: the connection is dropped, the
 //! session stays as it was after the last good frame.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use crate::lane_rx::{Accept, Came};
 use crate::lane_tx::Acked;
@@ -44,7 +44,7 @@ impl Session {
         fed
     }
 
-    fn on_bytes(&mut self, mut chunk: Bytes) -> Result<(), Fatal> {
+    fn on_bytes(&mut self, mut chunk: BytesMut) -> Result<(), Fatal> {
         // A part of a long packet, on a slow carrier, is no silence.
         if !self.link.lossy {
             self.link.last_rx = self.now;

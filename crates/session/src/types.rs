@@ -1,7 +1,7 @@
 //! The words between a session and its embedder: what goes in, what comes out, and the names of messages.
 //! Nothing here has behaviour beyond encoding a receipt.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use crate::{Micros, Record};
 
@@ -193,8 +193,9 @@ pub enum Input {
         /// Nonce of the connection.
         conn: u64,
     },
-    /// Bytes of the stream, cut anywhere.
-    Bytes(Bytes),
+    /// Bytes of the stream, cut anywhere. What continues a packet is not copied where it lies behind what came before it,
+    /// in one block.
+    Bytes(BytesMut),
     /// The connection is gone.
     Disconnected,
     /// All records up to this ticket are durable.

@@ -273,32 +273,40 @@ impl Framer {
     }
 
     /// The next whole packet's bytes; `None` when `chunk` is used up.
-    pub(crate) fn next(&mut self, chunk: &mut Bytes, max: usize) -> Result<Option<Bytes>, Fatal> {
-        if self.partial.is_empty() {
-            return match whole(chunk, max)? {
-                Some(len) => open_envelope(chunk.split_to(ENVELOPE + len)).map(Some),
-                None => {
-                    self.partial.extend_from_slice(chunk);
-                    chunk.clear();
-                    Ok(None)
-                }
-            };
+    pub(crate) fn next(&mut self, chunk: &mut BytesMut, max: usize) -> Result<Option<Bytes>, Fatal> {
+        if !self.partial.is_empty() {
+            if self.partial.as_ptr_range().end == chunk.as_ptr() {
+                // Read into the same block, right behind it.
+                self.partial.unsplit(std::mem::take(chunk));
+                *chunk = std::mem::take(&mut self.partial);
+            } else if !self.complete(chunk, max)? {
+                return Ok(None);
+            } else {
+                return open_envelope(self.partial.split().freeze()).map(Some);
+            }
         }
-        self.top_up(chunk, ENVELOPE);
-        if self.partial.len() < ENVELOPE {
-            return Ok(None);
+        match whole(chunk, max)? {
+            Some(len) => open_envelope(chunk.split_to(ENVELOPE + len).freeze()).map(Some),
+            None => {
+                self.partial = std::mem::take(chunk);
+                Ok(None)
+            }
         }
-        let wanted = ENVELOPE + announced(&self.partial, max)?;
-        self.top_up(chunk, wanted);
-        if self.partial.len() < wanted {
-            return Ok(None);
-        }
-        open_envelope(self.partial.split().freeze()).map(Some)
     }
 
-    fn top_up(&mut self, chunk: &mut Bytes, wanted: usize) {
-        let lacking = wanted.saturating_sub(self.partial.len()).min(chunk.len());
-        self.partial.extend_from_slice(&chunk.split_to(lacking));
+    /// Adds to the partial packet what it lacks; false if there is too little.
+    fn complete(&mut self, chunk: &mut BytesMut, max: usize) -> Result<bool, Fatal> {
+        if !self.top_up(chunk, ENVELOPE) {
+            return Ok(false);
+        }
+        let wanted = ENVELOPE + announced(&self.partial, max)?;
+        Ok(self.top_up(chunk, wanted))
+    }
+
+    fn top_up(&mut self, chunk: &mut BytesMut, wanted: usize) -> bool {
+        let lacking = wanted.saturating_sub(self.partial.len());
+        self.partial.extend_from_slice(&chunk.split_to(lacking.min(chunk.len())));
+        self.partial.len() >= wanted
     }
 }
 

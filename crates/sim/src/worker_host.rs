@@ -228,7 +228,7 @@ impl WorkerHost {
     pub(crate) fn on_bytes(&mut self, env: &mut Env, bytes: Option<Bytes>) {
         let Some(run) = &mut self.run else { return };
         match bytes {
-            Some(bytes) => env.input(&mut run.port, &mut run.line, End::Dialer, Input::Bytes(bytes)),
+            Some(bytes) => env.input(&mut run.port, &mut run.line, End::Dialer, Input::Bytes(bytes.into())),
             None => {
                 run.line.conn = None;
                 env.input(&mut run.port, &mut run.line, End::Dialer, Input::Disconnected);

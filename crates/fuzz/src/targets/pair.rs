@@ -193,11 +193,11 @@ impl Pair {
             CARRY => {
                 let most = script.word().min(peer.pipe.len());
                 let bytes = peer.pipe.drain(..most).collect::<Vec<_>>();
-                peer.heard(now, Input::Bytes(bytes.into()));
+                peer.heard(now, Input::Bytes(bytes.as_slice().into()));
             }
             TALK => self.talk(),
-            FORGE => peer.heard(now, Input::Bytes(seal(script.bytes()).into())),
-            RAW => peer.heard(now, Input::Bytes(Bytes::copy_from_slice(script.bytes()))),
+            FORGE => peer.heard(now, Input::Bytes(seal(script.bytes()).as_slice().into())),
+            RAW => peer.heard(now, Input::Bytes(script.bytes().into())),
             SEND | LEND => {
                 let (lane, len) = (lane(script.byte()), script.word() % 5_000);
                 let body = match kind {
@@ -240,7 +240,7 @@ impl Pair {
     fn talk(&mut self) {
         for peer in &mut self.peers {
             let bytes = std::mem::take(&mut peer.pipe);
-            peer.heard(self.now, Input::Bytes(bytes.into()));
+            peer.heard(self.now, Input::Bytes(bytes.as_slice().into()));
         }
     }
 

@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use bytes::Bytes;
+use bytes::BytesMut;
 use sheaf_session::{Config, Depth, Input, Micros, Rng, Session, SessionId, Side, Timers, peek_hello};
 
 use super::pair::{self, Pair};
@@ -113,7 +113,7 @@ fn stream(setup: u8, script: &[u8]) -> Result<Shape, String> {
         // Faults act on packets as they come, whatever the pieces; but their draws must be the same.
         let mut session = Session::new(config(setup & !SMALL, side), side, ID, 7);
         let mut result = session.feed(Micros::ZERO, Input::Connected { conn: CONN });
-        let (mut rest, mut rng) = (Bytes::copy_from_slice(&stream), seed.map(Rng::new));
+        let (mut rest, mut rng) = (BytesMut::from(&stream[..]), seed.map(Rng::new));
         while !rest.is_empty() && result.is_ok() {
             let most = rest.len() as u64;
             let len = rng.as_mut().map_or(most, |rng| 1 + rng.below(most.min(1 + rng.clone().below(most))));

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use sheaf_session::{CloseReason, Fatal};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -65,7 +66,7 @@ impl Endpoint for Puppet {
         self.steps.push_back(Step::Report(match input {
             Input::Connected { conn } => Saw::Connected(conn),
             Input::Bytes(bytes) if bytes[..] == *b"garbage" => return Err(Fatal::Malformed),
-            Input::Bytes(bytes) => Saw::Bytes(bytes),
+            Input::Bytes(bytes) => Saw::Bytes(bytes.freeze()),
             Input::Disconnected => Saw::Disconnected,
             Input::Persisted(_) | Input::Tick => Saw::Tick,
         }));
@@ -193,7 +194,7 @@ async fn a_peer_that_reads_slowly_bounds_what_waits_and_keeps_its_connection() {
         let waits = timeout(WRITE_STALL / 2, std::future::pending::<()>()).await;
         assert!(waits.is_err());
         assert!(stage.transmitted.load(Ordering::Relaxed) <= most + read);
-        assert_eq!(peer.reader.read().await.unwrap(), Some(CHUNK));
+        assert_eq!(peer.reader.read().await.unwrap().map(bytes::BytesMut::freeze), Some(CHUNK));
     }
 }
 

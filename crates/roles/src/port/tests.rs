@@ -51,7 +51,7 @@ impl<P: Endpoint> Pair<P> {
                 match self.port.poll(NOW) {
                     Step::Transmit(bytes) => {
                         quiet = false;
-                        self.peer.feed(NOW, Input::Bytes(bytes)).unwrap();
+                        self.peer.feed(NOW, Input::Bytes(bytes.into())).unwrap();
                     }
                     Step::Report(report) => self.reports.push(report),
                     Step::Close(_) => {}
@@ -62,7 +62,7 @@ impl<P: Endpoint> Pair<P> {
                 match self.peer.take(NOW) {
                     Output::Transmit(bytes) => {
                         quiet = false;
-                        self.port.input(NOW, Input::Bytes(bytes)).unwrap();
+                        self.port.input(NOW, Input::Bytes(bytes.into())).unwrap();
                     }
                     Output::Deliver(delivery) => self.delivered.push(delivery),
                     Output::Wait(_) => break,

@@ -65,14 +65,14 @@ impl Core {
     /// Bytes of a connection. False: drop it.
     pub(crate) fn on_bytes(&mut self, now: Micros, pipe: usize, bytes: &bytes::Bytes) -> bool {
         if let Some(port) = self.ports.values_mut().find(|port| port.pipe == Some(pipe)) {
-            return port.port.input(now, sheaf_session::Input::Bytes(bytes.clone())).is_ok();
+            return port.port.input(now, sheaf_session::Input::Bytes(bytes.clone().into())).is_ok();
         }
         // Pipes keep packets whole, so the greeting is there or it is not.
         let Ok(Some(hello)) = peek_hello(bytes) else { return false };
         let port = self.port_of(hello.session);
         port.pipe = Some(pipe);
         let up = port.port.input(now, sheaf_session::Input::Connected { conn: 0 });
-        up.and_then(|()| port.port.input(now, sheaf_session::Input::Bytes(bytes.clone()))).is_ok()
+        up.and_then(|()| port.port.input(now, sheaf_session::Input::Bytes(bytes.clone().into()))).is_ok()
     }
 
     pub(crate) fn on_closed(&mut self, now: Micros, pipe: usize) {

@@ -101,7 +101,7 @@ impl ClientSide {
     }
 
     pub(crate) fn on_bytes(&mut self, now: Micros, bytes: Bytes) -> bool {
-        self.port.input(now, Input::Bytes(bytes)).is_ok()
+        self.port.input(now, Input::Bytes(bytes.into())).is_ok()
     }
 
     pub(crate) fn turn(&mut self, now: Micros, pipe: &mut Pipe) {
@@ -274,7 +274,7 @@ impl WorkerSide {
     }
 
     pub(crate) fn on_bytes(&mut self, now: Micros, bytes: Bytes) -> bool {
-        self.port.input(now, Input::Bytes(bytes)).is_ok()
+        self.port.input(now, Input::Bytes(bytes.into())).is_ok()
     }
 
     pub(crate) fn turn(&mut self, now: Micros, pipe: &mut Pipe, rng: &mut Rng, ledger: &mut BTreeMap<Bytes, u32>) {

@@ -83,7 +83,7 @@ impl Shell {
         let now = self.now();
         match happening {
             Happening::Connected(stream) => self.on_connected(stream),
-            Happening::Bytes(count, bytes) if count == self.count => self.feed(Input::Bytes(bytes)),
+            Happening::Bytes(count, bytes) if count == self.count => self.feed(Input::Bytes(bytes.into())),
             Happening::Gone(count) if count == self.count => self.hang_up(),
             Happening::Bytes(..) | Happening::Gone(_) => {}
             Happening::Line(line) => app.line(&mut self.session, now, Some(line)),

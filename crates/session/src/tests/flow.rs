@@ -1,6 +1,6 @@
 //! What is asked, said and waited for on the way: gaps, credit, acknowledgements, the round trip, stalls.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::packets::{Peer, both, greeted, talk};
 use crate::timers::RoundTrip;
@@ -292,7 +292,35 @@ fn a_signal_over_the_limit_of_a_body_is_dropped() {
 fn a_packet_may_be_as_long_as_the_limit() {
     let packet = Packet { conn: 1, ping: true, ..Packet::default() }.seal();
     let len = packet.len() - ENVELOPE;
-    assert!(matches!(Framer::default().next(&mut packet.clone(), len), Ok(Some(_))));
+    assert!(matches!(Framer::default().next(&mut packet.clone().into(), len), Ok(Some(_))));
     let max = len - 1;
-    assert_eq!(Framer::default().next(&mut packet.clone(), max), Err(Fatal::TooLong { len, max }));
+    assert_eq!(Framer::default().next(&mut packet.into(), max), Err(Fatal::TooLong { len, max }));
+}
+
+/// The connections that the packets in these chunks name, and whether all of them are in the same memory as the chunks.
+fn cut_out(chunks: [BytesMut; 3], memory: &std::ops::Range<*const u8>) -> (Vec<u64>, bool) {
+    let (mut framer, mut conns, mut is_there) = (Framer::default(), Vec::new(), true);
+    for mut chunk in chunks {
+        while let Some(packet) = framer.next(&mut chunk, 1 << 20).unwrap() {
+            is_there &= memory.contains(&packet.as_ptr());
+            conns.push(decode(packet).unwrap().conn);
+        }
+    }
+    (conns, is_there)
+}
+
+#[test]
+fn however_a_stream_is_cut_its_packets_are_whole_and_copied_only_from_block_to_block() {
+    let packets = [1, 300, 70_000].map(|conn| Packet { conn, ping: true, ..Packet::default() }.seal());
+    let stream = packets.concat();
+    for first in 0..=stream.len() {
+        for second in first..=stream.len() {
+            let mut block = BytesMut::from(&stream[..]);
+            let memory = block.as_ptr_range();
+            let chunks = [block.split_to(first), block.split_to(second - first), block];
+            assert_eq!(cut_out(chunks, &memory), (vec![1, 300, 70_000], true), "cut at {first} and {second}");
+            let chunks = [&stream[..first], &stream[first..second], &stream[second..]].map(BytesMut::from);
+            assert_eq!(cut_out(chunks, &memory).0, [1, 300, 70_000], "of other blocks, cut at {first} and {second}");
+        }
+    }
 }

@@ -36,11 +36,13 @@ fn drain(session: &mut Session, now: Micros) -> BytesMut {
 }
 
 fn feed_all(session: &mut Session, bytes: &[u8], rng: &mut Rng) {
-    let mut rest = Bytes::copy_from_slice(bytes);
+    let mut rest = BytesMut::from(bytes);
     let mut now = Micros::ZERO;
     while !rest.is_empty() {
         let chunk = rest.split_to(1 + rng.below(rest.len() as u64) as usize);
         now = now + Micros(rng.below(200_000));
+        // Behind the last one in one block, or by itself.
+        let chunk = if rng.below(3) == 0 { BytesMut::from(&chunk[..]) } else { chunk };
         if session.feed(now, Input::Bytes(chunk)).is_err() {
             session.feed(now, Input::Connected { conn: 1 }).unwrap();
         }

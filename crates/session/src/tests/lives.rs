@@ -165,7 +165,7 @@ fn without_a_connection_nothing_is_read_and_nothing_is_dropped() {
     let mut peers = greeted(both(&Config::default()));
     let dialer = &mut peers[0];
     dialer.session.feed(Micros::ZERO, Input::Disconnected).unwrap();
-    assert_eq!(dialer.session.feed(Micros::ZERO, Input::Bytes(Bytes::from(vec![0xff; 100]))), Ok(()));
+    assert_eq!(dialer.session.feed(Micros::ZERO, Input::Bytes(Bytes::from(vec![0xff; 100]).into())), Ok(()));
     dialer.session.close(Micros::ZERO, How::Now);
     dialer.take(Micros::ZERO);
     assert_eq!(dialer.events.last(), Some(&Event::Ended));

@@ -42,7 +42,7 @@ impl Peer {
     }
 
     pub(super) fn hear(&mut self, now: Micros, packets: Vec<Bytes>) {
-        packets.into_iter().for_each(|packet| self.session.feed(now, Input::Bytes(packet)).unwrap());
+        packets.into_iter().for_each(|packet| self.session.feed(now, Input::Bytes(packet.into())).unwrap());
     }
 
     pub(super) fn say(&mut self, now: Micros, len: usize) -> Result<MsgId, Full> {

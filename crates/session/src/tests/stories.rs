@@ -218,10 +218,10 @@ fn signals_and_long_bodies_stay_within_a_packet() {
     let mut seen = (0, 0);
     for _ in 0..100 {
         if let Output::Transmit(bytes) = session.take(now) {
-            assert_eq!(listener.feed(now, Input::Bytes(bytes)), Ok(()));
+            assert_eq!(listener.feed(now, Input::Bytes(bytes.into())), Ok(()));
         }
         match listener.take(now) {
-            Output::Transmit(bytes) => assert_eq!(session.feed(now, Input::Bytes(bytes)), Ok(())),
+            Output::Transmit(bytes) => assert_eq!(session.feed(now, Input::Bytes(bytes.into())), Ok(())),
             Output::Deliver(delivery) => {
                 listener.commit(now, delivery.place);
                 seen.0 += 1;
@@ -424,10 +424,10 @@ fn a_clone_is_refused_and_a_lower_incarnation_is_fenced() {
         assert_eq!(info.consumed, hello.len());
         let admitted = listener.admit(&info);
         listener.feed(Micros(1), Input::Connected { conn: 0 }).unwrap();
-        listener.feed(Micros(1), Input::Bytes(hello)).unwrap();
+        listener.feed(Micros(1), Input::Bytes(hello.into())).unwrap();
         loop {
             match listener.take(Micros(1)) {
-                Output::Transmit(bytes) => dialer.feed(Micros(1), Input::Bytes(bytes)).unwrap(),
+                Output::Transmit(bytes) => dialer.feed(Micros(1), Input::Bytes(bytes.into())).unwrap(),
                 Output::Wait(_) => break,
                 Output::Event(event) => {
                     let is_end = matches!(event, Event::Refused(_) | Event::Fenced | Event::Ended);
@@ -458,7 +458,7 @@ fn packets_of_another_connection_have_no_effect() {
         ..Default::default()
     };
     let now = world.now;
-    world.actors[1].session.as_mut().unwrap().feed(now, Input::Bytes(stray.seal())).unwrap();
+    world.actors[1].session.as_mut().unwrap().feed(now, Input::Bytes(stray.seal().into())).unwrap();
     world.drain();
     assert!(world.actors[1].delivered.is_empty());
     assert!(!events(&world, 1).contains(&Event::PeerBye));

@@ -91,7 +91,7 @@ impl World {
             // A part of what was on its way still arrives.
             let kept = self.rng.below(self.pipes[side].len() as u64 + 1) as usize;
             for (_, chunk) in self.pipes[side].drain(..).take(kept).collect::<Vec<_>>() {
-                self.feed(1 - side, Input::Bytes(chunk));
+                self.feed(1 - side, Input::Bytes(chunk.into()));
             }
             self.drain_effects(1 - side);
             self.feed(1 - side, Input::Disconnected);
@@ -103,7 +103,7 @@ impl World {
     /// A side drops the connection once what it transmitted is out.
     fn close(&mut self, side: usize) {
         for (_, chunk) in std::mem::take(&mut self.pipes[side]) {
-            self.feed(1 - side, Input::Bytes(chunk));
+            self.feed(1 - side, Input::Bytes(chunk.into()));
             self.drain_effects(1 - side);
         }
         self.disconnect();
@@ -176,7 +176,7 @@ impl World {
                 let cut = self.rng.below(chunk.len() as u64 + 1) as usize;
                 self.pipes[side].push_front((due, chunk.split_off(cut)));
             }
-            self.feed(1 - side, Input::Bytes(chunk));
+            self.feed(1 - side, Input::Bytes(chunk.into()));
             self.drain_effects(1 - side);
         }
     }

@@ -20,7 +20,7 @@ impl RouterHost {
             (Some(id), bytes) => {
                 let Some(peer) = run.peers.get_mut(&id) else { return };
                 match bytes {
-                    Some(bytes) => env.input(&mut peer.port, &mut peer.line, End::Listener, Input::Bytes(bytes)),
+                    Some(bytes) => env.input(&mut peer.port, &mut peer.line, End::Listener, Input::Bytes(bytes.into())),
                     None => {
                         peer.line.conn = None;
                         env.input(&mut peer.port, &mut peer.line, End::Listener, Input::Disconnected);
@@ -83,7 +83,7 @@ impl RouterHost {
         }
         peer.line.conn = Some(conn);
         env.input(&mut peer.port, &mut peer.line, End::Listener, Input::Connected { conn: hello.conn });
-        env.input(&mut peer.port, &mut peer.line, End::Listener, Input::Bytes(read.into()));
+        env.input(&mut peer.port, &mut peer.line, End::Listener, Input::Bytes(Bytes::from(read).into()));
         self.drive(env, id);
     }
 
