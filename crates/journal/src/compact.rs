@@ -175,7 +175,8 @@ impl<D: Disk> Journal<D> {
             match scanner.step()? {
                 Step::Frame { offset, head } => {
                     work.at = (offset + head.size() as u64, Some(head.seq.next()));
-                    for original in frame::originals(&head, scanner.payload()) {
+                    is_damaged |= !head.is_whole();
+                    for original in scanner.originals() {
                         if self.is_newest(oldest.name.id, offset, &head, original.lsn)
                             && keep(original.lsn, original.kind, original.payload) == Keep::Keep
                         {

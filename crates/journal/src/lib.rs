@@ -18,6 +18,7 @@ mod compact;
 mod config;
 mod disk;
 mod frame;
+mod group;
 pub mod index;
 mod journal;
 mod log;

@@ -22,7 +22,12 @@ impl Lsn {
 
     /// The number after this one.
     pub fn next(self) -> Self {
-        Self(self.0 + 1)
+        self.ahead(1)
+    }
+
+    /// The number so many after this one; numbers do not run out, whatever damaged bytes say.
+    pub(crate) fn ahead(self, count: u8) -> Self {
+        Self(self.0.saturating_add(count.into()))
     }
 
     /// The number before this one; that of zero is zero.

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::disk::{Disk, DiskError, DiskErrorKind};
 use crate::frame::{self, HEADER, Head, Kind, Original};
+use crate::group::BYTES_MAX;
 use crate::map::{Map, Place, STRIDE};
 use crate::name::SegmentId;
 use crate::number::{Epoch, Lsn};
@@ -40,7 +41,7 @@ pub enum ReadError {
         lsn: Lsn,
         /// The segment's file.
         file: String,
-        /// Where it should begin, or up to 4 KiB before that.
+        /// Where its frame should begin, or up to 4 KiB before that.
         offset: u64,
     },
     /// The disk failed.
@@ -120,9 +121,13 @@ impl Window {
             return Err(ReadError::Corrupt { lsn, file: place.name.file(), offset: u64::from(place.offset) });
         };
         let from = (at - self.start) as usize + HEADER;
-        let original = frame::originals(&head, &self.bytes[from..from + head.len]).nth((lsn.0 - head.lsn.0) as usize);
-        let Some(Original { lsn, epoch, kind, payload }) = original else { return Err(ReadError::Missing { lsn }) };
-        Ok(Record { lsn, epoch, kind, payload: self.bytes.slice_ref(payload) })
+        let mut originals = frame::originals(frame::seed(place.name.id.0), &head, &self.bytes[from..from + head.len]);
+        match originals.find(|original| original.lsn == lsn) {
+            Some(Original { lsn, epoch, kind, payload }) => {
+                Ok(Record { lsn, epoch, kind, payload: self.bytes.slice_ref(payload) })
+            }
+            None => Err(ReadError::Corrupt { lsn, file: place.name.file(), offset: at }),
+        }
     }
 
     /// The frame that the record is in, checked.
@@ -134,10 +139,12 @@ impl Window {
         ahead: usize,
     ) -> Result<Option<(u64, Head)>, ReadError> {
         let seed = frame::seed(place.name.id.0);
-        match self.walk(disk, place, lsn, ahead)? {
-            Some((at, head)) if self.is_intact(disk, place, at, &head, seed)? => Ok(Some((at, head))),
-            Some(_) | None => self.search(disk, place, lsn, seed),
+        if let Some((at, head)) = self.walk(disk, place, lsn, ahead)?
+            && let Some(head) = self.checked(disk, place, at, &head, seed)?
+        {
+            return Ok(Some((at, head)));
         }
+        self.search(disk, place, lsn, seed)
     }
 
     /// True if whatever begins at or near the place is in memory, to its end; a long record's is not.
@@ -176,11 +183,31 @@ impl Window {
     ) -> Result<Option<(u64, Head)>, ReadError> {
         for at in (u64::from(place.offset)..place.until).step_by(8) {
             let Some(head) = self.head(disk, place, at, SMALL, lsn)? else { continue };
-            if is_wanted(&head, place, lsn) && self.is_intact(disk, place, at, &head, seed)? {
+            if is_wanted(&head, place, lsn)
+                && let Some(head) = self.checked(disk, place, at, &head, seed)?
+            {
                 return Ok(Some((at, head)));
             }
         }
-        Ok(None)
+        self.search_mended(disk, place, lsn, seed)
+    }
+
+    /// Tries them again, for a group in whose header a bit is wrong.
+    fn search_mended<D: Disk>(
+        &mut self,
+        disk: &D,
+        place: &Place,
+        lsn: Lsn,
+        seed: u32,
+    ) -> Result<Option<(u64, Head)>, ReadError> {
+        let start = u64::from(place.offset);
+        let most = (place.until - start) as usize + BYTES_MAX;
+        self.load(disk, place, start, most, 0).map_err(|error| gone(error, lsn))?;
+        let found = (start..place.until).step_by(8).find_map(|at| {
+            let bytes = self.bytes.get((at - self.start) as usize..)?;
+            Some((at, frame::mended(seed, bytes, |head| is_wanted(head, place, lsn))?))
+        });
+        Ok(found)
     }
 
     fn head<D: Disk>(
@@ -195,19 +222,20 @@ impl Window {
         Ok(if there { Head::parse(&self.bytes[(at - self.start) as usize..]) } else { None })
     }
 
-    fn is_intact<D: Disk>(
+    /// The header with what its frame's checksums say; `None` if it is not what was written.
+    fn checked<D: Disk>(
         &mut self,
         disk: &D,
         place: &Place,
         at: u64,
         head: &Head,
         seed: u32,
-    ) -> Result<bool, ReadError> {
+    ) -> Result<Option<Head>, ReadError> {
         if !self.load(disk, place, at, head.size(), 0).map_err(|error| gone(error, head.lsn))? {
-            return Ok(false);
+            return Ok(None);
         }
         let from = (at - self.start) as usize;
-        Ok(frame::is_intact(seed, &self.bytes[from..from + head.size()]))
+        Ok(frame::checked(seed, head, &self.bytes[from..from + head.size()]))
     }
 
     /// Makes `[at, at + need)` be in memory; false if the file ends before.

@@ -19,7 +19,8 @@ use std::collections::VecDeque;
 
 use crate::config::Config;
 use crate::disk::{Disk, DiskError, DiskErrorKind};
-use crate::frame::{self, GROUP_MAX, Head, Kind};
+use crate::frame::{self, Head, Kind};
+use crate::group;
 use crate::journal::{Active, Health, Journal, Sealed, Tip};
 use crate::map::Map;
 use crate::name::{FileKind, Format, RESERVE, SegmentId, SegmentName, TMP, free_file, kind_of};
@@ -160,17 +161,19 @@ impl Tail {
         let mut holes: Vec<((Seq, Lsn), u64)> = Vec::new();
         let at_end = loop {
             match scanner.step()? {
-                Step::Frame { head, .. } => {
+                Step::Frame { offset, head } => {
+                    if !head.is_whole() {
+                        holes.push((end, offset));
+                    }
                     durable = durable.max(head.durable);
                     epoch = epoch.max(head.epoch);
                     end = (head.seq.next(), head.next_lsn(end.1));
                 }
                 Step::Damage(damage) => {
                     holes.push((end, damage.offset));
-                    // Each lost frame may have been full of records: no number of one is ever given again. A record or
-                    // a mark behind tells exactly.
-                    let lost = (damage.next.0 - damage.first.0).saturating_mul(GROUP_MAX as u64);
-                    end.1 = Lsn(end.1.0.saturating_add(lost));
+                    // As many records may be lost as there is room for: no number of one is ever given again. A record
+                    // or a mark behind tells exactly.
+                    end.1 = Lsn(end.1.0.saturating_add(damage.records_max));
                 }
                 Step::End { offset } => break offset,
             }
@@ -246,9 +249,9 @@ fn copy_tail<D: Disk>(
             match scanner.step()? {
                 Step::Frame { head, .. } if head.seq < tail.copy_from => {}
                 Step::Frame { offset, head } => {
-                    frame::encode(&mut buf, seed, &head, |out| out.extend_from_slice(scanner.payload()));
+                    copy(&mut buf, seed, &head, &scanner);
                     copied.frames += 1;
-                    copied.base = copied.base.or(head.holds(head.lsn).then_some(head.lsn));
+                    copied.base = copied.base.or((head.appended() > 0).then_some(head.lsn));
                     if buf.len() >= COPY_CHUNK {
                         (read_from, resume) = (offset + head.size() as u64, Some(head.seq.next()));
                         break false;
@@ -265,10 +268,18 @@ fn copy_tail<D: Disk>(
         at += buf.len() as u64;
         buf.clear();
     }
-    let mark = Head { len: 0, kind: Kind::Mark, seq: tail.end.0, lsn: tail.end.1, epoch, durable: tail.end.0.prev() };
+    let mark = Head { durable: tail.end.0.prev(), ..Head::new(Kind::Mark, tail.end.0, tail.end.1, epoch) };
     frame::encode(&mut buf, seed, &mark, |_| {});
     disk.write(aside, at, &buf)?;
     Ok(copied)
+}
+
+/// Appends a whole frame once more, for the segment of this seed.
+fn copy<D: Disk>(out: &mut Vec<u8>, seed: u32, head: &Head, scanner: &Scanner<'_, D>) {
+    frame::encode(out, seed, head, |out| match head.kind {
+        Kind::Group(_) => scanner.originals().for_each(|one| group::push(out, seed, one.lsn, one.kind, one.payload)),
+        Kind::Record(_) | Kind::Moved(_) | Kind::Mark => out.extend_from_slice(scanner.payload()),
+    });
 }
 
 /// Reads every segment into the map; the last one is the active one.

@@ -2,7 +2,7 @@
 //! once, however many copies a crash left.
 
 use crate::disk::{Disk, DiskError};
-use crate::frame::{self, Head, Kind, Original};
+use crate::frame::{Head, Kind, Original};
 use crate::journal::{Journal, Sealed};
 use crate::map::Place;
 use crate::name::SegmentId;
@@ -42,9 +42,8 @@ impl<D: Disk> Journal<D> {
                 Scanner::new(&self.disk, &name, Some(end), self.config.trusts_length()).resuming(start, None);
             loop {
                 match scanner.step()? {
-                    Step::Frame { head, .. } if matches!(head.kind, Kind::Record(_) | Kind::Group(_)) => {
-                        let originals = frame::originals(&head, scanner.payload());
-                        for original in originals.skip_while(|original| original.lsn < from) {
+                    Step::Frame { head, .. } if head.appended() > 0 => {
+                        for original in scanner.originals().skip_while(|original| original.lsn < from) {
                             show.moved_before(original.lsn)?;
                             if show.left == 0 {
                                 return Ok(Some(show.next));
@@ -71,7 +70,7 @@ impl<D: Disk> Journal<D> {
         loop {
             match scanner.step()? {
                 Step::Frame { offset, head } => {
-                    for Original { lsn, epoch, kind, payload } in frame::originals(&head, scanner.payload()) {
+                    for Original { lsn, epoch, kind, payload } in scanner.originals() {
                         if self.is_newest(id, offset, &head, lsn) {
                             visit(lsn, epoch, kind, payload);
                         }

@@ -3,14 +3,16 @@
 //! It does not know which damage matters: that a bad frame is a torn tail or corruption is for recovery to say.
 
 use crate::disk::{Disk, DiskError};
-use crate::frame::{self, Head};
+use crate::frame::{self, GROUP_MAX, Head, Kind, Originals};
+use crate::group::{BYTES_MAX, MEMBER_PREFIX};
 use crate::name::SegmentName;
 use crate::number::{Epoch, Lsn, Seq};
 
 /// One step of a walk.
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
-    /// The next frame; its payload is [`Scanner::payload`].
+    /// The next frame; its payload is [`Scanner::payload`], its records [`Scanner::originals`]. Some of a group's may be
+    /// damaged.
     Frame { offset: u64, head: Head },
     /// Frames `first..next` are not readable; the walk goes on at the frame `next`, or is at the segment's end.
     Damage(Damage),
@@ -26,6 +28,8 @@ pub(crate) struct Damage {
     pub(crate) next: Seq,
     /// What the damaged header claims to be, where it looks like one. Never to be trusted.
     pub(crate) claimed: Option<Head>,
+    /// How many records there is room for, where it is known how long it is.
+    pub(crate) records_max: u64,
 }
 
 /// A walk over a segment.
@@ -97,7 +101,8 @@ impl<'a, D: Disk> Scanner<'a, D> {
             return Ok(Step::End { offset: self.at });
         }
         let at = self.at;
-        if let Some(head) = self.frame_at(at, self.expect)? {
+        let sound = self.frame_at(at, self.expect)?;
+        if let Some(head) = if sound.is_some() { sound } else { self.mended_at(at)? } {
             return Ok(self.accept(at, head));
         }
         let claimed = self.head_at(at)?;
@@ -105,7 +110,9 @@ impl<'a, D: Disk> Scanner<'a, D> {
             Some((found, head)) => {
                 self.at = found;
                 self.expect = Expect::Exactly(head.seq);
-                Ok(Step::Damage(Damage { offset: at, first, next: head.seq, claimed }))
+                let room = (found - at) / MEMBER_PREFIX as u64;
+                let records_max = (head.seq.0 - first.0).saturating_mul(GROUP_MAX as u64).min(room);
+                Ok(Step::Damage(Damage { offset: at, first, next: head.seq, claimed, records_max }))
             }
             None if self.end == Seq(u64::MAX) => {
                 self.end = first;
@@ -113,7 +120,8 @@ impl<'a, D: Disk> Scanner<'a, D> {
             }
             None => {
                 self.expect = Expect::Exactly(self.end);
-                Ok(Step::Damage(Damage { offset: at, first, next: self.end, claimed }))
+                // The segment's end is known, and so is the number there.
+                Ok(Step::Damage(Damage { offset: at, first, next: self.end, claimed, records_max: 0 }))
             }
         }
     }
@@ -123,6 +131,12 @@ impl<'a, D: Disk> Scanner<'a, D> {
         let Some(head) = self.current else { return &[] };
         let from = (self.at - self.start) as usize - head.size() + frame::HEADER;
         &self.buf[from..from + head.len]
+    }
+
+    /// The records of the frame that the last step gave, but for damaged ones.
+    pub(crate) fn originals(&self) -> Originals<'_> {
+        let nothing = Head::new(Kind::Mark, Seq(0), self.lsn, self.epoch);
+        frame::originals(self.seed, self.current.as_ref().unwrap_or(&nothing), self.payload())
     }
 
     /// At the end: whether one more frame was begun there.
@@ -162,15 +176,24 @@ impl<'a, D: Disk> Scanner<'a, D> {
 
     fn frame_at(&mut self, at: u64, expect: Expect) -> Result<Option<Head>, DiskError> {
         let Some(head) = self.head_at(at)? else { return Ok(None) };
-        let is_next = match expect {
-            Expect::Exactly(seq) => head.seq == seq,
-            Expect::From(seq) => head.seq >= seq,
-        };
-        if !is_next || head.seq >= self.end || head.epoch < self.epoch || !self.load(at, head.size())? {
+        if !expect.is_met_by(head.seq)
+            || head.seq >= self.end
+            || head.epoch < self.epoch
+            || !self.load(at, head.size())?
+        {
             return Ok(None);
         }
         let from = (at - self.start) as usize;
-        Ok(frame::is_intact(self.seed, &self.buf[from..from + head.size()]).then_some(head))
+        Ok(frame::checked(self.seed, &head, &self.buf[from..from + head.size()]))
+    }
+
+    /// The frame that is due, if it is a group in whose header one bit is wrong.
+    fn mended_at(&mut self, at: u64) -> Result<Option<Head>, DiskError> {
+        self.load(at, BYTES_MAX)?;
+        let (due, end, epoch) = (self.expect, self.end, self.epoch);
+        let fits = |head: &Head| due.is_met_by(head.seq) && head.seq < end && head.epoch >= epoch;
+        let from = (at - self.start) as usize;
+        Ok(self.buf[..self.filled].get(from..).and_then(|bytes| frame::mended(self.seed, bytes, fits)))
     }
 
     fn head_at(&mut self, at: u64) -> Result<Option<Head>, DiskError> {
@@ -195,6 +218,13 @@ impl<'a, D: Disk> Scanner<'a, D> {
 }
 
 impl Expect {
+    fn is_met_by(self, seq: Seq) -> bool {
+        match self {
+            Self::Exactly(due) => seq == due,
+            Self::From(least) => seq >= least,
+        }
+    }
+
     fn seq(self) -> Seq {
         match self {
             Self::Exactly(seq) | Self::From(seq) => seq,

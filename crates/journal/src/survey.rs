@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::disk::{Disk, DiskError};
-use crate::frame::{self, Head, KINDS, Kind};
+use crate::frame::{Head, KINDS, Kind, Originals};
 use crate::map::{Map, Mark, STRIDE};
 use crate::name::SegmentName;
 use crate::number::{Epoch, Lsn, Seq};
@@ -126,7 +126,7 @@ pub(crate) fn survey<D: Disk>(
         match scanner.step()? {
             Step::Frame { offset, head } => {
                 survey.found.tally.bytes = offset + head.size() as u64;
-                survey.on_frame(offset as u32, &head, scanner.payload());
+                survey.on_frame(offset as u32, &head, scanner.originals());
             }
             Step::Damage(damage) => survey.on_damage(damage),
             Step::End { offset } => {
@@ -168,16 +168,18 @@ struct Survey<'a> {
 }
 
 impl Survey<'_> {
-    fn on_frame(&mut self, offset: u32, head: &Head, payload: &[u8]) {
-        for original in frame::originals(head, payload) {
+    fn on_frame(&mut self, offset: u32, head: &Head, originals: Originals<'_>) {
+        let (lsn, mut readable) = (head.lsn, 0);
+        for original in originals {
             self.found.kinds[usize::from(original.kind)] += 1;
+            readable += 1;
         }
-        let lsn = head.lsn;
         match head.kind {
             Kind::Record(_) | Kind::Group(_) => {
                 self.name_lost(lsn);
+                self.name_damaged(offset, head);
                 self.next = head.next_lsn(lsn);
-                self.found.tally.records += self.next.0 - lsn.0;
+                self.found.tally.records += readable;
                 if self.found.tally.wants_place(offset) {
                     self.found.tally.place = Some(offset);
                     // A segment is smaller than 4 GiB, and so has fewer records.
@@ -194,6 +196,29 @@ impl Survey<'_> {
         }
     }
 
+    /// Names the damaged records of a group, and a bit in it that was mended.
+    fn name_damaged(&mut self, offset: u32, head: &Head) {
+        if head.is_whole() {
+            return;
+        }
+        self.found.tally.is_damaged = true;
+        let damaged = (0..head.appended()).filter(|ahead| head.damaged >> ahead & 1 == 1).collect::<Vec<_>>();
+        let runs = damaged.chunk_by(|one, next| one + 1 == *next);
+        let lost = runs.map(|run| head.lsn.ahead(run[0]).0..head.lsn.ahead(run[run.len() - 1] + 1).0);
+        let nothing = (damaged.is_empty()).then_some(head.lsn.0..head.lsn.0);
+        for lsns in lost.chain(nothing) {
+            self.quarantine(offset.into(), 0, lsns, None);
+        }
+    }
+
+    fn quarantine(&mut self, offset: u64, frames: u64, lsns: Range<u64>, claimed: Option<Lsn>) {
+        if self.found.lost.len() < Report::QUARANTINED_MAX {
+            self.found.lost.push(Quarantined { file: self.name.file(), offset, frames, lsns, claimed });
+        } else {
+            self.found.lost_more += 1;
+        }
+    }
+
     fn on_damage(&mut self, damage: Damage) {
         self.name_lost(self.next);
         self.found.tally.is_damaged = true;
@@ -204,17 +229,8 @@ impl Survey<'_> {
     fn name_lost(&mut self, next: Lsn) {
         let Some(damage) = self.damage.take() else { return };
         let claimed = damage.claimed.filter(|head| head.seq == damage.first && matches!(head.kind, Kind::Moved(_)));
-        if self.found.lost.len() < Report::QUARANTINED_MAX {
-            self.found.lost.push(Quarantined {
-                file: self.name.file(),
-                offset: damage.offset,
-                frames: damage.next.0 - damage.first.0,
-                lsns: self.next.0..next.0.max(self.next.0),
-                claimed: claimed.map(|head| head.lsn),
-            });
-        } else {
-            self.found.lost_more += 1;
-        }
+        let (frames, lsns) = (damage.next.0 - damage.first.0, self.next.0..next.0.max(self.next.0));
+        self.quarantine(damage.offset, frames, lsns, claimed.map(|head| head.lsn));
         self.next = self.next.max(next);
     }
 }

@@ -3,7 +3,7 @@
 //! It deliberately knows no map: a record that was moved on meanwhile is still shown from here.
 
 use crate::disk::{Disk, DiskError};
-use crate::frame::{self, Original};
+use crate::frame::Original;
 use crate::journal::{Journal, Sealed};
 use crate::name::{SegmentId, SegmentName};
 use crate::number::{Lsn, Seq};
@@ -46,8 +46,8 @@ impl SegmentView {
         let mut scanner = Scanner::new(disk, &self.name, Some(self.end), self.trusts_length);
         loop {
             match scanner.step()? {
-                Step::Frame { head, .. } => {
-                    for Original { lsn, epoch, kind, payload } in frame::originals(&head, scanner.payload()) {
+                Step::Frame { .. } => {
+                    for Original { lsn, epoch, kind, payload } in scanner.originals() {
                         visit(lsn, epoch, kind, payload);
                     }
                 }

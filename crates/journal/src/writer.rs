@@ -5,6 +5,7 @@
 
 use crate::disk::{Disk, DiskErrorKind};
 use crate::frame::{self, Head, KIND_MAX, Kind, MOVED_PREFIX, RECORD_MAX};
+use crate::group;
 use crate::journal::{AppendError, Class, CommitError, Entry, Health, Journal, Tip};
 use crate::map::{Committed, Mark};
 use crate::name::SegmentId;
@@ -145,7 +146,7 @@ impl Batch {
     /// A caller's records, with the next numbers; small ones share frames.
     pub(crate) fn records<P: AsRef<[u8]>>(&mut self, mut entries: &[Entry<P>]) {
         while !entries.is_empty() {
-            let (count, len) = frame::group(entries.iter().map(|entry| entry.payload.as_ref()));
+            let (count, len) = group::fit(entries.iter().map(|entry| entry.payload.as_ref()));
             let (these, rest) = entries.split_at(count);
             self.records_in_one(these, len);
             entries = rest;
@@ -163,8 +164,11 @@ impl Batch {
             let payload = payload.as_ref();
             self.frame(Kind::Record(*kind), lsn, payload.len(), |out| out.extend_from_slice(payload));
         } else {
+            let seed = self.seed;
             self.frame(Kind::Group(entries.len() as u8), lsn, len, |out| {
-                entries.iter().for_each(|entry| frame::push_member(out, entry.kind, entry.payload.as_ref()));
+                for (lsn, entry) in (lsn.0..).map(Lsn).zip(entries) {
+                    group::push(out, seed, lsn, entry.kind, entry.payload.as_ref());
+                }
             });
         }
         self.tip.next_lsn = Lsn(lsn.0 + entries.len() as u64);
@@ -191,7 +195,7 @@ impl Batch {
 
     fn frame(&mut self, kind: Kind, lsn: Lsn, len: usize, fill: impl FnOnce(&mut Vec<u8>)) {
         let Tip { next, durable, .. } = self.tip;
-        let head = Head { len, kind, seq: next, lsn, epoch: self.epoch, durable };
+        let head = Head { len, durable, ..Head::new(kind, next, lsn, self.epoch) };
         frame::encode(&mut self.bytes, self.seed, &head, fill);
         self.tip.next = next.next();
         self.tally.bytes = self.start + self.bytes.len() as u64;

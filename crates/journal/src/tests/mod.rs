@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::testing::MemDisk;
 use crate::{Class, Config, Entry, Journal, Lsn, Report};
 
+mod agree;
 mod basics;
 mod crash;
 mod damage;
