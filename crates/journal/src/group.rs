@@ -20,7 +20,8 @@ pub(crate) const BYTES_MAX: usize = 4096;
 /// Bytes before each payload.
 pub(crate) const MEMBER_PREFIX: usize = 7;
 
-const _: () = assert!(BYTES_MAX <= u16::MAX as usize && BYTES_MAX % 8 == 0, "lengths fit, and so does the padding");
+const _: () =
+    assert!(BYTES_MAX <= u16::MAX as usize && BYTES_MAX.is_multiple_of(8), "lengths fit, and so does the padding");
 
 /// How many of these payloads, from the first on, go into one frame, and the bytes of its payload if they are more than one.
 pub(crate) fn fit<'a>(payloads: impl Iterator<Item = &'a [u8]>) -> (usize, usize) {
