@@ -1,5 +1,5 @@
-//! The hottest functions of the pure crates, each run over prepared input, so that an instruction counter can count what
-//! they cost a task: `cargo xtask hot` does. A count is the same in every run on every load; times are not taken here.
+//! The hottest functions of the pure crates, each run over prepared input: `cargo xtask hot` counts the instructions and the
+//! allocations that they cost a task. A count is the same in every run on every load; times are not taken here.
 //!
 //! Each module has one function named `measured`, never inlined: only what happens in it is counted.
 

@@ -5,7 +5,7 @@ use crate::number::Epoch;
 /// How a journal uses its disk. Every size in bytes.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// A segment is sealed when the next batch would make it longer than this. One batch larger than it makes a segment
+    /// A segment is sealed when the next batch might make it longer than this. One batch larger than it makes a segment
     /// of its own. 64 MiB.
     pub segment_bytes: u32,
     /// How many dropped segments wait to be written again: rewriting blocks that exist halves the time of a commit.

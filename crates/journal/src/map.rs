@@ -17,7 +17,7 @@ pub(crate) const STRIDE: u32 = 4096;
 pub enum Mark {
     /// A new segment: all records from its base on are in it or in later ones.
     Segment(SegmentName),
-    /// In the last segment, this record begins there.
+    /// In the last segment, this record is the first of a frame, which begins there.
     At {
         /// Which record.
         lsn: Lsn,
@@ -151,7 +151,7 @@ impl Map {
         let ahead = u32::try_from(lsn.0 - segment.name.base.0).ok()?;
         let after = segment.places.partition_point(|(record, _)| *record <= ahead);
         let offset = after.checked_sub(1).map_or(0, |before| segment.places[before].1);
-        // A record that begins a stride or more behind the last remembered one is remembered itself.
+        // A frame that begins a stride or more behind the last remembered one is remembered itself.
         let until = u64::from(offset) + u64::from(STRIDE);
         let until = segment.places.get(after).map_or(until, |(_, next)| until.min(u64::from(*next)));
         Some(Place { name: segment.name, offset, until, is_moved: false })

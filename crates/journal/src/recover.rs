@@ -8,7 +8,7 @@
 //! ```
 //!
 //! A frame that is bad above the last durable-up-to was never acknowledged: the tail is cut there. Below it is
-//! corruption: that record is quarantined and the rest is served. All segments but the last are durable as a whole,
+//! corruption: what is damaged of it is quarantined and the rest is served. All segments but the last are durable as a whole,
 //! because the next one's name exists.
 //!
 //! The tail may have been acknowledged (synced after its last frame was written), or may be in the page cache only, even

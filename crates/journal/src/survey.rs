@@ -2,6 +2,7 @@
 //! A segment is read by itself; what depends on the others is found when it is entered, in their order.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::Range;
 
 use crate::disk::{Disk, DiskError};
@@ -20,7 +21,7 @@ pub struct Report {
     pub next: Lsn,
     /// Readable records, each counted once however often compaction moved it.
     pub records: u64,
-    /// Readable frames of records by kind, so a record for each copy of it: about what a replay will show.
+    /// Readable records by kind, each copy of one counted: about what a replay will show.
     pub kinds: BTreeMap<u8, u64>,
     /// Bytes of segments.
     pub bytes: u64,
@@ -54,12 +55,30 @@ pub struct Quarantined {
     pub file: String,
     /// Byte offset of the first damaged byte's frame.
     pub offset: u64,
-    /// Frames lost there.
+    /// Frames lost there; none where only records of a frame are, or where a wrong bit was mended.
     pub frames: u64,
-    /// The records lost there. Empty if only the journal's own frames are hit.
+    /// The records lost there. Empty if only the journal's own frames are hit, or nothing is lost.
     pub lsns: Range<u64>,
     /// What the damaged frame says it is a copy of, if it says so: a moved record. Not to be relied on.
     pub claimed: Option<Lsn>,
+}
+
+impl Quarantined {
+    /// A bit was wrong, which one is known, and nothing is lost.
+    pub fn is_mended(&self) -> bool {
+        self.frames == 0 && self.lsns.is_empty()
+    }
+}
+
+impl fmt::Display for Quarantined {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { file, offset, frames, lsns, .. } = self;
+        match (self.is_mended(), frames) {
+            (true, _) => write!(f, "{file} at byte {offset}: a wrong bit, nothing is lost"),
+            (false, 0) => write!(f, "{file} at byte {offset}: records {lsns:?} of a frame"),
+            (false, _) => write!(f, "{file} at byte {offset}: {frames} frames, records {lsns:?}"),
+        }
+    }
 }
 
 /// Statistics of a segment's frames.

@@ -34,10 +34,7 @@ pub fn check(data: &Path) -> Result<Check, StartError> {
     let (journal, report) = opened.map_err(RestoreError::from)?;
     let mut records = 0;
     journal.replay(sheaf_journal::Lsn(1), &mut |_, _, _, _| records += 1).map_err(RestoreError::from)?;
-    let damaged = report
-        .quarantined
-        .iter()
-        .map(|bad| format!("{} at byte {}: {} frames, records {:?}", bad.file, bad.offset, bad.frames, bad.lsns));
+    let damaged = report.quarantined.iter().map(ToString::to_string);
     Ok(Check {
         records,
         bytes: report.bytes,

@@ -29,7 +29,7 @@ impl Pending {
         Self { first: next, buffer: Vec::new(), marks: Vec::new(), has_intake: false, is_writing: false }
     }
 
-    /// Bytes that wait, as the journal will write them.
+    /// Bytes that wait, at most as many as the journal will write.
     pub(crate) fn bytes(&self) -> usize {
         self.buffer.len() + self.marks.len() * FRAME_EXTRA_MAX
     }

@@ -174,6 +174,10 @@ impl Batch {
 /// What was lost is said loudly; what is normal after a crash is not.
 fn say(report: &Report) {
     for bad in &report.quarantined {
+        if bad.is_mended() {
+            tracing::warn!(file = bad.file, offset = bad.offset, "a wrong bit in the journal: nothing is lost");
+            continue;
+        }
         tracing::error!(
             file = bad.file, offset = bad.offset, lost = ?bad.lsns, "damaged records in the journal: the rest is served"
         );

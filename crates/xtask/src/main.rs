@@ -29,7 +29,7 @@ cargo xtask torture [--family F] [--seed S] [--minutes M | --cycles N | --rounds
                                hurt real processes: every family for a short time, or one, or longer
 cargo xtask fuzz [--target T] [--inputs N | --minutes M] [--seed S] [--input FILE]
                                arbitrary bytes for everything that reads bytes: the corpus, then inputs made from it
-cargo xtask hot [--record]     count the instructions that the hottest functions cost a task, against those on record
+cargo xtask hot [--record]     count instructions and allocations that the hottest functions cost a task, against those on record
 cargo xtask crab               the small HTTPS server, a workspace of its own: clippy, tests, and its size
 cargo xtask bench peers [--tasks N] [--runs N] [--only NAME,..] [--measure NAME,..] [--dir DIR] [--install]
                                Sheaf and other queues, the same work, one table; a peer that is missing is said to be";
