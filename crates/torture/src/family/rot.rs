@@ -1,5 +1,5 @@
-//! Bits flip, in any file of the router's directory: they are detected, cost at most the record they hit, and no wrong
-//! byte is served.
+//! Bits flip, in any file of the router's directory: they are detected, cost the records of the frame they hit and no
+//! others, and no wrong byte is served.
 //!
 //! The directory is one that a real router wrote, in many small files with their indexes. Most flips are judged in
 //! process, through the real recovery, reader and index over real files; after some a real router starts on the damaged
@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use sheaf_journal::index::{LookupError, Span, Tiers};
-use sheaf_journal::{Lsn, ReadError, Report, SegmentView};
+use sheaf_journal::{Lsn, Quarantined, ReadError, Report, SegmentView};
 use sheaf_server::DataDir;
 
 use super::patient::Patient;
 use super::{Family, Round, lacks_nothing};
 use crate::seed::Rng;
-use crate::specimen::{Bench, Files, Frame, Specimen, frames, is_segment};
+use crate::specimen::{Bench, Files, Frame, HEADER, Specimen, is_segment};
 
 pub(super) const FAMILY: Family = Family {
     name: "rot",
@@ -75,13 +75,11 @@ fn flip(files: &Files, rng: &mut Rng) -> anyhow::Result<Flip> {
 
 /// A record of any kind as likely as one of any other: of most there are few, and much rests on each.
 fn flip_of_a_kind(specimen: &Specimen, rng: &mut Rng) -> anyhow::Result<Flip> {
-    let mut kinds = BTreeMap::<u8, Vec<(&String, Frame)>>::new();
-    for (file, bytes) in specimen.files.iter().filter(|(name, _)| is_segment(name)) {
-        for frame in frames(bytes) {
-            let record = frame.lsn.and_then(|lsn| specimen.records.get(&lsn));
-            if let Some((kind, _)) = record {
-                kinds.entry(*kind).or_default().push((file, frame));
-            }
+    let mut kinds = BTreeMap::<u8, Vec<(&String, &Frame)>>::new();
+    for (file, frame) in specimen.frames.iter().flat_map(|(file, frames)| frames.iter().map(move |frame| (file, frame)))
+    {
+        for (kind, _) in frame.lsns.clone().filter_map(|lsn| specimen.records.get(&lsn)) {
+            kinds.entry(*kind).or_default().push((file, frame));
         }
     }
     let kinds: Vec<_> = kinds.into_values().collect();
@@ -128,27 +126,51 @@ fn judge(specimen: &Specimen, bench: &Bench, flip: &Flip) -> anyhow::Result<()> 
     judge_indexes(bench, flip)
 }
 
-/// What is lost is the record that was hit and no other, and it is named.
+/// What is lost are the records of the frame that was hit and no others, and they are named.
 fn judge_segment(specimen: &Specimen, flip: &Flip, missing: &[u64], report: &Report) -> anyhow::Result<()> {
-    let frames = frames(&specimen.files[&flip.file]);
+    let frames = &specimen.frames[&flip.file];
     let Some(hit) = frames.iter().find(|frame| (frame.start..frame.end).contains(&flip.byte)) else {
         ensure!(missing.is_empty(), "LOST: {missing:?}, and the flip is behind the last frame");
+        ensure!(report.damaged == 0, "{:?} is damaged, and the flip is behind the last frame", report.quarantined);
         return Ok(());
     };
-    let is_said = report.damaged == 1 || report.torn.is_some();
-    ensure!(is_said, "UNDETECTED: the flip hit {hit:?}");
     // Whether the end of the journal was cut off by a crash or by rot cannot be told: nothing says it was durable.
-    if flip.file == specimen.last && hit.seq > durable_without(&frames, hit) {
-        let is_tail = |lsn: &u64| frames.iter().any(|frame| frame.lsn == Some(*lsn) && frame.seq >= hit.seq);
-        ensure!(report.torn.is_some() && missing.iter().all(is_tail), "LOST: {missing:?} by a flip in the tail");
-        return Ok(());
+    if flip.file == specimen.last && hit.seq > durable_without(frames, hit) {
+        return judge_tail(specimen, hit, missing, report);
     }
     ensure!(report.torn.is_none(), "what was durable is taken for a torn tail");
-    let others: Vec<&u64> = missing.iter().filter(|lsn| hit.lsn != Some(**lsn)).collect();
-    ensure!(others.is_empty(), "LOST: {others:?}, which were not hit");
-    let named =
-        |lsn: &u64| report.quarantined.iter().any(|bad| bad.lsns.contains(lsn) || bad.claimed == Some(Lsn(*lsn)));
-    ensure!(missing.iter().all(named), "{missing:?} is lost and not named: {:?}", report.quarantined);
+    let [bad] = report.quarantined.as_slice() else {
+        anyhow::bail!("UNDETECTED, or more than it is: {:?}, where the flip hit {hit:?}", report.quarantined);
+    };
+    let lost = specimen.only_in(hit);
+    ensure!(missing == lost, "LOST: {missing:?}, and with the frame that was hit only {lost:?} may be and must be");
+    insist_named(flip, hit, bad)
+}
+
+/// The journal ends before the frame that was hit, or later frames of its tail are there too.
+fn judge_tail(specimen: &Specimen, hit: &Frame, missing: &[u64], report: &Report) -> anyhow::Result<()> {
+    let torn = report.torn.as_ref().with_context(|| format!("UNDETECTED: the flip hit {hit:?} in the tail"))?;
+    ensure!(torn.offset == hit.start as u64, "{torn:?}, where the flip hit {hit:?}");
+    ensure!(report.damaged == 0, "{:?} was never said to be durable", report.quarantined);
+    let tail = || specimen.last_frames().iter().filter(|frame| frame.seq >= hit.seq);
+    let others: Vec<&u64> = missing.iter().filter(|lsn| !tail().any(|frame| frame.lsns.contains(lsn))).collect();
+    ensure!(others.is_empty(), "LOST: {others:?} by a flip in the tail, which begins with {hit:?}");
+    let shown: Vec<u64> = specimen.only_in(hit).into_iter().filter(|lsn| !missing.contains(lsn)).collect();
+    ensure!(shown.is_empty(), "UNDETECTED: {shown:?} are shown, and the flip hit {hit:?}");
+    Ok(())
+}
+
+/// What is reported is the frame that was hit, with the number of each record in it.
+fn insist_named(flip: &Flip, hit: &Frame, bad: &Quarantined) -> anyhow::Result<()> {
+    let is_there = flip.file.strip_prefix("journal/") == Some(bad.file.as_str()) && bad.offset == hit.start as u64;
+    ensure!(is_there && bad.frames == 1, "{bad:?} is reported, where the flip hit {hit:?}");
+    // What a moved record is a copy of is told by its header alone.
+    let is_named = if hit.is_moved {
+        bad.lsns.is_empty() && (flip.byte < hit.start + HEADER || bad.claimed == Some(Lsn(hit.lsns.start)))
+    } else {
+        (bad.lsns.is_empty() && hit.lsns.is_empty()) || bad.lsns == hit.lsns
+    };
+    ensure!(is_named, "{:?} is hit, and {bad:?} is named", hit.lsns);
     Ok(())
 }
 
@@ -162,10 +184,11 @@ fn judge_reads(specimen: &Specimen, bench: &Bench, missing: &[u64]) -> anyhow::R
     let (journal, _) = bench.journal()?;
     for (lsn, (kind, payload)) in &specimen.records {
         match journal.read(Lsn(*lsn)) {
-            Ok(record) => ensure!(
-                record.kind == *kind && record.payload == payload.as_slice(),
-                "WRONG: record {lsn} was read with other bytes"
-            ),
+            Ok(record) => {
+                let is_right = record.kind == *kind && record.payload == payload.as_slice();
+                ensure!(is_right, "WRONG: record {lsn} was read with other bytes");
+                ensure!(!missing.contains(lsn), "record {lsn} can be read and is not shown in replay");
+            }
             Err(ReadError::Missing { .. } | ReadError::Corrupt { .. }) => {
                 ensure!(missing.contains(lsn), "record {lsn} is shown in replay and cannot be read");
             }

@@ -1,9 +1,10 @@
 //! The end of the journal is not what was written: cut off, zeros, garbage or a hole, at every byte of the last 64 KiB.
 //!
-//! The journal is one that a real router wrote. It must open, show every record that lies before the place, and of the
-//! rest only what was written. Most places are tried in process, through the real recovery and the real files; after some
+//! The journal is one that a real router wrote. It must open, show every record of every frame that lies before the place,
+//! none of a frame that is broken, and of the rest only what was written. Most places are tried in process, through the real recovery and the real files; after some
 //! the real router goes on with what is left, and the sink must be right.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -65,7 +66,7 @@ fn round(round: &mut Round) -> anyhow::Result<()> {
             }
             let files = harmed(&specimen, at, harm, &mut round.rng);
             bench.lay(&files)?;
-            let judged = judge(&specimen, &bench, at, harm, step % GO_ON_EVERY == 0);
+            let judged = judge(&specimen, &bench, &files[&specimen.last], step % GO_ON_EVERY == 0);
             judged.with_context(|| format!("{harm:?} at byte {at} of {}", specimen.last))?;
             round.tally.faults += 1;
         }
@@ -76,7 +77,7 @@ fn round(round: &mut Round) -> anyhow::Result<()> {
 
 /// Bytes of frames: what was reserved behind them is no tail.
 fn written(specimen: &Specimen) -> usize {
-    specimen.frames.last().map_or(0, |frame| frame.end)
+    specimen.last_frames().last().map_or(0, |frame| frame.end)
 }
 
 fn place(specimen: &Specimen, rng: &mut Rng) -> anyhow::Result<usize> {
@@ -98,29 +99,34 @@ fn harmed(specimen: &Specimen, at: usize, harm: Harm, rng: &mut Rng) -> Files {
     files
 }
 
-fn judge(specimen: &Specimen, bench: &Bench, at: usize, harm: Harm, goes_on: bool) -> anyhow::Result<()> {
+/// `left` is what the harm left of the last segment.
+fn judge(specimen: &Specimen, bench: &Bench, left: &[u8], goes_on: bool) -> anyhow::Result<()> {
     let (found, _) = bench.open()?;
     specimen.insist_right(&found)?;
-    insist_kept(specimen, &found, at, harm)?;
+    insist_kept(specimen, &found, left)?;
     if goes_on {
         go_on(bench, &found)?;
     }
     Ok(())
 }
 
-/// What lies before the place is there; behind a hole, so is what a whole frame further on says was durable.
-fn insist_kept(specimen: &Specimen, found: &Records, at: usize, harm: Harm) -> anyhow::Result<()> {
-    let beyond = if matches!(harm, Harm::Hole) { at + HOLE } else { usize::MAX };
-    let is_whole = |frame: &&Frame| frame.end <= at || frame.start >= beyond;
-    let durable = specimen.frames.iter().filter(is_whole).map(|frame| frame.durable).max().unwrap_or(0);
-    let is_kept = |frame: &&Frame| frame.end <= at || (frame.start >= beyond && frame.seq <= durable);
-    let in_tail = |lsn: &u64| specimen.frames.iter().any(|frame| frame.lsn == Some(*lsn));
-    let first = specimen.frames.iter().find_map(|frame| frame.lsn);
-    for lsn in specimen.frames.iter().filter(is_kept).filter_map(|frame| frame.lsn) {
-        ensure!(found.contains_key(&lsn) || !specimen.records.contains_key(&lsn), "LOST: record {lsn}");
+/// What lies before the first broken frame is there; behind it, so is what a whole frame further on says was durable. Of a
+/// broken frame nothing is.
+fn insist_kept(specimen: &Specimen, found: &Records, left: &[u8]) -> anyhow::Result<()> {
+    let written = &specimen.files[&specimen.last];
+    let is_whole = |frame: &&Frame| left.get(frame.start..frame.end) == written.get(frame.start..frame.end);
+    let (whole, broken): (Vec<&Frame>, Vec<&Frame>) = specimen.last_frames().iter().partition(is_whole);
+    let cut = broken.first().map_or(u64::MAX, |frame| frame.seq);
+    let durable = whole.iter().map(|frame| frame.durable).max().unwrap_or(0);
+    let kept = whole.iter().filter(|frame| frame.seq < cut || frame.seq <= durable);
+    for lsn in kept.flat_map(|frame| frame.lsns.clone()) {
+        ensure!(found.contains_key(&lsn), "LOST: record {lsn}");
     }
-    let before =
-        specimen.missing(found).into_iter().find(|lsn| first.is_some_and(|first| *lsn < first && !in_tail(lsn)));
+    for lsn in broken.iter().flat_map(|frame| specimen.only_in(frame)) {
+        ensure!(!found.contains_key(&lsn), "UNDETECTED: record {lsn} is shown, and its frame is broken");
+    }
+    let in_last: BTreeSet<u64> = specimen.last_frames().iter().flat_map(|frame| frame.lsns.clone()).collect();
+    let before = specimen.missing(found).into_iter().find(|lsn| !in_last.contains(lsn));
     ensure!(before.is_none(), "LOST: record {before:?} of an earlier segment");
     Ok(())
 }
