@@ -16,6 +16,7 @@ pub(crate) const WORDS: &[&[u8]] = &[
     &[0xff, 0xff, 0xff],
     &[0, 0, 0, 0x80],
     &[0, 0, 0, 0xff],
+    &[0, 0, 0, 0x41],
     &[1, 0, 0, 0, 0, 0, 0, 0],
 ];
 
@@ -209,11 +210,15 @@ pub(crate) fn frame_crc(segment: u64, frame: &[u8]) -> u32 {
 }
 
 pub(crate) fn examples() -> Vec<(String, Vec<u8>)> {
-    let scripts: [(&str, &[u8]); 14] = [
+    let scripts: [(&str, &[u8]); 18] = [
         ("untouched-0", &[0]),
         ("untouched-1", &[1]),
         ("untouched-2", &[2]),
         ("untouched-3", &[3]),
+        ("untouched-4", &[4]),
+        ("untouched-5", &[5]),
+        ("untouched-6", &[6]),
+        ("untouched-7", &[7]),
         ("flip", &[1, FLIP, 3, 70, 0, 3]),
         ("flip-length", &[1, FLIP, 4, 4, 0, 5]),
         ("cut-tail", &[3, CUT, 255, 100, 0]),
@@ -225,5 +230,29 @@ pub(crate) fn examples() -> Vec<(String, Vec<u8>)> {
         ("forged-seq", &[0, WRITE, 0, 8, 0, 8, 255, 255, 255, 255, 255, 255, 255, 255, SEAL_FRAME, 0, 0, 0]),
         ("forged-index", &[1, WRITE, 1, 32, 0, 8, 255, 255, 0, 0, 255, 255, 255, 0, SEAL_INDEX, 1]),
     ];
-    scripts.iter().map(|(name, script)| ((*name).to_owned(), script.to_vec())).collect()
+    scripts.iter().chain(&GROUPS).map(|(name, script)| ((*name).to_owned(), script.to_vec())).collect()
 }
+
+/// Harm to a frame that records share. In image 4, behind a mark, it is
+///
+/// ```text
+///  32      36    39     40    48    64             76             95
+///  +-----+-----+------+-----+-----+--------------+--------------+---
+///  | crc | len | 0x44 | seq | lsn | kind len ... | kind len ... |
+///  +-----+-----+------+-----+-----+--------------+--------------+---
+/// ```
+const GROUPS: [(&str, &[u8]); 13] = [
+    ("group-flip", &[4, FLIP, 0, 80, 0, 3]),
+    ("group-flip-count", &[5, FLIP, 1, 39, 0, 1]),
+    ("group-cut", &[4, CUT, 0, 90, 0]),
+    ("group-cut-tail", &[7, CUT, 255, 100, 0]),
+    ("group-hole", &[5, ZERO, 2, 96, 0, 4, 0]),
+    ("group-length-less", &[4, WRITE, 0, 77, 0, 2, 3, 0, SEAL_FRAME, 0, 32, 0]),
+    ("group-length-more", &[4, WRITE, 0, 77, 0, 2, 255, 255, SEAL_FRAME, 0, 32, 0]),
+    ("group-kind", &[4, WRITE, 0, 76, 0, 1, 0x81, SEAL_FRAME, 0, 32, 0]),
+    ("group-count-less", &[4, WRITE, 0, 39, 0, 1, 0x41, SEAL_FRAME, 0, 32, 0]),
+    ("group-count-more", &[4, WRITE, 0, 39, 0, 1, 0x7f, SEAL_FRAME, 0, 32, 0]),
+    ("group-of-one", &[0, WRITE, 0, 39, 0, 1, 0x40, SEAL_FRAME, 0, 32, 0]),
+    ("group-as-record", &[4, WRITE, 0, 39, 0, 1, 3, SEAL_FRAME, 0, 32, 0]),
+    ("group-last-number", &[4, WRITE, 0, 48, 0, 8, 253, 255, 255, 255, 255, 255, 255, 255, SEAL_FRAME, 0, 32, 0]),
+];

@@ -27,7 +27,14 @@ pub(crate) const SPEC: Spec = Spec {
 /// What the images hold: number, kind, payload.
 type Records = BTreeSet<(u64, u8, Vec<u8>)>;
 
-const IMAGES: u8 = 4;
+/// Stories of an image: one segment; several, with indexes; compacted; a tail that was never confirmed.
+const STORIES: u8 = 4;
+const COMPACTED: u8 = 2;
+const UNCONFIRMED: u8 = 3;
+/// Each story with records that are appended one by one, and behind those again with records that share frames.
+const IMAGES: u8 = 2 * STORIES;
+/// Records of a batch that are to share a frame.
+const BATCH: u64 = 5;
 
 struct Recovery {
     images: Vec<(MemDisk, Records)>,
@@ -115,13 +122,14 @@ fn open_again(disk: MemDisk) -> Result<Journal<MemDisk>, String> {
 fn live_on(journal: Journal<MemDisk>, shown: Records) -> Result<(usize, usize), String> {
     let mut journal = open_again(journal.into_disk())?;
     same(&shown, &journal, "opened again")?;
-    if journal.append(Class::Intake, &[Entry { kind: 9, payload: b"one more" }]).is_ok() {
+    let more: [Entry<&[u8]>; 2] = [Entry { kind: 9, payload: b"one more" }, Entry { kind: 8, payload: b"" }];
+    if journal.append(Class::Intake, &more).is_ok() {
         let upto = journal.commit().map_err(|error| format!("does not commit: {error}"))?.durable;
         let mut disk = journal.into_disk();
         disk.crash(&mut |_| 0);
         journal = open_again(disk)?;
         let mut wanted = shown;
-        wanted.insert((upto.0, 9, b"one more".to_vec()));
+        wanted.extend((upto.0 - 1..).zip(more).map(|(lsn, one)| (lsn, one.kind, one.payload.to_vec())));
         same(&wanted, &journal, "appended to")?;
     }
     let sealed: Vec<SegmentId> = journal.sealed_views().iter().map(|view| view.id()).collect();
@@ -151,13 +159,14 @@ fn sound(disk: &MemDisk) -> Records {
         let Some(id) = edits::segment_of(&file.name) else { continue };
         let bytes = disk.content(&file.name).unwrap_or_default();
         for at in (0..bytes.len()).step_by(8) {
-            sound.extend(frame(id, &bytes[at..]));
+            sound.extend(frame(id, &bytes[at..]).unwrap_or_default());
         }
     }
     sound
 }
 
-fn frame(segment: u64, bytes: &[u8]) -> Option<(u64, u8, Vec<u8>)> {
+/// The records of the frame that begins here; `None` if there is no such frame.
+fn frame(segment: u64, bytes: &[u8]) -> Option<Records> {
     let size = edits::frame_size(bytes)?;
     let frame = bytes.get(..size)?;
     if frame[..4] != edits::frame_crc(segment, frame).to_le_bytes() {
@@ -168,9 +177,26 @@ fn frame(segment: u64, bytes: &[u8]) -> Option<(u64, u8, Vec<u8>)> {
     let payload = frame.get(32..32 + len)?;
     match frame[7] {
         0xff => None,
-        kind @ 0x80.. => Some((lsn, kind & 0x7f, payload.get(8..)?.to_vec())),
-        kind => Some((lsn, kind, payload.to_vec())),
+        kind @ 0x80.. => Some([(lsn, kind & 0x7f, payload.get(8..)?.to_vec())].into()),
+        kind @ 0x40.. => (size <= GROUP_BYTES_MAX).then(|| group(lsn, kind - 0x3f, payload)),
+        kind => Some([(lsn, kind, payload.to_vec())].into()),
     }
+}
+
+/// The longest frame that records share.
+const GROUP_BYTES_MAX: usize = 4096;
+
+/// Records that share a frame, up to the first that does not fit into it: kind, length, payload of each.
+fn group(first: u64, count: u8, mut payload: &[u8]) -> Records {
+    let mut records = Records::new();
+    for lsn in (first..=u64::MAX).take(count.into()) {
+        let Some(([kind, low, high], rest)) = payload.split_first_chunk() else { break };
+        let len = usize::from(u16::from_le_bytes([*low, *high]));
+        let Some((member, rest)) = rest.split_at_checked(len) else { break };
+        records.insert((lsn, *kind, member.to_vec()));
+        payload = rest;
+    }
+    records
 }
 
 fn size_of_payload(frame: &[u8]) -> usize {
@@ -183,31 +209,28 @@ fn key(n: u64) -> [u8; 16] {
     key
 }
 
-/// A journal as the real code writes it. 0: one segment; 1: several, with indexes; 2: compacted; 3: with a tail that was
-/// never confirmed.
+/// A journal as the real code writes it, and what is in it: so say the real code and the reader of this file.
 #[expect(clippy::expect_used, reason = "a disk in memory without faults refuses nothing")]
 fn image(which: u8) -> (MemDisk, Records) {
+    let (story, batch) = (which % STORIES, if which < STORIES { 1 } else { BATCH });
     let mut journal = Journal::open(MemDisk::new(), config()).expect("an empty directory").0;
-    let records = if which == 0 { 5 } else { 40 };
-    for n in 0..records {
-        let payload = format!("record {n} {}", "x".repeat(n * 7 % 90)).into_bytes();
-        journal.append(Class::Intake, &[Entry { kind: (n % 5) as u8, payload }]).expect("there is room");
-        if n % 3 == 0 && !(which == 3 && n > 30) {
-            journal.commit().expect("the disk works");
-        }
-    }
-    if which == 2 {
+    let appended = append_all(&mut journal, story, batch);
+    if story == COMPACTED {
         for _ in 0..12 {
-            let keep = &mut |lsn: Lsn, _, _: &[u8]| if lsn.0.is_multiple_of(3) { Keep::Keep } else { Keep::Drop };
+            let keep = &mut |lsn, _, _: &[u8]| if is_kept(lsn) { Keep::Keep } else { Keep::Drop };
             journal.compact(600, keep).expect("the disk works");
         }
     }
-    if which != 3 {
+    if story != UNCONFIRMED {
         journal.commit().expect("the disk works");
         journal.mark_idle().expect("the disk works");
     }
     let (records, fault) = contents(&journal);
     assert_eq!(fault, None, "it was just written");
+    assert_eq!(records, sound(journal.disk()), "it holds what the own reader finds");
+    let is_due = |record: &(u64, u8, Vec<u8>)| story != COMPACTED || is_kept(Lsn(record.0));
+    assert!(appended.iter().filter(|record| is_due(record)).all(|record| records.contains(record)), "none is lost");
+    assert!(records.is_subset(&appended), "none is made up");
     let views = journal.sealed_views();
     let mut disk = journal.into_disk();
     for view in views.iter().take(3) {
@@ -221,4 +244,31 @@ fn image(which: u8) -> (MemDisk, Records) {
     let files = disk.list().expect("the disk works");
     files.iter().for_each(|file| disk.sync(&file.name).expect("the disk works"));
     (disk, records)
+}
+
+/// What compaction keeps.
+fn is_kept(lsn: Lsn) -> bool {
+    lsn.0.is_multiple_of(3)
+}
+
+/// Appends the records of a story, so many at once, with a commit after every few.
+#[expect(clippy::expect_used, reason = "a disk in memory without faults refuses nothing")]
+fn append_all(journal: &mut Journal<MemDisk>, story: u8, batch: u64) -> Records {
+    let records = if story == 0 { batch.max(5) } else { 40 };
+    let entry = |n: u64| {
+        let payload = format!("record {n} {}", "x".repeat((n * 7 % 90) as usize)).into_bytes();
+        Entry { kind: (n % 5) as u8, payload }
+    };
+    // The last few.
+    let is_unconfirmed = |first: u64| story == UNCONFIRMED && first + 3 * batch > 33;
+    let mut appended = Records::new();
+    for first in (0..records).step_by(batch as usize) {
+        let entries: Vec<_> = (first..first + batch).map(entry).collect();
+        journal.append(Class::Intake, &entries).expect("there is room");
+        appended.extend((first + 1..).zip(entries).map(|(lsn, one)| (lsn, one.kind, one.payload)));
+        if (first / batch).is_multiple_of(3) && !is_unconfirmed(first) {
+            journal.commit().expect("the disk works");
+        }
+    }
+    appended
 }
