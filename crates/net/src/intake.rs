@@ -46,7 +46,7 @@ impl Intake {
 pub(crate) async fn read_little<R: AsyncRead + Unpin>(half: &mut R, most: usize) -> io::Result<Option<BytesMut>> {
     let mut bytes = BytesMut::with_capacity(most);
     let count = half.read_buf(&mut (&mut bytes).limit(most)).await?;
-    Ok((count > 0).then(|| bytes))
+    Ok((count > 0).then_some(bytes))
 }
 
 #[cfg(test)]
