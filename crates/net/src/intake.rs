@@ -60,7 +60,7 @@ mod tests {
         let (mut near, mut far) = duplex(1 << 20);
         let mut intake = Intake::default();
         let mut sizes = Vec::new();
-        for (chunk, times) in [(100, 50), (60_000, 8), (100, 1_000)] {
+        for (chunk, times) in [(100, 50), (60_000, 20), (100, 4_000)] {
             for _ in 0..times {
                 near.write_all(&vec![7; chunk]).await.unwrap();
                 let mut read = 0;
