@@ -1,7 +1,7 @@
 //! The data directory of a real router, kept in memory: to be laid out damaged, opened, and compared with what it was.
 //!
 //! It reads frames by itself, and the records in them, so that what lies where is not the word of the code under test. The
-//! layout is drawn in `crates/journal/src/frame.rs`: small records share a frame, and are lost together.
+//! layout is drawn in `crates/journal/src/frame.rs`, and in `group.rs` that of records which share a frame.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -38,12 +38,62 @@ pub(crate) struct Frame {
     pub start: usize,
     pub end: usize,
     pub seq: u64,
+    pub form: Form,
     /// Numbers of the records in it: one, as many as share it, or none in a mark.
     pub lsns: Range<u64>,
-    /// Compaction wrote it: its record is an old one.
-    pub is_moved: bool,
+    /// The records, in the order of their numbers.
+    pub parts: Vec<Part>,
     /// When it was written, all frames up to this one were durable.
     pub durable: u64,
+}
+
+/// What a frame is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    Record,
+    /// Records that share it.
+    Group,
+    /// Compaction wrote it: its record is an old one.
+    Moved,
+    Mark,
+}
+
+/// A record in a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Part {
+    kind: u8,
+    /// The bytes that are its alone: of a record that does not share its frame, all of it.
+    pub bytes: Range<usize>,
+    payload: Range<usize>,
+}
+
+impl Frame {
+    /// The records that a wrong bit in this byte costs. Of a group it costs one at most: a header, padding, and a record's
+    /// length are mended.
+    pub(crate) fn costs(&self, byte: usize) -> Range<u64> {
+        match self.form {
+            Form::Record | Form::Moved | Form::Mark => self.lsns.clone(),
+            Form::Group => {
+                let hit = self.parts.iter().position(|part| part.is_checked_at(byte));
+                let first = hit.map_or(self.lsns.start, |ahead| self.lsns.start + ahead as u64);
+                first..first + u64::from(hit.is_some())
+            }
+        }
+    }
+
+    /// The header and the padding: what a group's own checksum is of.
+    pub(crate) fn frame_bytes(&self) -> [Range<usize>; 2] {
+        let behind = self.parts.last().map_or(self.start + HEADER, |part| part.bytes.end);
+        [self.start..self.start + HEADER, behind..self.end]
+    }
+}
+
+impl Part {
+    /// True if this byte of a group's record is not of its length.
+    pub(crate) fn is_checked_at(&self, byte: usize) -> bool {
+        let length = self.bytes.start + MEMBER_LENGTH..self.bytes.start + MEMBER_PREFIX;
+        self.bytes.contains(&byte) && !length.contains(&byte)
+    }
 }
 
 /// Blocks without content: not worth laying out thousands of times.
@@ -58,6 +108,10 @@ const RESERVED_KEPT: usize = 4 << 10;
 const GROUP: u8 = 0x40;
 /// The longest such frame.
 const GROUP_BYTES_MAX: usize = 4096;
+/// What is before the payload of a record in it: checksum, kind, length.
+const MEMBER_PREFIX: usize = 7;
+/// Where its length is.
+const MEMBER_LENGTH: usize = 5;
 /// Kinds from this one on are of moved records.
 const MOVED: u8 = 0x80;
 /// What is before the payload of a moved record.
@@ -98,13 +152,10 @@ impl Specimen {
     fn of(files: Files, last: String) -> anyhow::Result<Self> {
         let (mut all, mut records, mut copies) = (BTreeMap::new(), Records::new(), BTreeMap::new());
         for (name, bytes) in files.iter().filter(|(name, _)| is_segment(name)) {
-            let frames = frames(bytes);
-            for frame in &frames {
-                let held = held(bytes, frame).with_context(|| format!("{name}: {frame:?}"))?;
-                for (lsn, (kind, payload)) in frame.lsns.clone().zip(held) {
-                    records.insert(lsn, (kind, payload.to_vec()));
-                    *copies.entry(lsn).or_default() += 1;
-                }
+            let frames = frames(bytes).with_context(|| name.clone())?;
+            for (lsn, part) in frames.iter().flat_map(|frame| frame.lsns.clone().zip(&frame.parts)) {
+                records.insert(lsn, (part.kind, bytes[part.payload.clone()].to_vec()));
+                *copies.entry(lsn).or_default() += 1;
             }
             all.insert(name.clone(), frames);
         }
@@ -116,9 +167,9 @@ impl Specimen {
         self.frames.get(&self.last).map_or(&[], Vec::as_slice)
     }
 
-    /// Records of the frame that no other frame holds: what is lost with it.
-    pub(crate) fn only_in(&self, frame: &Frame) -> Vec<u64> {
-        frame.lsns.clone().filter(|lsn| self.copies.get(lsn) == Some(&1)).collect()
+    /// Those of the records that one frame alone holds: with it they are lost.
+    pub(crate) fn without_copy(&self, lsns: Range<u64>) -> impl Iterator<Item = u64> {
+        lsns.filter(|lsn| self.copies.get(lsn) == Some(&1))
     }
 
     /// Every record in `found` is the one that was written.
@@ -146,7 +197,7 @@ pub(crate) fn is_segment(name: &str) -> bool {
 }
 
 /// Frames from the first on, as long as their numbers follow each other.
-pub(crate) fn frames(bytes: &[u8]) -> Vec<Frame> {
+fn frames(bytes: &[u8]) -> anyhow::Result<Vec<Frame>> {
     let mut found: Vec<Frame> = Vec::new();
     let mut start = 0;
     while let Some(head) = bytes.get(start..).and_then(|rest| rest.first_chunk::<HEADER>()) {
@@ -161,52 +212,46 @@ pub(crate) fn frames(bytes: &[u8]) -> Vec<Frame> {
             break;
         }
         let back = u32::from_le_bytes([head[28], head[29], head[30], head[31]]);
-        let first = long(16);
-        let lsns = first..first.saturating_add(records_in(head[KIND]));
-        let is_moved = (MOVED..MARK).contains(&head[KIND]);
-        found.push(Frame { start, end, seq, lsns, is_moved, durable: seq.saturating_sub(u64::from(back)) });
+        let payload = start + HEADER..start + HEADER + len;
+        let (form, parts) = parts(bytes, start..end, payload).with_context(|| format!("the frame at {start}"))?;
+        let lsns = long(16)..long(16).saturating_add(parts.len() as u64);
+        found.push(Frame { start, end, seq, form, lsns, parts, durable: seq.saturating_sub(u64::from(back)) });
         start = end;
     }
-    found
+    Ok(found)
 }
 
-/// How many records a frame of that kind holds.
-fn records_in(kind: u8) -> u64 {
-    match kind {
-        0..GROUP | MOVED..MARK => 1,
-        GROUP..MOVED => u64::from(kind - GROUP) + 1,
-        MARK => 0,
-    }
-}
-
-/// Kinds and payloads of the records in a frame, in the order of their numbers.
-fn held<'a>(bytes: &'a [u8], frame: &Frame) -> anyhow::Result<Vec<(u8, &'a [u8])>> {
-    let frame = &bytes[frame.start..frame.end];
-    let len = u32::from_le_bytes([frame[4], frame[5], frame[6], 0]) as usize;
-    let payload = &frame[HEADER..HEADER + len];
-    match frame[KIND] {
-        kind @ 0..GROUP => Ok(vec![(kind, payload)]),
+/// The records in a frame.
+fn parts(bytes: &[u8], frame: Range<usize>, payload: Range<usize>) -> anyhow::Result<(Form, Vec<Part>)> {
+    match bytes[frame.start + KIND] {
+        kind @ 0..GROUP => Ok((Form::Record, vec![Part { kind, bytes: frame, payload }])),
         kind @ GROUP..MOVED => {
-            ensure!(frame.len() <= GROUP_BYTES_MAX, "a frame that is shared is too long");
-            members(payload, records_in(kind))
+            ensure!(frame.len() <= GROUP_BYTES_MAX, "a group of {} bytes", frame.len());
+            Ok((Form::Group, members(bytes, payload, usize::from(kind - GROUP) + 1)?))
         }
-        kind @ MOVED..MARK => Ok(vec![(kind - MOVED, payload.get(MOVED_PREFIX..).context("too short")?)]),
-        MARK => Ok(Vec::new()),
+        kind @ MOVED..MARK => {
+            let payload = payload.start + MOVED_PREFIX..payload.end;
+            Ok((Form::Moved, vec![Part { kind: kind - MOVED, bytes: frame, payload }]))
+        }
+        MARK => Ok((Form::Mark, Vec::new())),
     }
 }
 
 /// Records that share a frame: they fill its payload exactly.
-fn members(mut payload: &[u8], records: u64) -> anyhow::Result<Vec<(u8, &[u8])>> {
-    let mut members = Vec::new();
-    for _ in 0..records {
-        let ([kind, low, high], rest) = payload.split_first_chunk().context("a record's length is cut off")?;
-        let len = usize::from(u16::from_le_bytes([*low, *high]));
-        let (member, rest) = rest.split_at_checked(len).context("a record is cut off")?;
-        members.push((*kind, member));
-        payload = rest;
+fn members(bytes: &[u8], payload: Range<usize>, count: usize) -> anyhow::Result<Vec<Part>> {
+    let (mut found, mut start) = (Vec::new(), payload.start);
+    for _ in 0..count {
+        let prefix =
+            bytes[start..payload.end].first_chunk::<MEMBER_PREFIX>().context("a record's length is cut off")?;
+        let [_, _, _, _, kind, low, high] = *prefix;
+        let from = start + MEMBER_PREFIX;
+        let end = from + usize::from(u16::from_le_bytes([low, high]));
+        ensure!(end <= payload.end, "a record is cut off");
+        found.push(Part { kind, bytes: start..end, payload: from..end });
+        start = end;
     }
-    ensure!(payload.is_empty(), "there is something behind the last record");
-    Ok(members)
+    ensure!(start == payload.end, "there is something behind the last record");
+    Ok(found)
 }
 
 /// A directory in memory, where specimens are laid out and opened.

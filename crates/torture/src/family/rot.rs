@@ -1,5 +1,5 @@
-//! Bits flip, in any file of the router's directory: they are detected, cost the records of the frame they hit and no
-//! others, and no wrong byte is served.
+//! Bits flip, in any file of the router's directory: they are detected, cost the record they hit and no other, also
+//! where it shares a frame, and no wrong byte is served.
 //!
 //! The directory is one that a real router wrote, in many small files with their indexes. Most flips are judged in
 //! process, through the real recovery, reader and index over real files; after some a real router starts on the damaged
@@ -16,7 +16,7 @@ use sheaf_server::DataDir;
 use super::patient::Patient;
 use super::{Family, Round, lacks_nothing};
 use crate::seed::Rng;
-use crate::specimen::{Bench, Files, Frame, HEADER, Specimen, is_segment};
+use crate::specimen::{Bench, Files, Form, Frame, HEADER, Specimen, is_segment};
 
 pub(super) const FAMILY: Family = Family {
     name: "rot",
@@ -126,7 +126,7 @@ fn judge(specimen: &Specimen, bench: &Bench, flip: &Flip) -> anyhow::Result<()> 
     judge_indexes(bench, flip)
 }
 
-/// What is lost are the records of the frame that was hit and no others, and they are named.
+/// What is lost is the record that was hit and no other, and it is named.
 fn judge_segment(specimen: &Specimen, flip: &Flip, missing: &[u64], report: &Report) -> anyhow::Result<()> {
     let frames = &specimen.frames[&flip.file];
     let Some(hit) = frames.iter().find(|frame| (frame.start..frame.end).contains(&flip.byte)) else {
@@ -142,12 +142,12 @@ fn judge_segment(specimen: &Specimen, flip: &Flip, missing: &[u64], report: &Rep
     let [bad] = report.quarantined.as_slice() else {
         anyhow::bail!("UNDETECTED, or more than it is: {:?}, where the flip hit {hit:?}", report.quarantined);
     };
-    let lost = specimen.only_in(hit);
-    ensure!(missing == lost, "LOST: {missing:?}, and with the frame that was hit only {lost:?} may be and must be");
+    let lost: Vec<u64> = specimen.without_copy(hit.costs(flip.byte)).collect();
+    ensure!(missing == lost, "LOST: {missing:?}, where the flip costs {lost:?}; it hit {hit:?}");
     insist_named(flip, hit, bad)
 }
 
-/// The journal ends before the frame that was hit, or later frames of its tail are there too.
+/// The journal ends before the frame that was hit. Of a group nothing is shown then: together or not at all.
 fn judge_tail(specimen: &Specimen, hit: &Frame, missing: &[u64], report: &Report) -> anyhow::Result<()> {
     let torn = report.torn.as_ref().with_context(|| format!("UNDETECTED: the flip hit {hit:?} in the tail"))?;
     ensure!(torn.offset == hit.start as u64, "{torn:?}, where the flip hit {hit:?}");
@@ -155,22 +155,26 @@ fn judge_tail(specimen: &Specimen, hit: &Frame, missing: &[u64], report: &Report
     let tail = || specimen.last_frames().iter().filter(|frame| frame.seq >= hit.seq);
     let others: Vec<&u64> = missing.iter().filter(|lsn| !tail().any(|frame| frame.lsns.contains(lsn))).collect();
     ensure!(others.is_empty(), "LOST: {others:?} by a flip in the tail, which begins with {hit:?}");
-    let shown: Vec<u64> = specimen.only_in(hit).into_iter().filter(|lsn| !missing.contains(lsn)).collect();
+    let shown: Vec<u64> = specimen.without_copy(hit.lsns.clone()).filter(|lsn| !missing.contains(lsn)).collect();
     ensure!(shown.is_empty(), "UNDETECTED: {shown:?} are shown, and the flip hit {hit:?}");
     Ok(())
 }
 
-/// What is reported is the frame that was hit, with the number of each record in it.
+/// What is reported is the frame that was hit, with the number of the record that is lost in it, if one is.
 fn insist_named(flip: &Flip, hit: &Frame, bad: &Quarantined) -> anyhow::Result<()> {
     let is_there = flip.file.strip_prefix("journal/") == Some(bad.file.as_str()) && bad.offset == hit.start as u64;
-    ensure!(is_there && bad.frames == 1, "{bad:?} is reported, where the flip hit {hit:?}");
-    // What a moved record is a copy of is told by its header alone.
-    let is_named = if hit.is_moved {
-        bad.lsns.is_empty() && (flip.byte < hit.start + HEADER || bad.claimed == Some(Lsn(hit.lsns.start)))
-    } else {
-        (bad.lsns.is_empty() && hit.lsns.is_empty()) || bad.lsns == hit.lsns
+    let lost = hit.costs(flip.byte);
+    let is_lost = bad.lsns == lost || (bad.lsns.is_empty() && lost.is_empty());
+    let is_named = match hit.form {
+        Form::Record | Form::Mark => bad.frames == 1 && is_lost,
+        Form::Group => bad.frames == 0 && is_lost,
+        // What it is a copy of is told by its header alone.
+        Form::Moved => {
+            let is_claimed = bad.claimed == Some(Lsn(lost.start)) || flip.byte < hit.start + HEADER;
+            bad.frames == 1 && bad.lsns.is_empty() && is_claimed
+        }
     };
-    ensure!(is_named, "{:?} is hit, and {bad:?} is named", hit.lsns);
+    ensure!(is_there && is_named, "{bad:?} is reported, where the flip costs {lost:?}; it hit {hit:?}");
     Ok(())
 }
 

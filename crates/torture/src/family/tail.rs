@@ -1,10 +1,11 @@
 //! The end of the journal is not what was written: cut off, zeros, garbage or a hole, at every byte of the last 64 KiB.
 //!
-//! The journal is one that a real router wrote. It must open, show every record of every frame that lies before the place,
-//! none of a frame that is broken, and of the rest only what was written. Most places are tried in process, through the real recovery and the real files; after some
+//! The journal is one that a real router wrote. It must open, show every record that lies before the place, none that is
+//! broken, and of the rest only what was written. Most places are tried in process, through the real recovery and the real files; after some
 //! the real router goes on with what is left, and the sink must be right.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -13,7 +14,7 @@ use sheaf_journal::{Class, Entry};
 use super::patient::Patient;
 use super::{Family, Round, lacks_nothing};
 use crate::seed::Rng;
-use crate::specimen::{Bench, Files, Frame, Records, Specimen};
+use crate::specimen::{Bench, Files, Form, Frame, Part, Records, Specimen};
 
 pub(super) const FAMILY: Family = Family {
     name: "tail",
@@ -110,25 +111,75 @@ fn judge(specimen: &Specimen, bench: &Bench, left: &[u8], goes_on: bool) -> anyh
     Ok(())
 }
 
-/// What lies before the first broken frame is there; behind it, so is what a whole frame further on says was durable. Of a
-/// broken frame nothing is.
+/// What lies before the first broken frame that nothing says was durable is there, and of a broken group that was durable
+/// the records before the harm. No record that is broken is shown, and nothing of a frame that is and was never durable.
 fn insist_kept(specimen: &Specimen, found: &Records, left: &[u8]) -> anyhow::Result<()> {
-    let written = &specimen.files[&specimen.last];
-    let is_whole = |frame: &&Frame| left.get(frame.start..frame.end) == written.get(frame.start..frame.end);
-    let (whole, broken): (Vec<&Frame>, Vec<&Frame>) = specimen.last_frames().iter().partition(is_whole);
-    let cut = broken.first().map_or(u64::MAX, |frame| frame.seq);
-    let durable = whole.iter().map(|frame| frame.durable).max().unwrap_or(0);
-    let kept = whole.iter().filter(|frame| frame.seq < cut || frame.seq <= durable);
-    for lsn in kept.flat_map(|frame| frame.lsns.clone()) {
-        ensure!(found.contains_key(&lsn), "LOST: record {lsn}");
+    let harm = Harmed { written: &specimen.files[&specimen.last], left };
+    let frames = specimen.last_frames();
+    let durable = |wrong: u32| frames.iter().filter(|frame| harm.speaks(frame, wrong)).map(|frame| frame.durable).max();
+    // One wrong bit of a header may be mended, or not.
+    let (least, most) = (durable(0).unwrap_or(0), durable(1).unwrap_or(0));
+    let is_broken = |frame: &&Frame| harm.is_changed(frame.start..frame.end);
+    let cut = frames.iter().find(|frame| is_broken(frame) && frame.seq > least).map_or(u64::MAX, |frame| frame.seq);
+    for frame in frames.iter().filter(|frame| frame.seq < cut) {
+        let kept = harm.kept(frame);
+        for lsn in frame.lsns.clone().take(kept) {
+            ensure!(found.contains_key(&lsn), "LOST: record {lsn}");
+        }
     }
-    for lsn in broken.iter().flat_map(|frame| specimen.only_in(frame)) {
-        ensure!(!found.contains_key(&lsn), "UNDETECTED: record {lsn} is shown, and its frame is broken");
+    for frame in frames.iter().filter(is_broken) {
+        for (lsn, part) in frame.lsns.clone().zip(&frame.parts) {
+            let is_gone = frame.seq > most || harm.is_lost(frame, part);
+            let is_shown = is_gone && found.contains_key(&lsn) && specimen.without_copy(lsn..lsn + 1).next().is_some();
+            ensure!(!is_shown, "UNDETECTED: record {lsn} is shown, and is broken");
+        }
     }
-    let in_last: BTreeSet<u64> = specimen.last_frames().iter().flat_map(|frame| frame.lsns.clone()).collect();
+    let in_last: BTreeSet<u64> = frames.iter().flat_map(|frame| frame.lsns.clone()).collect();
     let before = specimen.missing(found).into_iter().find(|lsn| !in_last.contains(lsn));
     ensure!(before.is_none(), "LOST: record {before:?} of an earlier segment");
     Ok(())
+}
+
+/// A segment before and after.
+struct Harmed<'a> {
+    written: &'a [u8],
+    left: &'a [u8],
+}
+
+impl Harmed<'_> {
+    fn is_changed(&self, bytes: Range<usize>) -> bool {
+        self.left.get(bytes.clone()) != self.written.get(bytes)
+    }
+
+    fn wrong_bits(&self, bytes: Range<usize>) -> u32 {
+        bytes.map(|at| self.left.get(at).map_or(8, |byte| (byte ^ self.written[at]).count_ones())).sum()
+    }
+
+    /// True if what the frame says of others can be read, with so many wrong bits at most: of a group, whatever became of
+    /// its records.
+    fn speaks(&self, frame: &Frame, wrong: u32) -> bool {
+        match frame.form {
+            Form::Record | Form::Moved | Form::Mark => !self.is_changed(frame.start..frame.end),
+            Form::Group => {
+                frame.end <= self.left.len()
+                    && frame.frame_bytes().map(|part| self.wrong_bits(part)).iter().sum::<u32>() <= wrong
+            }
+        }
+    }
+
+    /// How many of its records, from the first on, must be readable.
+    fn kept(&self, frame: &Frame) -> usize {
+        let is_kept = |part: &&Part| !self.is_changed(part.bytes.clone());
+        if self.speaks(frame, 0) { frame.parts.iter().take_while(is_kept).count() } else { 0 }
+    }
+
+    /// True if this record of a broken frame must not be read. A wrong length may be mended.
+    fn is_lost(&self, frame: &Frame, part: &Part) -> bool {
+        match frame.form {
+            Form::Record | Form::Moved | Form::Mark => true,
+            Form::Group => part.bytes.clone().any(|at| part.is_checked_at(at) && self.is_changed(at..at + 1)),
+        }
+    }
 }
 
 /// The journal takes a record, and it and everything that was found are there when it is opened again.
