@@ -6,6 +6,8 @@
 use sheaf_journal::Disk;
 use sheaf_journal::testing::MemDisk;
 
+use super::frames;
+
 pub(crate) const WORDS: &[&[u8]] = &[
     &[FLIP],
     &[WRITE],
@@ -123,12 +125,8 @@ fn change(bytes: &mut Vec<u8>, kind: u8, name: &str, script: &mut Script<'_>) {
             bytes.get_mut(at.min(end)..end).unwrap_or_default().fill(0);
         }
         SEAL_FRAME => {
-            if let (Some(id), Some(frame)) = (segment_of(name), bytes.get_mut(at / 8 * 8..))
-                && let Some(size) = frame_size(frame)
-                && let Some(frame) = frame.get_mut(..size)
-            {
-                let crc = frame_crc(id, frame);
-                frame[..4].copy_from_slice(&crc.to_le_bytes());
+            if let (Some(id), Some(frame)) = (frames::segment_of(name), bytes.get_mut(at / 8 * 8..)) {
+                frames::seal(id, frame);
             }
         }
         SEAL_INDEX => seal_index(bytes),
@@ -190,25 +188,6 @@ fn set(disk: &mut MemDisk, name: &str, bytes: Option<&[u8]>) {
     assert!(done.is_ok() || bytes.is_none(), "a disk in memory without faults refuses nothing");
 }
 
-/// The id in the name of a segment file.
-pub(crate) fn segment_of(name: &str) -> Option<u64> {
-    let stem = name.strip_suffix(".seg2").or_else(|| name.strip_suffix(".seg1"))?;
-    let (id, _) = stem.split_once('-')?;
-    u64::from_str_radix(id, 16).ok()
-}
-
-/// Bytes of the frame that would begin here.
-pub(crate) fn frame_size(bytes: &[u8]) -> Option<usize> {
-    let head = bytes.get(..32)?;
-    let len = usize::from(head[4]) | usize::from(head[5]) << 8 | usize::from(head[6]) << 16;
-    Some((32 + len).next_multiple_of(8))
-}
-
-/// The checksum that a frame must have.
-pub(crate) fn frame_crc(segment: u64, frame: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(&segment.to_le_bytes()), &frame[4..])
-}
-
 pub(crate) fn examples() -> Vec<(String, Vec<u8>)> {
     let scripts: [(&str, &[u8]); 18] = [
         ("untouched-0", &[0]),
@@ -236,23 +215,28 @@ pub(crate) fn examples() -> Vec<(String, Vec<u8>)> {
 /// Harm to a frame that records share. In image 4, behind a mark, it is
 ///
 /// ```text
-///  32      36    39     40    48    64             76             95
-///  +-----+-----+------+-----+-----+--------------+--------------+---
-///  | crc | len | 0x44 | seq | lsn | kind len ... | kind len ... |
-///  +-----+-----+------+-----+-----+--------------+--------------+---
+///  32      36    39     40    48    64                   80                   103
+///  +-----+-----+------+-----+-----+--------------------+--------------------+---
+///  | crc | len | 0x44 | seq | lsn | crc, kind, len ... | crc, kind, len ... |
+///  +-----+-----+------+-----+-----+--------------------+--------------------+---
 /// ```
-const GROUPS: [(&str, &[u8]); 13] = [
-    ("group-flip", &[4, FLIP, 0, 80, 0, 3]),
-    ("group-flip-count", &[5, FLIP, 1, 39, 0, 1]),
+const GROUPS: [(&str, &[u8]); 18] = [
+    ("group-flip", &[4, FLIP, 0, 90, 0, 3]),
+    ("group-flip-length", &[4, FLIP, 0, 85, 0, 2]),
+    ("group-flip-lengths", &[4, FLIP, 0, 69, 0, 2, FLIP, 0, 85, 0, 5]),
+    ("group-flip-count", &[4, FLIP, 0, 39, 0, 1]),
+    ("group-flip-header", &[5, FLIP, 1, 39, 0, 6]),
     ("group-cut", &[4, CUT, 0, 90, 0]),
     ("group-cut-tail", &[7, CUT, 255, 100, 0]),
     ("group-hole", &[5, ZERO, 2, 96, 0, 4, 0]),
-    ("group-length-less", &[4, WRITE, 0, 77, 0, 2, 3, 0, SEAL_FRAME, 0, 32, 0]),
-    ("group-length-more", &[4, WRITE, 0, 77, 0, 2, 255, 255, SEAL_FRAME, 0, 32, 0]),
-    ("group-kind", &[4, WRITE, 0, 76, 0, 1, 0x81, SEAL_FRAME, 0, 32, 0]),
+    ("group-hole-header", &[5, ZERO, 2, 32, 0, 8, 0]),
+    ("group-length-less", &[4, WRITE, 0, 85, 0, 2, 3, 0, SEAL_FRAME, 0, 32, 0]),
+    ("group-length-more", &[4, WRITE, 0, 85, 0, 2, 255, 255, SEAL_FRAME, 0, 32, 0]),
+    ("group-kind", &[4, WRITE, 0, 84, 0, 1, 0x81, SEAL_FRAME, 0, 32, 0]),
     ("group-count-less", &[4, WRITE, 0, 39, 0, 1, 0x41, SEAL_FRAME, 0, 32, 0]),
-    ("group-count-more", &[4, WRITE, 0, 39, 0, 1, 0x7f, SEAL_FRAME, 0, 32, 0]),
+    ("group-count-more", &[4, WRITE, 0, 39, 0, 1, 0x4f, SEAL_FRAME, 0, 32, 0]),
     ("group-of-one", &[0, WRITE, 0, 39, 0, 1, 0x40, SEAL_FRAME, 0, 32, 0]),
     ("group-as-record", &[4, WRITE, 0, 39, 0, 1, 3, SEAL_FRAME, 0, 32, 0]),
     ("group-last-number", &[4, WRITE, 0, 48, 0, 8, 253, 255, 255, 255, 255, 255, 255, 255, SEAL_FRAME, 0, 32, 0]),
+    ("group-too-long", &[4, WRITE, 0, 36, 0, 2, 0xe8, 0x0f, WRITE, 0, 0x88, 0x13, 1, 0, SEAL_FRAME, 0, 32, 0]),
 ];

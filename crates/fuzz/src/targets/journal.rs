@@ -2,11 +2,11 @@
 //! wrote; edits flip, cut, copy, rename and forge its files.
 //!
 //! Checked, whatever happened: opening gives a journal or an error, and a record that is shown is one whose checksum a
-//! file holds, found by a reader of this file's own. Where only bytes of files rotted: numbers rise, each record reads
+//! file holds, found by a reader of our own. Where only bytes of files rotted: numbers rise, each record reads
 //! as it is shown, opening again shows the same, what is appended then is there after another opening, and an index
 //! yields candidates or says that it is damaged. Where nothing happened: all that was written is shown.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use sheaf_journal::index::{Span, Tiers, build, merge};
@@ -14,6 +14,7 @@ use sheaf_journal::testing::MemDisk;
 use sheaf_journal::{Class, Config, Disk, Entry, Journal, Keep, Lsn, OpenError, Report, SegmentId};
 
 use super::edits::{self, Harm};
+use super::frames::{self, Records};
 use crate::target::{Shape, Spec, Target, scale};
 
 pub(crate) const SPEC: Spec = Spec {
@@ -23,9 +24,6 @@ pub(crate) const SPEC: Spec = Spec {
     make: |_: &Path| Box::new(Recovery { images: (0..IMAGES).map(image).collect() }),
     examples: edits::examples,
 };
-
-/// What the images hold: number, kind, payload.
-type Records = BTreeSet<(u64, u8, Vec<u8>)>;
 
 /// Stories of an image: one segment; several, with indexes; compacted; a tail that was never confirmed.
 const STORIES: u8 = 4;
@@ -156,51 +154,13 @@ fn live_on(journal: Journal<MemDisk>, shown: Records) -> Result<(usize, usize), 
 fn sound(disk: &MemDisk) -> Records {
     let mut sound = Records::new();
     for file in disk.list().unwrap_or_default() {
-        let Some(id) = edits::segment_of(&file.name) else { continue };
+        let Some(id) = frames::segment_of(&file.name) else { continue };
         let bytes = disk.content(&file.name).unwrap_or_default();
         for at in (0..bytes.len()).step_by(8) {
-            sound.extend(frame(id, &bytes[at..]).unwrap_or_default());
+            sound.extend(frames::records(id, &bytes[at..]));
         }
     }
     sound
-}
-
-/// The records of the frame that begins here; `None` if there is no such frame.
-fn frame(segment: u64, bytes: &[u8]) -> Option<Records> {
-    let size = edits::frame_size(bytes)?;
-    let frame = bytes.get(..size)?;
-    if frame[..4] != edits::frame_crc(segment, frame).to_le_bytes() {
-        return None;
-    }
-    let len = size_of_payload(frame);
-    let lsn = u64::from_le_bytes(frame[16..24].try_into().ok()?);
-    let payload = frame.get(32..32 + len)?;
-    match frame[7] {
-        0xff => None,
-        kind @ 0x80.. => Some([(lsn, kind & 0x7f, payload.get(8..)?.to_vec())].into()),
-        kind @ 0x40.. => (size <= GROUP_BYTES_MAX).then(|| group(lsn, kind - 0x3f, payload)),
-        kind => Some([(lsn, kind, payload.to_vec())].into()),
-    }
-}
-
-/// The longest frame that records share.
-const GROUP_BYTES_MAX: usize = 4096;
-
-/// Records that share a frame, up to the first that does not fit into it: kind, length, payload of each.
-fn group(first: u64, count: u8, mut payload: &[u8]) -> Records {
-    let mut records = Records::new();
-    for lsn in (first..=u64::MAX).take(count.into()) {
-        let Some(([kind, low, high], rest)) = payload.split_first_chunk() else { break };
-        let len = usize::from(u16::from_le_bytes([*low, *high]));
-        let Some((member, rest)) = rest.split_at_checked(len) else { break };
-        records.insert((lsn, *kind, member.to_vec()));
-        payload = rest;
-    }
-    records
-}
-
-fn size_of_payload(frame: &[u8]) -> usize {
-    usize::from(frame[4]) | usize::from(frame[5]) << 8 | usize::from(frame[6]) << 16
 }
 
 fn key(n: u64) -> [u8; 16] {
@@ -209,7 +169,7 @@ fn key(n: u64) -> [u8; 16] {
     key
 }
 
-/// A journal as the real code writes it, and what is in it: so say the real code and the reader of this file.
+/// A journal as the real code writes it, and what is in it: so say the real code and our own reader.
 #[expect(clippy::expect_used, reason = "a disk in memory without faults refuses nothing")]
 fn image(which: u8) -> (MemDisk, Records) {
     let (story, batch) = (which % STORIES, if which < STORIES { 1 } else { BATCH });

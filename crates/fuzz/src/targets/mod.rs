@@ -1,6 +1,7 @@
 //! One file for each reader of bytes. They share nothing but the contract in `target`.
 
 mod edits;
+mod frames;
 pub(crate) mod journal;
 mod pair;
 pub(crate) mod records;
