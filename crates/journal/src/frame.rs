@@ -219,6 +219,8 @@ fn members_checked(seed: u32, head: &Head, payload: &[u8]) -> Head {
         head.is_mended |= found.is_mended;
         rest = found.rest;
     }
+    // A wrong count under a good checksum: it is not what was written.
+    head.is_mended |= !rest.is_empty();
     head
 }
 

@@ -163,7 +163,8 @@ impl Tail {
             match scanner.step()? {
                 Step::Frame { offset, head } => {
                     if !head.is_whole() {
-                        holes.push((end, offset));
+                        // The group tells its own place: what is before it may be damaged too.
+                        holes.push(((head.seq, head.lsn), offset));
                     }
                     durable = durable.max(head.durable);
                     epoch = epoch.max(head.epoch);
