@@ -40,10 +40,12 @@ const EDITS_MAX: usize = 24;
 const FILE_MAX: usize = 32 << 10;
 
 /// How far a directory is from what the journal wrote: what can still be asked of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Harm {
     /// Nothing happened.
     None,
+    /// One bit, at most, is wrong.
+    Flip,
     /// Files hold other bytes than were written, under their own names: what a sick disk does.
     Rot,
     /// Names lie, files are gone, or wrong frames check: what only hands can do. Names are proofs to the journal.
@@ -82,7 +84,12 @@ pub(crate) fn apply(disk: &mut MemDisk, script: &[u8]) -> Harm {
         }
         let kind = script.byte() % KINDS;
         let is_forged = matches!(kind, REMOVE | COPY | RENAME | SEAL_FRAME | SEAL_INDEX);
-        harm = harm.max(if is_forged { Harm::Forgery } else { Harm::Rot });
+        harm = match (harm, is_forged) {
+            (_, true) => Harm::Forgery,
+            (Harm::None, false) if kind == FLIP => Harm::Flip,
+            (Harm::None | Harm::Flip | Harm::Rot, false) => Harm::Rot,
+            (Harm::Forgery, false) => Harm::Forgery,
+        };
         let Some(name) = pick(disk, script.byte()) else { break };
         let mut bytes = disk.content(&name).unwrap_or_default().to_vec();
         match kind {

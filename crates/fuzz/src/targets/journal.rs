@@ -2,9 +2,10 @@
 //! wrote; edits flip, cut, copy, rename and forge its files.
 //!
 //! Checked, whatever happened: opening gives a journal or an error, and a record that is shown is one whose checksum a
-//! file holds, found by a reader of our own. Where only bytes of files rotted: numbers rise, each record reads
-//! as it is shown, opening again shows the same, what is appended then is there after another opening, and an index
-//! yields candidates or says that it is damaged. Where nothing happened: all that was written is shown.
+//! file holds, found by a reader of our own. Where only bytes of files rotted: numbers rise, each record reads as it is
+//! shown, opening again shows the same, what is appended then is there after another opening, and an index yields
+//! candidates or says that it is damaged. Where nothing happened: all that was written is shown; where one bit flipped:
+//! all but one record, unless the tail was never confirmed.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -59,12 +60,16 @@ impl Target for Recovery {
         if harm == Harm::None && shown != written {
             return Err(format!("lost: {} of {} records are shown", shown.len(), written.len()));
         }
+        let lost = written.difference(&shown).count();
+        if harm == Harm::Flip && image % STORIES != UNCONFIRMED && lost > 1 {
+            return Err(format!("lost: one bit costs {lost} records"));
+        }
         let shape = shape(&journal, &report, shown.len());
         let held = fault.map_or(Ok(()), Err).and_then(|()| live_on(journal, shown));
         match (harm, held) {
             (Harm::Forgery, held) => Ok(Shape::of((shape.0, held.is_ok()))),
-            (Harm::None | Harm::Rot, Ok(found)) => Ok(Shape::of((shape.0, found))),
-            (Harm::None | Harm::Rot, Err(says)) => Err(says),
+            (Harm::None | Harm::Flip | Harm::Rot, Ok(found)) => Ok(Shape::of((shape.0, found))),
+            (Harm::None | Harm::Flip | Harm::Rot, Err(says)) => Err(says),
         }
     }
 }
