@@ -124,7 +124,10 @@ impl Index {
         }
         let (blocks, filter) = ((number(32) & 0xffff_ffff) as usize, (number(32) >> 32) as usize);
         let tail_at = (HEADER + blocks * BLOCK) as u64;
-        let mut tail = vec![0; blocks * 8 + filter + 4];
+        let tail_len = blocks * 8 + filter + 4;
+        // No memory for what a header only claims.
+        read_exact(disk, &file, tail_at + tail_len as u64 - 1, &mut [0], damaged)?;
+        let mut tail = vec![0; tail_len];
         read_exact(disk, &file, tail_at, &mut tail, damaged)?;
         let crc = tail.split_off(blocks * 8 + filter);
         if crc != crc32c::crc32c(&tail).to_le_bytes() {
