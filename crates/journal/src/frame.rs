@@ -242,6 +242,15 @@ pub(crate) fn mended(seed: u32, bytes: &[u8], fits: impl Fn(&Head) -> bool) -> O
     })
 }
 
+/// False for bytes that do not begin with the header of a group that has the record of this number, one wrong bit or none.
+pub(crate) fn may_begin_group(bytes: &[u8], lsn: Lsn) -> bool {
+    const MOST: u64 = GROUP_MAX as u64;
+    let Some(first) = bytes.get(16..24).and_then(<[u8]>::first_chunk) else { return false };
+    let first = u64::from_le_bytes(*first);
+    // Its first record is at most 63 before it: without their last six bits, the numbers are those of one or the other.
+    [lsn.0, lsn.0.saturating_sub(MOST - 1)].iter().any(|near| ((near ^ first) / MOST).count_ones() <= 1)
+}
+
 /// The header, if with it `bytes` begin with a group that can be the one that is looked for.
 fn with_header(seed: u32, header: &[u8; HEADER], bytes: &[u8], fits: &impl Fn(&Head) -> bool) -> Option<Head> {
     let head = Head::parse(header).filter(|head| matches!(head.kind, Kind::Group(_)) && fits(head))?;
@@ -391,6 +400,20 @@ mod tests {
             costs[6 - records.len()] += 1;
         }
         assert!(costs.iter().all(|cost| *cost > 100), "both were seen: {costs:?}");
+    }
+
+    #[test]
+    fn no_group_is_passed_over_for_one_bit_of_its_number() {
+        for first in [1, 60, 64, 1000, u64::from(u32::MAX) - 3] {
+            let header = Head::new(Kind::Group(64), Seq(9), Lsn(first), Epoch(2)).bytes();
+            for bit in 0..HEADER * 8 {
+                let mut flipped = header;
+                flipped[bit / 8] ^= 1 << (bit % 8);
+                let seen = (first..first + 64).filter(|lsn| may_begin_group(&flipped, Lsn(*lsn))).count();
+                assert_eq!(seen, 64, "bit {bit} of the group at {first}");
+            }
+            assert!(!may_begin_group(&header, Lsn(first + 100_000)), "but others are");
+        }
     }
 
     #[test]

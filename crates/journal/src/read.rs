@@ -205,6 +205,9 @@ impl Window {
         self.load(disk, place, start, most, 0).map_err(|error| gone(error, lsn))?;
         let found = (start..place.until).step_by(8).find_map(|at| {
             let bytes = self.bytes.get((at - self.start) as usize..)?;
+            if !frame::may_begin_group(bytes, lsn) {
+                return None;
+            }
             Some((at, frame::mended(seed, bytes, |head| is_wanted(head, place, lsn))?))
         });
         Ok(found)
