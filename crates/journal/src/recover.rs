@@ -36,7 +36,7 @@ pub enum OpenError {
     #[error(transparent)]
     Disk(#[from] DiskError),
     /// A segment of a format that this version does not know.
-    #[error("journal file {file} was written by another version")]
+    #[error("journal file {file} was written by another version: run the version that wrote it")]
     Foreign {
         /// Its name.
         file: String,

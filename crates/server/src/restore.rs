@@ -21,10 +21,10 @@ use crate::limits::RESERVE_BYTES;
 pub enum RestoreError {
     /// It cannot be opened.
     #[error("cannot open the journal: {0}")]
-    Open(#[from] OpenError),
+    Open(OpenError),
     /// It cannot be read.
     #[error("cannot read the journal: {0}")]
-    Read(#[from] DiskError),
+    Read(DiskError),
     /// A whole record means nothing to this version.
     #[error("record {} of the journal is of a version that this program does not know ({error}): run the version that wrote it", lsn.0)]
     Record {
@@ -36,6 +36,19 @@ pub enum RestoreError {
     /// No thread to read it with.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
+}
+
+// Not their sources: whoever shows an error with what caused it would say the same twice.
+impl From<OpenError> for RestoreError {
+    fn from(error: OpenError) -> Self {
+        Self::Open(error)
+    }
+}
+
+impl From<DiskError> for RestoreError {
+    fn from(error: DiskError) -> Self {
+        Self::Read(error)
+    }
 }
 
 /// A router as it was when the last record was written, and the journal it goes on with.
