@@ -267,7 +267,7 @@ fn upsert_row(upsert: &mut rusqlite::Statement<'_>, row: &SinkRow) -> rusqlite::
         &evidence.map(|evidence| String::from_utf8_lossy(&evidence.stderr).into_owned()),
         &row.key.map(|key| key.to_string()),
         &row.attempts,
-        &row.worker.as_ref() as &&str,
+        &&*row.worker,
         &row.ms.cast_signed(),
         &row.row.0,
     ];
