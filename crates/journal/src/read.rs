@@ -95,6 +95,9 @@ pub(crate) struct Window {
     checked: Option<(u64, Head)>,
 }
 
+/// Where a frame begins, and its header; `None`: it is not there.
+type Found = Result<Option<(u64, Head)>, ReadError>;
+
 /// Read at once for one record.
 const SMALL: usize = 2 * STRIDE as usize;
 /// Read at once for neighbours.
@@ -131,20 +134,14 @@ impl Window {
     }
 
     /// The frame that the record is in, checked.
-    fn find<D: Disk>(
-        &mut self,
-        disk: &D,
-        place: &Place,
-        lsn: Lsn,
-        ahead: usize,
-    ) -> Result<Option<(u64, Head)>, ReadError> {
+    fn find<D: Disk>(&mut self, disk: &D, place: &Place, lsn: Lsn, ahead: usize) -> Found {
         let seed = frame::seed(place.name.id.0);
         if let Some((at, head)) = self.walk(disk, place, lsn, ahead)?
             && let Some(head) = self.checked(disk, place, at, &head, seed)?
         {
             return Ok(Some((at, head)));
         }
-        self.search(disk, place, lsn, seed)
+        self.search(disk, place, lsn)
     }
 
     /// True if whatever begins at or near the place is in memory, to its end; a long record's is not.
@@ -155,13 +152,7 @@ impl Window {
     }
 
     /// Steps from frame to frame by their lengths. Cheap, and possibly misled by a damaged one.
-    fn walk<D: Disk>(
-        &mut self,
-        disk: &D,
-        place: &Place,
-        lsn: Lsn,
-        ahead: usize,
-    ) -> Result<Option<(u64, Head)>, ReadError> {
+    fn walk<D: Disk>(&mut self, disk: &D, place: &Place, lsn: Lsn, ahead: usize) -> Found {
         let mut at = u64::from(place.offset);
         while at < place.until {
             let Some(head) = self.head(disk, place, at, ahead, lsn)? else { return Ok(None) };
@@ -174,13 +165,8 @@ impl Window {
     }
 
     /// Tries every place where the frame can begin.
-    fn search<D: Disk>(
-        &mut self,
-        disk: &D,
-        place: &Place,
-        lsn: Lsn,
-        seed: u32,
-    ) -> Result<Option<(u64, Head)>, ReadError> {
+    fn search<D: Disk>(&mut self, disk: &D, place: &Place, lsn: Lsn) -> Found {
+        let seed = frame::seed(place.name.id.0);
         for at in (u64::from(place.offset)..place.until).step_by(8) {
             let Some(head) = self.head(disk, place, at, SMALL, lsn)? else { continue };
             if is_wanted(&head, place, lsn)
@@ -189,17 +175,12 @@ impl Window {
                 return Ok(Some((at, head)));
             }
         }
-        self.search_mended(disk, place, lsn, seed)
+        self.search_mended(disk, place, lsn)
     }
 
     /// Tries them again, for a group in whose header a bit is wrong.
-    fn search_mended<D: Disk>(
-        &mut self,
-        disk: &D,
-        place: &Place,
-        lsn: Lsn,
-        seed: u32,
-    ) -> Result<Option<(u64, Head)>, ReadError> {
+    fn search_mended<D: Disk>(&mut self, disk: &D, place: &Place, lsn: Lsn) -> Found {
+        let seed = frame::seed(place.name.id.0);
         let start = u64::from(place.offset);
         let most = (place.until - start) as usize + BYTES_MAX;
         self.load(disk, place, start, most, 0).map_err(|error| gone(error, lsn))?;
