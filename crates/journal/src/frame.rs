@@ -189,17 +189,18 @@ pub(crate) fn seed(segment: u64) -> u32 {
 }
 
 /// The checksum that a frame must have: of all that is behind it, but for what checks itself.
-fn sum(seed: u32, head: &Head, frame: &[u8]) -> u32 {
-    match head.kind {
-        Kind::Group(_) => {
-            crc32c::crc32c_append(crc32c::crc32c_append(seed, &frame[4..HEADER]), &frame[HEADER + head.len..])
-        }
-        Kind::Record(_) | Kind::Moved(_) | Kind::Mark => crc32c::crc32c_append(seed, &frame[4..]),
-    }
+fn sum(seed: u32, head: &Head, header: &[u8], payload: &[u8], padding: &[u8]) -> u32 {
+    let payload = match head.kind {
+        Kind::Group(_) => &[],
+        Kind::Record(_) | Kind::Moved(_) | Kind::Mark => payload,
+    };
+    [&header[4..], payload, padding].into_iter().fold(seed, crc32c::crc32c_append)
 }
 
 fn is_intact(seed: u32, head: &Head, frame: &[u8]) -> bool {
-    frame.first_chunk().is_some_and(|crc| u32::from_le_bytes(*crc) == sum(seed, head, frame))
+    let Some((header, behind)) = frame.split_at_checked(HEADER) else { return false };
+    let (payload, padding) = behind.split_at(head.len);
+    header.first_chunk().is_some_and(|crc| u32::from_le_bytes(*crc) == sum(seed, head, header, payload, padding))
 }
 
 /// The header of `frame` (whole, with padding), if this is what was written into the segment with that seed; of a group, it
@@ -261,14 +262,31 @@ fn with_header(seed: u32, header: &[u8; HEADER], bytes: &[u8], fits: &impl Fn(&H
 
 /// Appends a frame; `fill` appends its payload, which must be as long as `head` says.
 pub(crate) fn encode(out: &mut Vec<u8>, seed: u32, head: &Head, fill: impl FnOnce(&mut Vec<u8>)) {
-    assert!(head.len <= PAYLOAD_MAX, "callers refuse longer records");
     let start = out.len();
     out.extend_from_slice(&head.bytes());
     fill(out);
     assert_eq!(out.len() - start, HEADER + head.len, "a frame's length is that of its payload");
     out.resize(start + head.size(), 0);
-    let crc = sum(seed, head, &out[start..]);
-    out[start..start + 4].copy_from_slice(&crc.to_le_bytes());
+    let (header, behind) = out[start..].split_at_mut(HEADER);
+    let (payload, padding) = behind.split_at(head.len);
+    seal(seed, head, header, payload, padding);
+}
+
+/// Appends a frame without its payload, which goes to the place that is returned.
+pub(crate) fn encode_around(out: &mut Vec<u8>, seed: u32, head: &Head, payload: &[u8]) -> usize {
+    assert_eq!(payload.len(), head.len, "a frame's length is that of its payload");
+    let start = out.len();
+    out.extend_from_slice(&head.bytes());
+    out.resize(start + head.size() - head.len, 0);
+    let (header, padding) = out[start..].split_at_mut(HEADER);
+    seal(seed, head, header, payload, padding);
+    start + HEADER
+}
+
+fn seal(seed: u32, head: &Head, header: &mut [u8], payload: &[u8], padding: &[u8]) {
+    assert!(head.len <= PAYLOAD_MAX, "callers refuse longer records");
+    let crc = sum(seed, head, header, payload, padding);
+    header[..4].copy_from_slice(&crc.to_le_bytes());
 }
 
 /// Appends the payload of a moved record.

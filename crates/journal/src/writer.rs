@@ -1,9 +1,9 @@
-//! Appending and committing: one buffer and one write per batch, one sync per commit.
+//! Appending and committing: one buffer and one write per batch, but for long payloads, and one sync per commit.
 //!
 //! A batch is not atomic. After a crash any prefix of what was not committed may be there, so the order inside a batch
 //! matters: what proves another record goes behind it.
 
-use crate::disk::{Disk, DiskErrorKind};
+use crate::disk::{Disk, DiskError, DiskErrorKind};
 use crate::frame::{self, Head, KIND_MAX, Kind, MOVED_PREFIX, RECORD_MAX};
 use crate::group;
 use crate::journal::{AppendError, Class, CommitError, Entry, Health, Journal, Tip};
@@ -64,7 +64,12 @@ impl<D: Disk> Journal<D> {
     }
 
     /// Writes a batch of at most `bytes` that `fill` encodes; `fill` may run more than once.
-    pub(crate) fn put(&mut self, class: Class, bytes: usize, fill: impl Fn(&mut Batch)) -> Result<(), AppendError> {
+    pub(crate) fn put<'a>(
+        &mut self,
+        class: Class,
+        bytes: usize,
+        fill: impl Fn(&mut Batch<'a>),
+    ) -> Result<(), AppendError> {
         match (self.health, class) {
             (Health::Poisoned, Class::Intake | Class::Upkeep) => return Err(AppendError::Poisoned),
             (Health::Full, Class::Intake) => return Err(AppendError::Full),
@@ -78,7 +83,7 @@ impl<D: Disk> Journal<D> {
             self.reserve_ahead(bytes as u64)?;
             let mut batch = self.batch();
             fill(&mut batch);
-            match self.disk.write(&self.active.file, self.active.tally.bytes, &batch.bytes) {
+            match self.write(&batch) {
                 Ok(()) => {
                     self.take_in(batch);
                     return Ok(());
@@ -95,11 +100,21 @@ impl<D: Disk> Journal<D> {
         }
     }
 
-    fn batch(&mut self) -> Batch {
+    fn write(&mut self, batch: &Batch<'_>) -> Result<(), DiskError> {
+        let mut at = batch.start;
+        batch.parts().try_for_each(|part| {
+            let written = self.disk.write(&self.active.file, at, part);
+            at += part.len() as u64;
+            written
+        })
+    }
+
+    pub(crate) fn batch<'a>(&mut self) -> Batch<'a> {
         let mut bytes = std::mem::take(&mut self.buf);
         bytes.clear();
         Batch {
             bytes,
+            long: Vec::new(),
             seed: self.active.seed,
             segment: self.active.name.id,
             epoch: self.epoch,
@@ -110,7 +125,7 @@ impl<D: Disk> Journal<D> {
         }
     }
 
-    fn take_in(&mut self, batch: Batch) {
+    fn take_in(&mut self, batch: Batch<'_>) {
         let Batch { bytes, tip, tally, marks, .. } = batch;
         // The frames themselves say what was durable before them.
         self.tip = Tip { marked: tip.durable, ..tip };
@@ -129,9 +144,15 @@ impl<D: Disk> Journal<D> {
 /// How much memory the buffer keeps between batches.
 const BUFFER_KEPT: usize = 4 << 20;
 
+/// A payload that is as long is written from where it lies. One more call of the system costs less than its copy.
+pub(crate) const LONG: usize = 32 << 10;
+
 /// Frames on their way to the disk.
-pub(crate) struct Batch {
-    pub(crate) bytes: Vec<u8>,
+pub(crate) struct Batch<'a> {
+    /// All of them but long payloads.
+    bytes: Vec<u8>,
+    /// Those, each with its place in `bytes`.
+    long: Vec<(usize, &'a [u8])>,
     seed: u32,
     segment: SegmentId,
     epoch: Epoch,
@@ -142,9 +163,9 @@ pub(crate) struct Batch {
     marks: Vec<Mark>,
 }
 
-impl Batch {
+impl<'a> Batch<'a> {
     /// A caller's records, with the next numbers; small ones share frames.
-    pub(crate) fn records<P: AsRef<[u8]>>(&mut self, mut entries: &[Entry<P>]) {
+    pub(crate) fn records<P: AsRef<[u8]>>(&mut self, mut entries: &'a [Entry<P>]) {
         while !entries.is_empty() {
             let (count, len) = group::fit(entries.iter().map(|entry| entry.payload.as_ref()));
             let (these, rest) = entries.split_at(count);
@@ -154,7 +175,7 @@ impl Batch {
     }
 
     /// Records for one frame, of `len` bytes if they share it.
-    fn records_in_one<P: AsRef<[u8]>>(&mut self, entries: &[Entry<P>], len: usize) {
+    fn records_in_one<P: AsRef<[u8]>>(&mut self, entries: &'a [Entry<P>], len: usize) {
         let (lsn, offset) = (self.tip.next_lsn, self.offset());
         if self.tally.wants_place(offset) {
             self.tally.place = Some(offset);
@@ -162,7 +183,11 @@ impl Batch {
         }
         if let [Entry { kind, payload }] = entries {
             let payload = payload.as_ref();
-            self.frame(Kind::Record(*kind), lsn, payload.len(), |out| out.extend_from_slice(payload));
+            if payload.len() < LONG {
+                self.frame(Kind::Record(*kind), lsn, payload.len(), |out| out.extend_from_slice(payload));
+            } else {
+                self.long_frame(Kind::Record(*kind), lsn, payload);
+            }
         } else {
             let seed = self.seed;
             self.frame(Kind::Group(entries.len() as u8), lsn, len, |out| {
@@ -189,15 +214,38 @@ impl Batch {
         self.frame(Kind::Mark, self.tip.next_lsn, 0, |_| {});
     }
 
+    /// What is to be written, in order and without gaps.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = &[u8]> {
+        let mut from = 0;
+        let with_long = self.long.iter().flat_map(move |(to, payload)| {
+            let before = &self.bytes[std::mem::replace(&mut from, *to)..*to];
+            [before, payload]
+        });
+        let last = self.long.last().map_or(0, |(to, _)| *to);
+        with_long.chain([&self.bytes[last..]]).filter(|part| !part.is_empty())
+    }
+
     fn offset(&self) -> u32 {
-        (self.start + self.bytes.len() as u64) as u32
+        self.tally.bytes as u32
     }
 
     fn frame(&mut self, kind: Kind, lsn: Lsn, len: usize, fill: impl FnOnce(&mut Vec<u8>)) {
+        let head = self.head(kind, lsn, len);
+        frame::encode(&mut self.bytes, self.seed, &head, fill);
+    }
+
+    fn long_frame(&mut self, kind: Kind, lsn: Lsn, payload: &'a [u8]) {
+        let head = self.head(kind, lsn, payload.len());
+        let place = frame::encode_around(&mut self.bytes, self.seed, &head, payload);
+        self.long.push((place, payload));
+    }
+
+    /// That of the next frame, which it counts.
+    fn head(&mut self, kind: Kind, lsn: Lsn, len: usize) -> Head {
         let Tip { next, durable, .. } = self.tip;
         let head = Head { len, durable, ..Head::new(kind, next, lsn, self.epoch) };
-        frame::encode(&mut self.bytes, self.seed, &head, fill);
         self.tip.next = next.next();
-        self.tally.bytes = self.start + self.bytes.len() as u64;
+        self.tally.bytes += head.size() as u64;
+        head
     }
 }

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-/// Bytes allocated for reading at a time, at most; what is read is a slice of such a block, and keeps it alive. Several long
-/// packets: of those in one block, none but the last is cut, and copied when the rest of it comes.
-pub const READ_BLOCK_MAX: usize = 256 << 10;
+/// Bytes allocated for reading at a time, at most; what is read is a slice of such a block, and keeps it alive. A packet of at
+/// most half of it, as all are but those of one long body, is not cut where a block ends; what is cut is copied once more.
+pub const READ_BLOCK_MAX: usize = 512 << 10;
 
 /// The same at least, and at first: blocks have room for some reads like those of the block before. Longer reads: a larger
 /// block comes next, and a thousand connections with little to say have a thousand small ones.

@@ -111,6 +111,10 @@ impl Endpoint for Peer {
         self.port.input(now, input)
     }
 
+    fn lacks(&self) -> usize {
+        self.port.lacks()
+    }
+
     fn command(&mut self, now: Micros, order: Output) {
         let command = match order {
             Output::Commit { place, .. } => RouterCommand::Commit(place),

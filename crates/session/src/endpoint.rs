@@ -28,6 +28,10 @@ pub trait Endpoint {
     /// The peer broke the protocol: drop the connection, and say so by `Disconnected`.
     fn input(&mut self, now: Micros, input: Input) -> Result<(), Fatal>;
 
+    /// Bytes that are missing of a packet that came in part, as far as it knows; zero: the next byte begins a packet. A
+    /// driver that reads these behind the others, into the same block, spares that packet a copy.
+    fn lacks(&self) -> usize;
+
     /// The embedder asks.
     fn command(&mut self, now: Micros, command: Self::Command);
 

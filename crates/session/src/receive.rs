@@ -44,6 +44,11 @@ impl Session {
         fed
     }
 
+    /// Bytes that the packet under way lacks, as far as can be told; zero: none is under way.
+    pub fn lacks(&self) -> usize {
+        self.link.framer.lacks()
+    }
+
     fn on_bytes(&mut self, mut chunk: BytesMut) -> Result<(), Fatal> {
         // A part of a long packet, on a slow carrier, is no silence.
         if !self.link.lossy {

@@ -272,6 +272,16 @@ impl Framer {
         self.partial = BytesMut::new();
     }
 
+    /// Bytes that the partial packet lacks, as far as can be told; zero: there is none.
+    pub(crate) fn lacks(&self) -> usize {
+        let has = self.partial.len();
+        match has {
+            0 => 0,
+            1..ENVELOPE => ENVELOPE - has,
+            _ => (ENVELOPE + length(&self.partial)).saturating_sub(has),
+        }
+    }
+
     /// The next whole packet's bytes; `None` when `chunk` is used up.
     pub(crate) fn next(&mut self, chunk: &mut BytesMut, max: usize) -> Result<Option<Bytes>, Fatal> {
         if !self.partial.is_empty() {
@@ -305,6 +315,7 @@ impl Framer {
 
     fn top_up(&mut self, chunk: &mut BytesMut, wanted: usize) -> bool {
         let lacking = wanted.saturating_sub(self.partial.len());
+        self.partial.reserve(lacking);
         self.partial.extend_from_slice(&chunk.split_to(lacking.min(chunk.len())));
         self.partial.len() >= wanted
     }
@@ -320,8 +331,13 @@ fn whole(bytes: &[u8], max: usize) -> Result<Option<usize>, Fatal> {
 }
 
 /// Requires `bytes.len() >= 4`.
+fn length(bytes: &[u8]) -> usize {
+    u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) as usize
+}
+
+/// Requires `bytes.len() >= 4`.
 fn announced(bytes: &[u8], max: usize) -> Result<usize, Fatal> {
-    let len = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) as usize;
+    let len = length(bytes);
     if len > max { Err(Fatal::TooLong { len, max }) } else { Ok(len) }
 }
 

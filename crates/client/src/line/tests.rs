@@ -119,6 +119,10 @@ impl Endpoint for EchoRouter {
         self.session.feed(now, input)
     }
 
+    fn lacks(&self) -> usize {
+        self.session.lacks()
+    }
+
     fn command(&mut self, _: Micros, (): ()) {}
 
     fn poll(&mut self, now: Micros) -> Step<()> {

@@ -2,6 +2,7 @@
 
 use super::{append, config, contents, open};
 use crate::testing::{DiskCall, MemDisk};
+use crate::writer::LONG;
 use crate::{
     AppendError, Class, Config, Disk, Entry, Epoch, Journal, Lsn, Map, OpenError, RECORD_MAX, ReadError, read_many,
     read_record,
@@ -44,6 +45,25 @@ fn records_of_every_size_cross_segments_and_are_read_back() {
     assert_eq!(contents(&journal), found);
     assert!(matches!(journal.read(Lsn(402)), Err(ReadError::Missing { .. })));
     assert!(matches!(journal.read(Lsn(0)), Err(ReadError::Missing { .. })));
+}
+
+#[test]
+fn long_payloads_are_written_from_where_they_lie() {
+    let (mut journal, _) = open(MemDisk::new());
+    let lengths = [10, 10, LONG, LONG + 3, LONG - 1, 0, LONG + 7, 5000];
+    let payloads: Vec<_> = lengths.iter().enumerate().map(|(i, len)| vec![i as u8; *len]).collect();
+    let entries: Vec<_> = payloads.iter().map(|payload| Entry { kind: 1, payload }).collect();
+    let mut batch = journal.batch();
+    batch.records(&entries);
+    let parts: Vec<_> = batch.parts().collect();
+    for (at, payload) in payloads.iter().enumerate() {
+        let is_apart = parts.iter().any(|part| std::ptr::eq(*part, &raw const payload[..]));
+        assert_eq!(is_apart, payload.len() >= LONG, "payload {at}");
+    }
+    journal.append(Class::Intake, &entries).unwrap();
+    journal.commit().unwrap();
+    let (journal, _) = open(journal.into_disk());
+    assert_eq!(contents(&journal).into_values().collect::<Vec<_>>(), payloads);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Dice, config};
 use crate::testing::{DiskCall, FailCall, MemDisk};
+use crate::writer::LONG;
 use crate::{Class, Config, DiskErrorKind, Entry, Journal, Keep, Lsn, Mutation};
 
 /// What the journal must hold.
@@ -72,7 +73,11 @@ fn live(journal: &mut Journal<MemDisk>, model: &mut Model, dice: &mut Dice) {
             0..=4 => {
                 let batch: Vec<_> = (0..dice.below(6) + 1)
                     .map(|_| {
-                        let len = if dice.below(20) == 0 { dice.below(3000) } else { dice.below(200) } as usize;
+                        let len = match dice.below(60) {
+                            0 => LONG + dice.below(20) as usize,
+                            1..=3 => dice.below(3000) as usize,
+                            _ => dice.below(200) as usize,
+                        };
                         Entry { kind: 1, payload: vec![dice.below(256) as u8; len] }
                     })
                     .collect();

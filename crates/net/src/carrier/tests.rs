@@ -55,7 +55,7 @@ async fn nothing_stays_in_a_carrier_whose_socket_was_full() {
                 wrote = near.writer.write(&mut outbound), if outbound.has_remaining() || !near.writer.is_flushed() => {
                     wrote.unwrap();
                 }
-                bytes = far.reader.read() => read += bytes.unwrap().expect("it is open").len(),
+                bytes = far.reader.read(0) => read += bytes.unwrap().expect("it is open").len(),
             }
         }
     };

@@ -73,6 +73,10 @@ impl Endpoint for Puppet {
         Ok(())
     }
 
+    fn lacks(&self) -> usize {
+        0
+    }
+
     fn command(&mut self, _: Micros, command: Do) {
         self.commanded.fetch_add(1, Ordering::Relaxed);
         self.note('c');
@@ -157,7 +161,7 @@ impl Stage {
 /// All that comes until the end.
 async fn read_all(mut peer: Carrier) -> usize {
     let mut bytes = 0;
-    while let Some(chunk) = timeout(PATIENCE, peer.reader.read()).await.expect("no end").unwrap() {
+    while let Some(chunk) = timeout(PATIENCE, peer.reader.read(0)).await.expect("no end").unwrap() {
         bytes += chunk.len();
     }
     bytes
@@ -194,7 +198,7 @@ async fn a_peer_that_reads_slowly_bounds_what_waits_and_keeps_its_connection() {
         let waits = timeout(WRITE_STALL / 2, std::future::pending::<()>()).await;
         assert!(waits.is_err());
         assert!(stage.transmitted.load(Ordering::Relaxed) <= most + read);
-        assert_eq!(peer.reader.read().await.unwrap().map(bytes::BytesMut::freeze), Some(CHUNK));
+        assert_eq!(peer.reader.read(0).await.unwrap().map(bytes::BytesMut::freeze), Some(CHUNK));
     }
 }
 
@@ -204,7 +208,7 @@ async fn a_flood_of_commands_starves_nothing() {
     for _ in 0..2_000 {
         stage.commands.try_send(vec![Do::Transmit(1, Bytes::from_static(b"x"))]).unwrap();
     }
-    assert!(peer.reader.read().await.unwrap().is_some());
+    assert!(peer.reader.read(0).await.unwrap().is_some());
     assert!(stage.commanded.load(Ordering::Relaxed) < 2_000, "nothing was written before the last command was taken");
 }
 
@@ -220,7 +224,7 @@ async fn whatever_wakes_the_link_what_was_commanded_by_then_leaves_with_what_cam
         write(&mut peer, Bytes::from_static(b"x")).await;
         stage.commands.try_send(vec![Do::Transmit(1, Bytes::from_static(b"y"))]).unwrap();
         stage.saw_until(|saw| matches!(saw, Saw::Bytes(_))).await;
-        assert!(peer.reader.read().await.unwrap().is_some());
+        assert!(peer.reader.read(0).await.unwrap().is_some());
     }
     let calls = calls.lock().unwrap().clone();
     let rounds = || calls.split(' ').skip(1);

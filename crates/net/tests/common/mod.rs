@@ -75,6 +75,10 @@ impl Endpoint for Talker {
         self.session.feed(now, input)
     }
 
+    fn lacks(&self) -> usize {
+        self.session.lacks()
+    }
+
     fn command(&mut self, now: Micros, command: Say) {
         match command {
             Say::Message(body) => self.waiting.push_back(body),

@@ -151,6 +151,10 @@ impl Endpoint for ClientPort {
         self.pump.session.feed(now, input)
     }
 
+    fn lacks(&self) -> usize {
+        self.pump.session.lacks()
+    }
+
     fn command(&mut self, now: Micros, command: ClientCommand) {
         match command {
             ClientCommand::Send { tag, message } => self.send(now, tag, &message),

@@ -416,6 +416,10 @@ impl Endpoint for RouterPort {
         Ok(())
     }
 
+    fn lacks(&self) -> usize {
+        self.pump.session.lacks()
+    }
+
     fn command(&mut self, now: Micros, command: RouterCommand) {
         match command {
             RouterCommand::Commit(place) => self.pump.session.commit(now, place),

@@ -202,6 +202,10 @@ impl Endpoint for WorkerPort {
         self.pump.session.feed(now, input)
     }
 
+    fn lacks(&self) -> usize {
+        self.pump.session.lacks()
+    }
+
     fn command(&mut self, now: Micros, command: WorkerCommand) {
         match command {
             WorkerCommand::Send(message) => self.send(now, &message),

@@ -324,3 +324,17 @@ fn however_a_stream_is_cut_its_packets_are_whole_and_copied_only_from_block_to_b
         }
     }
 }
+
+#[test]
+fn what_a_packet_lacks_is_known_as_far_as_it_can_be() {
+    let packets = [1, 300, 70_000].map(|conn| Packet { conn, ping: true, ..Packet::default() }.seal());
+    let mut framer = Framer::default();
+    for packet in packets {
+        for has in 0..packet.len() {
+            let whole = if has < ENVELOPE { ENVELOPE } else { packet.len() };
+            assert_eq!(framer.lacks(), if has == 0 { 0 } else { whole - has }, "{has} of {}", packet.len());
+            let found = framer.next(&mut BytesMut::from(&packet[has..=has]), 1 << 20).unwrap();
+            assert_eq!(found.is_some(), has + 1 == packet.len());
+        }
+    }
+}

@@ -137,6 +137,10 @@ impl Endpoint for Talker {
         self.session.feed(now, input)
     }
 
+    fn lacks(&self) -> usize {
+        self.session.lacks()
+    }
+
     fn command(&mut self, now: Micros, body: Bytes) {
         self.waiting.push_back(body);
         self.say(now);

@@ -46,6 +46,10 @@ impl Endpoint for Peer {
         self.session.feed(now, input)
     }
 
+    fn lacks(&self) -> usize {
+        self.session.lacks()
+    }
+
     fn command(&mut self, now: Micros, command: Say) {
         let (lane, message) = match command {
             Say::Urgent(message) => (Lane::Urgent, message),
