@@ -27,6 +27,8 @@ fn all_are_positive(figures: &[(String, f64)], at_least: usize) {
 
 #[test]
 fn roundtrip() {
+    let large = figures(&["roundtrip", "--tasks", "20", "--body", "300000"]);
+    assert!(large[0].0 == "tasks" && large[0].1 > 0.0, "{large:?}");
     all_are_positive(&figures(&["roundtrip", "--tasks", "5000", "--workers", "2", "--batch", "64", "--runs", "2"]), 4);
 }
 

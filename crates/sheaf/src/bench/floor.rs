@@ -4,8 +4,8 @@
 //! syncs them, hands them to a worker, appends and syncs the answers, hands them back. It forgets nothing and knows nothing.
 
 use std::fs::File;
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread::JoinHandle;
@@ -88,18 +88,19 @@ pub(super) fn echo_latency(times: usize, body: usize) -> Result<f64> {
 pub(super) fn broker_rate(ground: &Ground, frames: usize, body: usize) -> Result<f64> {
     let (client, threads) = broker(ground)?;
     let since = Instant::now();
-    pour(&client, frames, body)?;
+    let poured = pour(&client, frames, body);
     let rate = frames as f64 / since.elapsed().as_secs_f64();
-    threads.into_iter().try_for_each(join)?;
-    Ok(rate)
+    drop(client);
+    join_all(threads)?;
+    poured.map(|()| rate)
 }
 
 /// Microseconds of one frame through that broker, one at a time: p50.
 pub(super) fn broker_latency(ground: &Ground, times: usize, body: usize) -> Result<f64> {
     let (client, threads) = broker(ground)?;
-    let p50 = ping(client, times, body)?;
-    threads.into_iter().try_for_each(join)?;
-    Ok(p50)
+    let p50 = ping(client, times, body);
+    join_all(threads)?;
+    p50
 }
 
 /// The end that is its client's, and what it consists of.
@@ -162,24 +163,39 @@ fn pour(stream: &TcpStream, frames: usize, body: usize) -> Result<()> {
             write.write_all(&batch[..part])?;
             left -= part;
         }
-        write.shutdown(std::net::Shutdown::Write)
+        write.shutdown(Shutdown::Write)
     })?;
     let (mut buffer, mut left) = (vec![0; BATCH], len);
     while left > 0 {
-        let read = read.read(&mut buffer)?;
-        anyhow::ensure!(read > 0, "the echo ended early");
-        left -= read;
+        match read.read(&mut buffer)? {
+            0 => break,
+            count => left -= count,
+        }
     }
-    join(writer)
+    join(writer)?;
+    anyhow::ensure!(left == 0, "the echo ended early");
+    Ok(())
 }
 
-/// Hands on what comes until there is no more; with a file, only what is durable.
-fn relay(mut from: &TcpStream, mut to: &TcpStream, mut file: Option<File>) -> std::io::Result<()> {
+/// Hands on what comes until there is no more; with a file, only what is durable. Where that fails nobody waits at either end.
+fn relay(from: &TcpStream, to: &TcpStream, file: Option<File>) -> std::io::Result<()> {
+    let outcome = hand_on(from, to, file);
+    if outcome.is_err() {
+        for end in [from, to] {
+            if let Err(error) = end.shutdown(Shutdown::Both) {
+                tracing::debug!(%error, "this end was gone already");
+            }
+        }
+    }
+    outcome
+}
+
+fn hand_on(mut from: &TcpStream, mut to: &TcpStream, mut file: Option<File>) -> std::io::Result<()> {
     let mut buffer = vec![0; BATCH];
     loop {
         let read = from.read(&mut buffer)?;
         if read == 0 {
-            return to.shutdown(std::net::Shutdown::Write);
+            return to.shutdown(Shutdown::Write);
         }
         if let Some(file) = &mut file {
             append(file, &buffer[..read])?;
@@ -215,4 +231,31 @@ fn spawn<T: Send + 'static>(work: impl FnOnce() -> std::io::Result<T> + Send + '
 
 fn join<T>(thread: Work<T>) -> Result<T> {
     Ok(thread.join().map_err(|_| anyhow!("a thread panicked"))??)
+}
+
+/// The error is the reason why one of them ended, rather than what its neighbours met by that.
+fn join_all(threads: impl IntoIterator<Item = Work<()>>) -> Result<()> {
+    let is_of_a_neighbour = |error: &anyhow::Error| {
+        let kind = error.downcast_ref().map(std::io::Error::kind);
+        matches!(kind, Some(ErrorKind::BrokenPipe | ErrorKind::ConnectionReset | ErrorKind::NotConnected))
+    };
+    let errors = threads.into_iter().filter_map(|thread| join(thread).err());
+    errors.min_by_key(is_of_a_neighbour).map_or(Ok(()), Err)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_that_is_full_ends_the_floor_with_its_reason() {
+        for file in ["there", "back"] {
+            let dir = tempfile::tempdir().unwrap();
+            let ground = Ground::new(dir.path()).unwrap();
+            std::os::unix::fs::symlink("/dev/full", ground.path(file)).unwrap();
+            let error = broker_rate(&ground, 5_000, 20_000).unwrap_err();
+            let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+            assert_eq!(kind, Some(ErrorKind::StorageFull), "{error:#}");
+        }
+    }
 }

@@ -27,8 +27,10 @@ const BATCH: u32 = 4_096;
 /// The least that a worker has at once, however many there are.
 const BATCH_MIN: u32 = 8;
 
-/// Frames of the floor broker, for a steady rate.
-const FLOOR_FRAMES: usize = 300_000;
+/// Frames of the floor broker, for a steady rate …
+const FLOOR_FRAMES_MAX: usize = 300_000;
+/// … but no more bytes of bodies, whatever one has: they go to the disk twice.
+const FLOOR_BYTES_MAX: usize = 64 << 20;
 
 fn load(tasks: u64, body: usize) -> Load {
     Load { tasks, body, window: ALL, seed: 1, submit_only: false }
@@ -37,7 +39,8 @@ fn load(tasks: u64, body: usize) -> Load {
 /// Client → router → worker → router → client.
 pub(super) async fn roundtrip(dir: &Path, tasks: u64, body: usize, workers: WorkersArgs) -> Result<Vec<Figure>> {
     let ground = Ground::new(dir)?;
-    let floor = blocking(move |ground| floor::broker_rate(ground, FLOOR_FRAMES, body), Ground::new(dir)?).await?;
+    let frames = (FLOOR_BYTES_MAX / body.max(1)).clamp(1, FLOOR_FRAMES_MAX);
+    let floor = blocking(move |ground| floor::broker_rate(ground, frames, body), Ground::new(dir)?).await?;
     let (router, join, _) = ground.router()?;
     let WorkersArgs { workers, batch, depth } = workers;
     let workers: Vec<Process> = (0..workers).map(|n| ground.worker(n, &join, batch, depth)).collect::<Result<_>>()?;
