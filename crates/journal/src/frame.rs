@@ -198,9 +198,9 @@ fn sum(seed: u32, head: &Head, header: &[u8], payload: &[u8], padding: &[u8]) ->
 }
 
 fn is_intact(seed: u32, head: &Head, frame: &[u8]) -> bool {
-    let Some((header, behind)) = frame.split_at_checked(HEADER) else { return false };
+    let (header, behind) = frame.split_at(HEADER);
     let (payload, padding) = behind.split_at(head.len);
-    header.first_chunk().is_some_and(|crc| u32::from_le_bytes(*crc) == sum(seed, head, header, payload, padding))
+    header[..4] == sum(seed, head, header, payload, padding).to_le_bytes()
 }
 
 /// The header of `frame` (whole, with padding), if this is what was written into the segment with that seed; of a group, it
@@ -269,7 +269,7 @@ pub(crate) fn encode(out: &mut Vec<u8>, seed: u32, head: &Head, fill: impl FnOnc
     out.resize(start + head.size(), 0);
     let (header, behind) = out[start..].split_at_mut(HEADER);
     let (payload, padding) = behind.split_at(head.len);
-    seal(seed, head, header, payload, padding);
+    put_crc(seed, head, header, payload, padding);
 }
 
 /// Appends a frame without its payload, which goes to the place that is returned.
@@ -279,11 +279,11 @@ pub(crate) fn encode_around(out: &mut Vec<u8>, seed: u32, head: &Head, payload: 
     out.extend_from_slice(&head.bytes());
     out.resize(start + head.size() - head.len, 0);
     let (header, padding) = out[start..].split_at_mut(HEADER);
-    seal(seed, head, header, payload, padding);
+    put_crc(seed, head, header, payload, padding);
     start + HEADER
 }
 
-fn seal(seed: u32, head: &Head, header: &mut [u8], payload: &[u8], padding: &[u8]) {
+fn put_crc(seed: u32, head: &Head, header: &mut [u8], payload: &[u8], padding: &[u8]) {
     assert!(head.len <= PAYLOAD_MAX, "callers refuse longer records");
     let crc = sum(seed, head, header, payload, padding);
     header[..4].copy_from_slice(&crc.to_le_bytes());

@@ -101,15 +101,22 @@ impl<D: Disk> Journal<D> {
     }
 
     fn write(&mut self, batch: &Batch<'_>) -> Result<(), DiskError> {
-        let mut at = batch.start;
-        batch.parts().try_for_each(|part| {
-            let written = self.disk.write(&self.active.file, at, part);
-            at += part.len() as u64;
+        let (mut at, mut from) = (batch.start, 0);
+        let mut write = |bytes: &[u8]| {
+            let written = self.disk.write(&self.active.file, at, bytes);
+            at += bytes.len() as u64;
             written
-        })
+        };
+        for (to, payload) in &batch.long {
+            write(&batch.bytes[from..*to])?;
+            write(payload)?;
+            from = *to;
+        }
+        // A long payload may end without padding.
+        if from == batch.bytes.len() { Ok(()) } else { write(&batch.bytes[from..]) }
     }
 
-    pub(crate) fn batch<'a>(&mut self) -> Batch<'a> {
+    fn batch<'a>(&mut self) -> Batch<'a> {
         let mut bytes = std::mem::take(&mut self.buf);
         bytes.clear();
         Batch {
@@ -144,12 +151,12 @@ impl<D: Disk> Journal<D> {
 /// How much memory the buffer keeps between batches.
 const BUFFER_KEPT: usize = 4 << 20;
 
-/// A payload that is as long is written from where it lies. One more call of the system costs less than its copy.
-pub(crate) const LONG: usize = 32 << 10;
+/// A payload that is as long is written from where it lies: two more calls of the system cost less than its copy.
+pub(crate) const LONG: usize = 64 << 10;
 
 /// Frames on their way to the disk.
 pub(crate) struct Batch<'a> {
-    /// All of them but long payloads.
+    /// All of them but the long payloads of callers.
     bytes: Vec<u8>,
     /// Those, each with its place in `bytes`.
     long: Vec<(usize, &'a [u8])>,
@@ -214,34 +221,23 @@ impl<'a> Batch<'a> {
         self.frame(Kind::Mark, self.tip.next_lsn, 0, |_| {});
     }
 
-    /// What is to be written, in order and without gaps.
-    pub(crate) fn parts(&self) -> impl Iterator<Item = &[u8]> {
-        let mut from = 0;
-        let with_long = self.long.iter().flat_map(move |(to, payload)| {
-            let before = &self.bytes[std::mem::replace(&mut from, *to)..*to];
-            [before, payload]
-        });
-        let last = self.long.last().map_or(0, |(to, _)| *to);
-        with_long.chain([&self.bytes[last..]]).filter(|part| !part.is_empty())
-    }
-
     fn offset(&self) -> u32 {
         self.tally.bytes as u32
     }
 
     fn frame(&mut self, kind: Kind, lsn: Lsn, len: usize, fill: impl FnOnce(&mut Vec<u8>)) {
-        let head = self.head(kind, lsn, len);
+        let head = self.next_head(kind, lsn, len);
         frame::encode(&mut self.bytes, self.seed, &head, fill);
     }
 
     fn long_frame(&mut self, kind: Kind, lsn: Lsn, payload: &'a [u8]) {
-        let head = self.head(kind, lsn, payload.len());
+        let head = self.next_head(kind, lsn, payload.len());
         let place = frame::encode_around(&mut self.bytes, self.seed, &head, payload);
         self.long.push((place, payload));
     }
 
-    /// That of the next frame, which it counts.
-    fn head(&mut self, kind: Kind, lsn: Lsn, len: usize) -> Head {
+    /// The header of the next frame, which the tip and the tally count from now on.
+    fn next_head(&mut self, kind: Kind, lsn: Lsn, len: usize) -> Head {
         let Tip { next, durable, .. } = self.tip;
         let head = Head { len, durable, ..Head::new(kind, next, lsn, self.epoch) };
         self.tip.next = next.next();

@@ -79,12 +79,12 @@ impl Carrier {
 }
 
 impl Reader {
-    /// The next bytes, as many as there are up to a bound; `None` at the end. `lacks`: those that a packet under way still
+    /// The next bytes, as many as there are up to a bound; `None` at the end. `missing`: those that the packet under way still
     /// needs. May be dropped at any await and called again: nothing is lost.
-    pub(crate) async fn read(&mut self, lacks: usize) -> io::Result<Option<BytesMut>> {
+    pub(crate) async fn read(&mut self, missing: usize) -> io::Result<Option<BytesMut>> {
         match self {
-            Reader::Tcp { half, intake } => intake.read(half, lacks).await,
-            Reader::Tls { half, intake } => intake.read(half, lacks).await,
+            Reader::Tcp { half, intake } => intake.read(half, missing).await,
+            Reader::Tls { half, intake } => intake.read(half, missing).await,
             Reader::InProcess(chunks) => Ok(chunks.recv().await.map(BytesMut::from)),
         }
     }

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 /// Bytes allocated for reading at a time, at most; what is read is a slice of such a block, and keeps it alive. A packet of at
-/// most half of it, as all are but those of one long body, is not cut where a block ends; what is cut is copied once more.
+/// most half of it, as all are but those of one long body, is not cut where a block ends, once blocks have grown to that; what
+/// is cut is copied when the rest of it comes.
 pub const READ_BLOCK_MAX: usize = 512 << 10;
 
 /// The same at least, and at first: blocks have room for some reads like those of the block before. Longer reads: a larger

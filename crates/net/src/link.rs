@@ -149,7 +149,7 @@ impl<E: Endpoint> Link<E> {
         let may_connect = is_running && (self.carrier.is_none() || self.connections.replaces());
         let (may_report, may_write) = (!self.pending.is_empty(), self.has_output());
         let wake = [self.wake, self.stuck_at].into_iter().flatten().min();
-        let lacks = self.endpoint.lacks();
+        let missing = self.endpoint.missing_bytes();
         let (mut reader, writer) =
             self.carrier.as_mut().map(|carrier| (&mut carrier.reader, &mut carrier.writer)).unzip();
         let woken = tokio::select! {
@@ -163,7 +163,7 @@ impl<E: Endpoint> Link<E> {
             }
             incoming = self.connections.next(), if may_connect => Woken::Connected(incoming),
             wrote = write(writer, &mut self.outbound), if may_write => Woken::Wrote(wrote),
-            read = read(reader.as_deref_mut(), lacks), if may_read => Woken::Read(read),
+            read = read(reader.as_deref_mut(), missing), if may_read => Woken::Read(read),
             () = self.alarm.wait(self.clock, wake) => Woken::Time,
         };
         if !matches!(woken, Woken::Time) || !may_read {
@@ -172,7 +172,7 @@ impl<E: Endpoint> Link<E> {
         // A process that was stopped finds its timers due and its input there, and must not take the peer for silent.
         tokio::select! {
             biased;
-            read = read(reader, lacks) => Woken::Read(read),
+            read = read(reader, missing) => Woken::Read(read),
             () = ready(()) => Woken::Time,
         }
     }
@@ -335,9 +335,9 @@ impl<E: Endpoint> Link<E> {
     }
 }
 
-async fn read(reader: Option<&mut Reader>, lacks: usize) -> io::Result<Option<BytesMut>> {
+async fn read(reader: Option<&mut Reader>, missing: usize) -> io::Result<Option<BytesMut>> {
     match reader {
-        Some(reader) => reader.read(lacks).await,
+        Some(reader) => reader.read(missing).await,
         None => pending().await,
     }
 }

@@ -111,8 +111,8 @@ impl Endpoint for Peer {
         self.port.input(now, input)
     }
 
-    fn lacks(&self) -> usize {
-        self.port.lacks()
+    fn missing_bytes(&self) -> usize {
+        self.port.missing_bytes()
     }
 
     fn command(&mut self, now: Micros, order: Output) {

@@ -30,7 +30,7 @@ pub trait Endpoint {
 
     /// Bytes that are missing of a packet that came in part, as far as it knows; zero: the next byte begins a packet. A
     /// driver that reads these behind the others, into the same block, spares that packet a copy.
-    fn lacks(&self) -> usize;
+    fn missing_bytes(&self) -> usize;
 
     /// The embedder asks.
     fn command(&mut self, now: Micros, command: Self::Command);

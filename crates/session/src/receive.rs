@@ -45,8 +45,8 @@ impl Session {
     }
 
     /// Bytes that the packet under way lacks, as far as can be told; zero: none is under way.
-    pub fn lacks(&self) -> usize {
-        self.link.framer.lacks()
+    pub fn missing_bytes(&self) -> usize {
+        self.link.framer.missing_bytes()
     }
 
     fn on_bytes(&mut self, mut chunk: BytesMut) -> Result<(), Fatal> {

@@ -272,13 +272,14 @@ impl Framer {
         self.partial = BytesMut::new();
     }
 
-    /// Bytes that the partial packet lacks, as far as can be told; zero: there is none.
-    pub(crate) fn lacks(&self) -> usize {
+    /// Bytes that are missing of the partial packet, as far as can be told; zero: there is none.
+    pub(crate) fn missing_bytes(&self) -> usize {
         let has = self.partial.len();
         match has {
             0 => 0,
             1..ENVELOPE => ENVELOPE - has,
-            _ => (ENVELOPE + length(&self.partial)).saturating_sub(has),
+            // It would have been given out if it were whole.
+            _ => ENVELOPE + length(&self.partial) - has,
         }
     }
 
@@ -292,7 +293,7 @@ impl Framer {
             } else if !self.complete(chunk, max)? {
                 return Ok(None);
             } else {
-                return open_envelope(self.partial.split().freeze()).map(Some);
+                return open_envelope(std::mem::take(&mut self.partial).freeze()).map(Some);
             }
         }
         match whole(chunk, max)? {
@@ -314,8 +315,12 @@ impl Framer {
     }
 
     fn top_up(&mut self, chunk: &mut BytesMut, wanted: usize) -> bool {
+        if self.partial.capacity() < wanted {
+            // Memory for this packet alone: more room in the block that it begins in would be more of the whole block.
+            let begun = std::mem::replace(&mut self.partial, BytesMut::with_capacity(wanted));
+            self.partial.extend_from_slice(&begun);
+        }
         let lacking = wanted.saturating_sub(self.partial.len());
-        self.partial.reserve(lacking);
         self.partial.extend_from_slice(&chunk.split_to(lacking.min(chunk.len())));
         self.partial.len() >= wanted
     }

@@ -119,8 +119,8 @@ impl Endpoint for EchoRouter {
         self.session.feed(now, input)
     }
 
-    fn lacks(&self) -> usize {
-        self.session.lacks()
+    fn missing_bytes(&self) -> usize {
+        self.session.missing_bytes()
     }
 
     fn command(&mut self, _: Micros, (): ()) {}

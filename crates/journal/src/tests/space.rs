@@ -2,6 +2,7 @@
 
 use super::{Dice, append, config, contents, open};
 use crate::testing::{DiskCall, MemDisk};
+use crate::writer::LONG;
 use crate::{
     AppendError, Class, CommitError, Config, Disk, DiskErrorKind, Entry, Epoch, Journal, Keep, Log, LogError, Lsn, Map,
     Owner, Progress, ReadError, SegmentId, SegmentView,
@@ -222,6 +223,34 @@ fn a_full_disk_refuses_intake_and_goes_on_with_upkeep() {
         assert!(report.quarantined.is_empty());
         append(&mut journal, &[b"room again"]);
     }
+}
+
+#[test]
+fn a_disk_that_fills_up_between_the_writes_of_a_batch_loses_nothing() {
+    let payloads = [vec![1; 100], vec![2; LONG + 3], vec![3; 100], vec![4; LONG]];
+    let batch: Vec<_> = payloads.iter().map(|payload| Entry { kind: 1, payload }).collect();
+    let mut refused = 0;
+    for (spare, class) in (0..200_000).step_by(500).flat_map(|spare| [(spare, Class::Intake), (spare, Class::Upkeep)]) {
+        let config = Config { reserve_bytes: 1 << 20, ..config() };
+        let (mut journal, _) = Journal::open(MemDisk::new(), config.clone()).unwrap();
+        append(&mut journal, &[b"before"]);
+        journal.commit().unwrap();
+        journal.disk_mut().faults.capacity = Some(journal.disk().used() + spare);
+        match (class, journal.append(class, &batch)) {
+            (Class::Intake, Err(AppendError::Full)) => refused += 1,
+            (Class::Intake | Class::Upkeep, outcome) => drop(outcome.unwrap()),
+        }
+        upkeep(&mut journal).unwrap();
+        journal.commit().unwrap();
+        let wanted = contents(&journal);
+        assert!([2, 6].contains(&wanted.len()), "all of a batch or none");
+        let mut disk = journal.into_disk();
+        disk.crash(&mut |n| n - 1);
+        let (journal, report) = Journal::open(disk, config).unwrap();
+        assert_eq!(contents(&journal), wanted, "{spare} bytes of room, {class:?}");
+        assert!(report.quarantined.is_empty());
+    }
+    assert!((100..350).contains(&refused), "{refused}: else this test shows nothing");
 }
 
 #[test]

@@ -73,7 +73,7 @@ impl Endpoint for Puppet {
         Ok(())
     }
 
-    fn lacks(&self) -> usize {
+    fn missing_bytes(&self) -> usize {
         0
     }
 

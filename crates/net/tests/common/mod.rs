@@ -75,8 +75,8 @@ impl Endpoint for Talker {
         self.session.feed(now, input)
     }
 
-    fn lacks(&self) -> usize {
-        self.session.lacks()
+    fn missing_bytes(&self) -> usize {
+        self.session.missing_bytes()
     }
 
     fn command(&mut self, now: Micros, command: Say) {

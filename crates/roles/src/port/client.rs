@@ -151,8 +151,8 @@ impl Endpoint for ClientPort {
         self.pump.session.feed(now, input)
     }
 
-    fn lacks(&self) -> usize {
-        self.pump.session.lacks()
+    fn missing_bytes(&self) -> usize {
+        self.pump.session.missing_bytes()
     }
 
     fn command(&mut self, now: Micros, command: ClientCommand) {

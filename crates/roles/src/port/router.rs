@@ -416,8 +416,8 @@ impl Endpoint for RouterPort {
         Ok(())
     }
 
-    fn lacks(&self) -> usize {
-        self.pump.session.lacks()
+    fn missing_bytes(&self) -> usize {
+        self.pump.session.missing_bytes()
     }
 
     fn command(&mut self, now: Micros, command: RouterCommand) {

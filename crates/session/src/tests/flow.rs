@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::packets::{Peer, both, greeted, talk};
 use crate::timers::RoundTrip;
-use crate::wire::{ENVELOPE, Framer, Packet, decode};
+use crate::wire::{ENVELOPE, Framer, Packet, SignalW, decode};
 use crate::{CloseReason, Config, Depth, Event, Fatal, Input, Lane, Micros, Timers};
 
 fn read(packets: &[Bytes]) -> Vec<Packet> {
@@ -297,6 +297,12 @@ fn a_packet_may_be_as_long_as_the_limit() {
     assert_eq!(Framer::default().next(&mut packet.into(), max), Err(Fatal::TooLong { len, max }));
 }
 
+/// A packet with so long a body, of a connection of that number.
+fn packet_of(body: usize) -> Bytes {
+    let signals = vec![SignalW { topic: 1, body: vec![7; body].into() }];
+    Packet { conn: body as u64, signals, ..Packet::default() }.seal()
+}
+
 /// The connections that the packets in these chunks name, and whether all of them are in the same memory as the chunks.
 fn cut_out(chunks: [BytesMut; 3], memory: &std::ops::Range<*const u8>) -> (Vec<u64>, bool) {
     let (mut framer, mut conns, mut is_there) = (Framer::default(), Vec::new(), true);
@@ -311,30 +317,34 @@ fn cut_out(chunks: [BytesMut; 3], memory: &std::ops::Range<*const u8>) -> (Vec<u
 
 #[test]
 fn however_a_stream_is_cut_its_packets_are_whole_and_copied_only_from_block_to_block() {
-    let packets = [1, 300, 70_000].map(|conn| Packet { conn, ping: true, ..Packet::default() }.seal());
-    let stream = packets.concat();
+    let stream = [1, 300, 2].map(packet_of).concat();
     for first in 0..=stream.len() {
         for second in first..=stream.len() {
             let mut block = BytesMut::from(&stream[..]);
             let memory = block.as_ptr_range();
             let chunks = [block.split_to(first), block.split_to(second - first), block];
-            assert_eq!(cut_out(chunks, &memory), (vec![1, 300, 70_000], true), "cut at {first} and {second}");
+            assert_eq!(cut_out(chunks, &memory), (vec![1, 300, 2], true), "cut at {first} and {second}");
             let chunks = [&stream[..first], &stream[first..second], &stream[second..]].map(BytesMut::from);
-            assert_eq!(cut_out(chunks, &memory).0, [1, 300, 70_000], "of other blocks, cut at {first} and {second}");
+            assert_eq!(cut_out(chunks, &memory).0, [1, 300, 2], "of other blocks, cut at {first} and {second}");
         }
     }
 }
 
 #[test]
-fn what_a_packet_lacks_is_known_as_far_as_it_can_be() {
-    let packets = [1, 300, 70_000].map(|conn| Packet { conn, ping: true, ..Packet::default() }.seal());
-    let mut framer = Framer::default();
-    for packet in packets {
-        for has in 0..packet.len() {
-            let whole = if has < ENVELOPE { ENVELOPE } else { packet.len() };
-            assert_eq!(framer.lacks(), if has == 0 { 0 } else { whole - has }, "{has} of {}", packet.len());
-            let found = framer.next(&mut BytesMut::from(&packet[has..=has]), 1 << 20).unwrap();
-            assert_eq!(found.is_some(), has + 1 == packet.len());
+fn what_is_missing_of_a_packet_is_known_as_far_as_it_can_be() {
+    for stream in [1, 300, 70_000].map(packet_of) {
+        let len = stream.len();
+        let mut block = BytesMut::from(&stream[..]);
+        let (mut in_a_block, mut in_pieces) = (Framer::default(), Framer::default());
+        for has in 0..len {
+            let whole = if has < ENVELOPE { ENVELOPE } else { len };
+            for (framer, mut chunk) in
+                [(&mut in_a_block, block.split_to(1)), (&mut in_pieces, BytesMut::from(&stream[has..=has]))]
+            {
+                assert_eq!(framer.missing_bytes(), if has == 0 { 0 } else { whole - has }, "{has} of {len}");
+                let found = framer.next(&mut chunk, 1 << 20).unwrap();
+                assert_eq!(found.map(|packet| packet.len()), (has + 1 == len).then_some(len - ENVELOPE));
+            }
         }
     }
 }

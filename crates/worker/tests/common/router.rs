@@ -46,8 +46,8 @@ impl Endpoint for Peer {
         self.session.feed(now, input)
     }
 
-    fn lacks(&self) -> usize {
-        self.session.lacks()
+    fn missing_bytes(&self) -> usize {
+        self.session.missing_bytes()
     }
 
     fn command(&mut self, now: Micros, command: Say) {
