@@ -39,8 +39,7 @@ fn load(tasks: u64, body: usize) -> Load {
 /// Client → router → worker → router → client.
 pub(super) async fn roundtrip(dir: &Path, tasks: u64, body: usize, workers: WorkersArgs) -> Result<Vec<Figure>> {
     let ground = Ground::new(dir)?;
-    let frames = (FLOOR_BYTES_MAX / body.max(1)).clamp(1, FLOOR_FRAMES_MAX);
-    let floor = blocking(move |ground| floor::broker_rate(ground, frames, body), Ground::new(dir)?).await?;
+    let floor = broker_floor(dir, body).await?;
     let (router, join, _) = ground.router()?;
     let WorkersArgs { workers, batch, depth } = workers;
     let workers: Vec<Process> = (0..workers).map(|n| ground.worker(n, &join, batch, depth)).collect::<Result<_>>()?;
@@ -55,6 +54,12 @@ pub(super) async fn roundtrip(dir: &Path, tasks: u64, body: usize, workers: Work
         figures.extend(spent.map(|ms| Figure::new(format!("{whose} CPU for 1,000 tasks"), ms, "ms")));
     }
     Ok(figures)
+}
+
+/// Tasks a second through the least broker.
+async fn broker_floor(dir: &Path, body: usize) -> Result<f64> {
+    let frames = (FLOOR_BYTES_MAX / body.max(1)).clamp(1, FLOOR_FRAMES_MAX);
+    blocking(move |ground| floor::broker_rate(ground, frames, body), Ground::new(dir)?).await
 }
 
 /// What the system tells of the router, by task where that makes sense.
@@ -170,8 +175,10 @@ impl Crowd {
     }
 }
 
-/// Many small jobs.
+/// Many small jobs; the floor knows none, and has as many tasks.
 pub(super) async fn jobs(dir: &Path, jobs: u64, tasks: u64, at_once: u32) -> Result<Vec<Figure>> {
+    const BODY: usize = 200;
+    let floor = broker_floor(dir, BODY).await?;
     let ground = Ground::new(dir)?;
     let (_router, join, _) = ground.router()?;
     let _worker = ground.worker(0, &join, BATCH, BATCH)?;
@@ -179,7 +186,7 @@ pub(super) async fn jobs(dir: &Path, jobs: u64, tasks: u64, at_once: u32) -> Res
     for seed in 1..=jobs {
         let (join, slot) = (join.clone(), Arc::clone(&slots).acquire_owned().await?);
         running.spawn(async move {
-            let seen = load::run(&join, Load { seed, ..load(tasks, 200) }).await;
+            let seen = load::run(&join, Load { seed, ..load(tasks, BODY) }).await;
             drop(slot);
             seen
         });
@@ -188,7 +195,8 @@ pub(super) async fn jobs(dir: &Path, jobs: u64, tasks: u64, at_once: u32) -> Res
         ended.context("a job panicked")??;
     }
     let took = since.elapsed();
-    Ok(vec![Figure::new("jobs", rate(jobs, took), "/s"), Figure::new("tasks", rate(jobs * tasks, took), "/s")])
+    let tasks = Figure::new("tasks", rate(jobs * tasks, took), "/s").against(floor);
+    Ok(vec![Figure::new("jobs", rate(jobs, took), "/s"), tasks])
 }
 
 /// The rows of a finished job, submitted by another.
