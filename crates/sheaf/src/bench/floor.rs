@@ -25,6 +25,11 @@ const HEADER: usize = 4;
 /// How long a small measure goes on.
 const SPAN: Duration = Duration::from_secs(1);
 
+/// What to say where a floor could not be measured.
+pub(super) fn failed_in(dir: &Path) -> String {
+    format!("cannot measure the floor in {} (--dir names another place)", dir.display())
+}
+
 /// All that the floor has to tell.
 pub(super) fn measure(dir: &Path) -> Result<Vec<Figure>> {
     let ground = Ground::new(dir)?;

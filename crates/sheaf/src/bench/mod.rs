@@ -45,8 +45,9 @@ async fn measure(args: &BenchArgs) -> Result<Vec<Figure>> {
         BenchCommand::Session { messages, body } => talk::session(*messages, *body as usize).await,
         BenchCommand::Cached { tasks, body } => runs::cached(dir, *tasks, *body as usize).await,
         BenchCommand::Floor => {
-            let dir = dir.clone();
-            tokio::task::spawn_blocking(move || floor::measure(&dir)).await.context("a thread panicked")?
+            let same = dir.clone();
+            let measured = tokio::task::spawn_blocking(move || floor::measure(&same)).await;
+            measured.context("a thread panicked")?.with_context(|| floor::failed_in(dir))
         }
     }
 }

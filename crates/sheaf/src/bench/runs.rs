@@ -59,7 +59,7 @@ pub(super) async fn roundtrip(dir: &Path, tasks: u64, body: usize, workers: Work
 /// Tasks a second through the least broker.
 async fn broker_floor(dir: &Path, body: usize) -> Result<f64> {
     let frames = (FLOOR_BYTES_MAX / body.max(1)).clamp(1, FLOOR_FRAMES_MAX);
-    blocking(move |ground| floor::broker_rate(ground, frames, body), Ground::new(dir)?).await
+    blocking(dir, move |ground| floor::broker_rate(ground, frames, body)).await
 }
 
 /// What the system tells of the router, by task where that makes sense.
@@ -77,8 +77,8 @@ fn router_figures(router: &Process, cpu_before: Option<f64>, tasks: u64) -> Vec<
 /// One task at a time.
 pub(super) async fn latency(dir: &Path, tasks: u64, body: usize) -> Result<Vec<Figure>> {
     let ground = Ground::new(dir)?;
-    let [floor_p50, floor_p99] = blocking(|ground| floor::sync_pair(ground, 1_000), Ground::new(dir)?).await?;
-    let broker = blocking(move |ground| floor::broker_latency(ground, 1_000, body), Ground::new(dir)?).await?;
+    let [floor_p50, floor_p99] = blocking(dir, |ground| floor::sync_pair(ground, 1_000)).await?;
+    let broker = blocking(dir, move |ground| floor::broker_latency(ground, 1_000, body)).await?;
     let (_router, join, _) = ground.router()?;
     let _worker = ground.worker(0, &join, 1, 0)?;
     let mut seen = load::run(&join, Load { window: 1, ..load(tasks, body) }).await?;
@@ -96,7 +96,7 @@ pub(super) async fn latency(dir: &Path, tasks: u64, body: usize) -> Result<Vec<F
 pub(super) async fn backlog(dir: &Path, tasks: u64, body: usize) -> Result<Vec<Figure>> {
     let ground = Ground::new(dir)?;
     let bytes = tasks as usize * body;
-    let floor = blocking(move |ground| floor::append_rate(ground, bytes), Ground::new(dir)?).await? / body as f64;
+    let floor = blocking(dir, move |ground| floor::append_rate(ground, bytes)).await? / body as f64;
     let (router, join, _) = ground.router()?;
     let before = router.cpu_seconds();
     let seen = load::run(&join, Load { submit_only: true, ..load(tasks, body) }).await?;
@@ -217,9 +217,12 @@ fn rate(tasks: u64, time: Duration) -> f64 {
     tasks as f64 / time.as_secs_f64()
 }
 
+/// Measures a floor, beside the runtime.
 async fn blocking<T: Send + 'static>(
+    dir: &Path,
     work: impl FnOnce(&Ground) -> Result<T> + Send + 'static,
-    ground: Ground,
 ) -> Result<T> {
-    tokio::task::spawn_blocking(move || work(&ground)).await.context("a thread panicked")?
+    let ground = Ground::new(dir)?;
+    let measured = tokio::task::spawn_blocking(move || work(&ground)).await.context("a thread panicked")?;
+    measured.with_context(|| floor::failed_in(dir))
 }
