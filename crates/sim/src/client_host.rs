@@ -71,7 +71,13 @@ struct Running {
     submitted: BTreeMap<Tag, Vec<RowId>>,
     is_frozen: bool,
     wake: Option<Micros>,
+    /// It leaves then, whatever the session still has under way.
+    leaves: Option<Micros>,
 }
+
+/// How long the session of a client that is done may go on once its failures run again: as long as the client's own `LAST_WORDS`.
+/// What the router sends it then nobody takes, and such a session does not end by itself.
+pub(super) const LAST_WORDS: Micros = Micros::from_secs(2);
 
 /// Longest time of a commit of a sink.
 const COMMIT_MAX: Micros = Micros::from_ms(20);
@@ -145,6 +151,7 @@ impl ClientHost {
             submitted: BTreeMap::new(),
             is_frozen: false,
             wake: None,
+            leaves: None,
         });
         env.agenda.enter_in(Micros(1), Happening::Dial(self.who(), self.life));
         self.ask_again(env);
@@ -201,6 +208,9 @@ impl ClientHost {
             return;
         }
         run.wake = None;
+        if !run.is_frozen && run.leaves.is_some_and(|at| at <= now) {
+            return self.leave(env);
+        }
         if run.line.wake.is_some_and(|at| at <= now) {
             env.input(&mut run.port, &mut run.line, End::Dialer, Input::Tick);
         }
@@ -277,11 +287,7 @@ impl ClientHost {
                 env.redial(Who::Client(self.number), self.life);
             }
             if done && self.is_done {
-                self.run = None;
-                if self.has_more() {
-                    self.come_back(env);
-                }
-                return;
+                return self.leave(env);
             }
             let mut is_idle = reports.is_empty();
             for report in reports {
@@ -301,6 +307,16 @@ impl ClientHost {
             }
         }
         self.set_timer(env);
+    }
+
+    fn leave(&mut self, env: &mut Env) {
+        let Some(run) = self.run.take() else { return };
+        if let Some(conn) = run.line.conn {
+            env.cut(conn);
+        }
+        if self.has_more() {
+            self.come_back(env);
+        }
     }
 
     fn on_report(&mut self, env: &mut Env, report: ClientReport) {
@@ -398,7 +414,7 @@ impl ClientHost {
     fn set_timer(&mut self, env: &mut Env) {
         let now = env.now();
         let Some(run) = &mut self.run else { return };
-        let wakes = run.line.wake.into_iter().chain(run.machine.deadline());
+        let wakes = run.line.wake.into_iter().chain(run.machine.deadline()).chain(run.leaves);
         let Some(next) = wakes.min().map(|at| at.max(Micros(now.0 + 1))) else { return };
         if run.wake.is_none_or(|at| next < at) {
             run.wake = Some(next);

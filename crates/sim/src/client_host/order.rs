@@ -6,6 +6,7 @@ use sheaf_session::Endpoint;
 use sheaf_task::{Answer, FailureRow, JobId, JobInfo, Question, ToRouter};
 
 use super::ClientHost;
+use super::LAST_WORDS;
 use crate::env::Env;
 use crate::plan::{Order, Who};
 
@@ -86,6 +87,9 @@ impl ClientHost {
                     env.ledger.orders.on_retry_told(self.job());
                 }
                 self.has_retried |= count > 0;
+                if let Some(run) = self.run.as_mut().filter(|_| self.is_done && count > 0) {
+                    run.leaves = Some(env.now() + LAST_WORDS);
+                }
                 None
             }
             // Of a job that is not there yet.
