@@ -7,7 +7,8 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::limits::{READ_BLOCK_MAX, READ_BLOCK_MIN};
 
-/// Reads like the largest one that a block is made for. A block for each would cost a page fault a read.
+/// Reads like the largest one that a block is made for, two of them in its first half. A block for each would cost a page fault
+/// a read.
 const READS_A_BLOCK: usize = 4;
 
 /// The block under way of one connection.
